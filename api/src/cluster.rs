@@ -1,0 +1,210 @@
+//! Queues, nodes, tokens, events, reasons: what is neither a job nor an error.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::job::{Outcome, State};
+use crate::quantity::{Cpu, Memory};
+
+/// A queue and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Base priority of its jobs.
+    pub priority: i32,
+    /// Whether its jobs may be preempted.
+    pub preemptible: bool,
+    /// Jobs waiting for a time or a release.
+    pub waiting: u64,
+    /// Jobs in line.
+    pub queued: u64,
+    /// Jobs that hold resources.
+    pub active: u64,
+}
+
+/// All queues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueList {
+    /// By name.
+    pub items: Vec<Queue>,
+}
+
+/// A GPU of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    /// Its UUID.
+    pub uuid: String,
+    /// Its model.
+    pub model: String,
+    /// Its memory.
+    pub memory: Memory,
+    /// The job that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Uuid>,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Processors that jobs may use.
+    pub cpu: Cpu,
+    /// Of these, promised.
+    pub cpu_used: Cpu,
+    /// Memory that jobs may use.
+    pub memory: Memory,
+    /// Of this, promised.
+    pub memory_used: Memory,
+    /// Its GPUs.
+    pub gpus: Vec<Gpu>,
+    /// Why there are no GPUs, where that was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_note: Option<String>,
+}
+
+/// All nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// By name.
+    pub items: Vec<Node>,
+}
+
+/// Something that happened to a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JobEvent {
+    /// Its place in the one sequence of all events: no gap, never reused.
+    pub revision: u64,
+    /// The job.
+    pub job: Uuid,
+    /// The job's namespace.
+    pub namespace: String,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: jiff::Timestamp,
+    /// `submitted`, `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`, `requeued`, `timeLimit`.
+    pub event: String,
+    /// What the job was afterwards.
+    pub state: State,
+    /// Its latest try.
+    pub attempt: u32,
+    /// How it ended, once finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// Events of one job or of all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventList {
+    /// Oldest first.
+    pub items: Vec<JobEvent>,
+    /// Latest revision of the table when it was read.
+    pub revision: u64,
+}
+
+/// Why a job is not running, or what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Why {
+    /// The job.
+    pub job: Uuid,
+    /// Where it stands.
+    pub state: State,
+    /// Stable word: `held`, `notBefore`, `resources`, `behind`, `scheduling`, `starting`, `running`, `stopping`, `finished`.
+    pub reason: String,
+    /// The answer as a person would give it.
+    pub message: String,
+    /// Place in its queue, from 1, while queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// What is asked for and what is free, where resources are short.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortages: Vec<Shortage>,
+    /// When it is expected to start, where that can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expected_start: Option<jiff::Timestamp>,
+}
+
+/// A resource of which there is too little now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shortage {
+    /// `cpu`, `memory`, `gpu`.
+    pub resource: String,
+    /// What the job asks for in all.
+    pub asked: String,
+    /// What is free now.
+    pub free: String,
+    /// What there is in all.
+    pub total: String,
+}
+
+/// Body of `POST /tokens`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for; shown in lists.
+    pub name: String,
+    /// How long it is good. Default: 90 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<crate::quantity::Duration>,
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    /// Its public identity.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// Who its bearer is.
+    pub user: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: jiff::Timestamp,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<jiff::Timestamp>,
+}
+
+/// A new token, with its secret: the only time that it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedToken {
+    /// The record.
+    #[serde(flatten)]
+    pub token: Token,
+    /// What goes behind `Authorization: Bearer `, or into `FLASH_TOKEN`.
+    pub secret: String,
+}
+
+/// All tokens of the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenList {
+    /// Oldest first.
+    pub items: Vec<Token>,
+}
+
+/// Who the server takes the caller for, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerInfo {
+    /// Version of the daemon.
+    pub version: String,
+    /// The caller.
+    pub user: String,
+    /// Whether the caller may act on other users' jobs.
+    pub admin: bool,
+    /// Latest revision of the table.
+    pub revision: u64,
+}

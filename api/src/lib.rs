@@ -1,0 +1,10 @@
+//! The wire: types of REST v1, shared by daemon and client. Nothing else lives here; the core's types never reach the wire as they are.
+
+pub mod cluster;
+pub mod job;
+pub mod problem;
+pub mod quantity;
+
+pub use cluster::*;
+pub use job::*;
+pub use problem::{Problem, codes};

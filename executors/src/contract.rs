@@ -1,0 +1,170 @@
+//! The trait and its words.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use scheduler_core::event::RunResult;
+use scheduler_core::ids::{Name, RunId};
+use scheduler_core::job::StopPolicy;
+use scheduler_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One task of a run, ready to be executed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskOrder {
+    /// `group`, or `group-replica` where the group has more than one replica: unique in the job, and part of file names.
+    pub name: Name,
+    /// Program and arguments; never empty, no NUL.
+    pub command: Vec<String>,
+    /// The whole environment of the task, `FLASH_*` and `CUDA_VISIBLE_DEVICES` included.
+    pub env: BTreeMap<String, String>,
+    /// Absolute path of the folder it starts in.
+    pub working_dir: String,
+    /// Processor limit in thousandths of a core, where cgroups can enforce it.
+    pub cpu_millis: u64,
+    /// Memory limit in bytes, where cgroups can enforce it; 0 for none.
+    pub memory_bytes: u64,
+}
+
+/// The order to start a run.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StartOrder {
+    /// The run: the key of idempotency.
+    pub run: RunId,
+    /// All start together; if one cannot be started the others are ended and the run fails.
+    pub tasks: Vec<TaskOrder>,
+    /// The uid to run as, if it is to differ from the executor's own.
+    pub uid: Option<u32>,
+    /// Niceness added, 0 to 19.
+    pub nice: i32,
+    /// Resource limits: name as in `setrlimit` in lower case (`nofile`, `core`, ...), value.
+    pub rlimits: BTreeMap<String, u64>,
+}
+
+/// What an executor tells, unasked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Report {
+    /// All tasks of the run were started.
+    Started {
+        /// The run.
+        run: RunId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Nothing of the run is left. Repeated at adoption until the run is forgotten.
+    Ended {
+        /// The run.
+        run: RunId,
+        /// How.
+        result: RunResult,
+        /// When its tasks were started, if they were.
+        started_at: Option<Timestamp>,
+        /// When the last of it ended.
+        at: Timestamp,
+    },
+    /// The executor lost touch with what it manages (its runner died, its API server is away) or found it again: a nudge for the
+    /// reconciler, which then calls [`Executor::observe`].
+    Disturbed {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// What a run is doing, as far as the executor knows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RunPhase {
+    /// Accepted; its tasks do not all run yet.
+    Starting,
+    /// Its tasks run.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It was told to end.
+    Stopping,
+    /// Nothing of it is left; the record is kept until it is forgotten.
+    Ended {
+        /// How.
+        result: RunResult,
+        /// When its tasks were started, if they were.
+        started_at: Option<Timestamp>,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// One run that an executor knows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Observed {
+    /// The run.
+    pub run: RunId,
+    /// What it is doing.
+    pub phase: RunPhase,
+}
+
+/// Why an order could not be given. Whether it took effect is then unknown: it is sent again, or settled by the reconciler.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// Nobody is there to take orders at the moment.
+    #[error("{op}: {executor} is not reachable: {detail}")]
+    Unreachable {
+        /// What was being done.
+        op: &'static str,
+        /// Which executor.
+        executor: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// The other side speaks a protocol that this side does not.
+    #[error("{executor} speaks protocol {theirs}, this daemon {ours}")]
+    Protocol {
+        /// Which executor.
+        executor: &'static str,
+        /// Version of the other side.
+        theirs: u32,
+        /// Version of this side.
+        ours: u32,
+    },
+    /// Anything else.
+    #[error("{op} on {executor}: {detail}")]
+    Other {
+        /// What was being done.
+        op: &'static str,
+        /// Which executor.
+        executor: &'static str,
+        /// What the system said.
+        detail: String,
+    },
+}
+
+/// Where runs become real. Reports come out of the channel that the implementation was built with.
+#[async_trait]
+pub trait Executor: Send + Sync + 'static {
+    /// The word for it in specs, logs and metrics: `local`, `job`, `flashjob`.
+    fn kind(&self) -> &'static str;
+
+    /// Takes over from an earlier daemon, or begins: connects, and starts what is needed. Returns all runs that are there.
+    async fn adopt(&self) -> Result<Vec<Observed>, ExecutorError>;
+
+    /// Starts runs. A run that is known already is left as it is. What goes wrong with one run is reported as its end, not here.
+    async fn start(&self, orders: Vec<StartOrder>) -> Result<(), ExecutorError>;
+
+    /// Ends a run: the policy's signal, after its grace SIGKILL. An unknown run is nothing to end. A second stop may shorten the
+    /// grace, never lengthen it.
+    async fn stop(&self, run: RunId, policy: StopPolicy) -> Result<(), ExecutorError>;
+
+    /// All runs that are there now: the reconciler's view.
+    async fn observe(&self) -> Result<Vec<Observed>, ExecutorError>;
+
+    /// The ends of these runs are on record; their records here may go.
+    async fn forget(&self, runs: Vec<RunId>) -> Result<(), ExecutorError>;
+}
+
+/// Name of a task's log file, without folder: the same for who writes it and who reads it.
+///
+/// `stream` is `out` or `err`. Flat names: a folder a job costs more than the job's own files.
+pub fn log_file_name(run: RunId, task: &str, stream: &str) -> String {
+    format!("{}.{}.{task}.{stream}", run.job, run.attempt)
+}

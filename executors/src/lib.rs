@@ -1,0 +1,11 @@
+//! What makes a placed run real, and tells what became of it.
+//!
+//! What must hold for every executor (the conformance suite checks it):
+//! - All operations are idempotent by run: a start, stop or forget that is sent again changes nothing.
+//! - A run whose start was accepted ends in exactly one final [`Report::Ended`], which is repeated until it is forgotten.
+//! - `Ended` is reported only when nothing of the run is left: no process, also none that left its group.
+//! - What is not known to have succeeded is never reported as success.
+
+pub mod contract;
+
+pub use contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};

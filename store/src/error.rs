@@ -1,0 +1,113 @@
+//! What can go wrong with the job table, told apart by what its operator has to do.
+
+use scheduler_core::ids::{JobId, Revision, Term};
+
+/// A failed operation on the store. Nothing of a failed commit is in the table.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No room on the device.
+    #[error("{op}: no space left for the database {subject}; free some, nothing that was acknowledged is lost")]
+    Full {
+        /// What was being done.
+        op: &'static str,
+        /// Path or address of the database.
+        subject: String,
+    },
+    /// File or mount is read-only.
+    #[error("{op}: the database {subject} is read-only")]
+    ReadOnly {
+        /// What was being done.
+        op: &'static str,
+        /// Path or address of the database.
+        subject: String,
+    },
+    /// Another daemon has the folder.
+    #[error("{subject} is in use by another daemon{}", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The folder.
+        subject: String,
+        /// The process that holds the lock, where it wrote that down.
+        pid: Option<u32>,
+    },
+    /// Its schema was made by a newer version.
+    #[error("the database {subject} has schema version {found}, this binary knows versions up to {known}; use the newer flashd")]
+    Newer {
+        /// Path or address of the database.
+        subject: String,
+        /// Version found in it.
+        found: i64,
+        /// Newest version this binary has a migration for.
+        known: i64,
+    },
+    /// Not a database, or damaged.
+    #[error("{op}: the database {subject} is damaged: {detail}")]
+    Corrupt {
+        /// What was being done.
+        op: &'static str,
+        /// Path or address of the database.
+        subject: String,
+        /// What the database said.
+        detail: String,
+    },
+    /// A newer term has begun: this daemon leads no more.
+    #[error("term {ours} has ended, term {current} has begun")]
+    Fenced {
+        /// Term of the batch.
+        ours: Term,
+        /// Term in the table.
+        current: Term,
+    },
+    /// A compare-and-set found another state or attempt. The caller's memory is out of step and must be rebuilt.
+    #[error("job {job} is {found}, not {expected} as was expected")]
+    Stale {
+        /// The job.
+        job: JobId,
+        /// State and attempt that the batch compared with.
+        expected: String,
+        /// State and attempt in the table.
+        found: String,
+    },
+    /// A compare-and-set found no such job.
+    #[error("job {job} is not in the table")]
+    Missing {
+        /// The job.
+        job: JobId,
+    },
+    /// Events from this revision on were compacted away.
+    #[error("events up to revision {floor} were compacted; list again and watch from there")]
+    Compacted {
+        /// Oldest revision from which a watch can be resumed.
+        floor: Revision,
+    },
+    /// An idempotency key or another unique value is there already.
+    #[error("{op}: {what} exists already")]
+    Duplicate {
+        /// What was being done.
+        op: &'static str,
+        /// Which one.
+        what: String,
+    },
+    /// The store is closed, or its writer ended.
+    #[error("{op}: the store is closed")]
+    Closed {
+        /// What was being done.
+        op: &'static str,
+    },
+    /// Anything else.
+    #[error("{op} on {subject}: {detail}")]
+    Other {
+        /// What was being done.
+        op: &'static str,
+        /// Path or address of the database.
+        subject: String,
+        /// What the system or the database said.
+        detail: String,
+    },
+}
+
+impl StoreError {
+    /// True where the same call may go through later without anybody mending the caller (disk full, read-only).
+    pub const fn is_environment(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::ReadOnly { .. } | Self::Other { .. })
+    }
+}

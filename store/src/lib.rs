@@ -1,0 +1,71 @@
+//! The job table: the truth that the core's memory is rebuilt from.
+//!
+//! What must hold for every implementation (the contract suite checks it):
+//! - [`Store::commit`] is one transaction. When it returns, the batch is on disk (fsynced); when it fails, nothing of it is there.
+//! - Every transition is a compare-and-set on (state, attempt) under the writer's term; updated, stale and missing are told apart.
+//! - Revisions have no gap, are never reused, and grow in commit order.
+//! - A submit touches no index in random order: keys grow with the submission sequence.
+//! - Reads never wait for the writer.
+
+pub mod error;
+pub mod model;
+
+use async_trait::async_trait;
+use scheduler_core::ids::{JobId, Revision, Seq};
+use scheduler_core::job::LiveJob;
+use scheduler_core::time::Timestamp;
+
+pub use error::StoreError;
+pub use model::{
+    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, OutcomeKind, Owner,
+    StateCounts, Submit, TokenRecord,
+};
+
+/// A job table. Opening one begins a term.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Where the table stood when this term began.
+    fn head(&self) -> Head;
+
+    /// Unfinished jobs in ascending sequence, those after `after`, at most `limit`. Reads the hot table only.
+    async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError>;
+
+    /// Makes a batch durable, all or nothing. Calls are served in order, one at a time.
+    async fn commit(&self, batch: Batch) -> Result<Committed, StoreError>;
+
+    /// One job with its spec.
+    async fn job(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
+
+    /// Several jobs with their specs, in the order asked; unknown ones are left out.
+    async fn jobs_by_id(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError>;
+
+    /// A page of jobs, newest first.
+    async fn jobs(&self, query: &JobQuery) -> Result<JobPage, StoreError>;
+
+    /// Number of jobs in each state.
+    async fn counts(&self) -> Result<StateCounts, StoreError>;
+
+    /// Events after a revision, oldest first, at most `limit`; of one job if named. Below the floor: [`StoreError::Compacted`].
+    async fn events(&self, after: Revision, job: Option<JobId>, limit: u32) -> Result<Vec<EventRecord>, StoreError>;
+
+    /// The remembered answer for a key.
+    async fn key(&self, scope: &str, key: &str) -> Result<Option<KeyRecord>, StoreError>;
+
+    /// Removes events and idempotency keys decided before `before`, oldest first, at most `limit` rows, and raises the floor with them.
+    async fn compact(&self, before: Timestamp, limit: u32) -> Result<Compaction, StoreError>;
+
+    /// Removes jobs that finished before `before`, at most `limit`; returns them, so that their logs can be removed.
+    async fn prune(&self, before: Timestamp, limit: u32) -> Result<Vec<JobId>, StoreError>;
+
+    /// Remembers a token.
+    async fn add_token(&self, token: TokenRecord) -> Result<(), StoreError>;
+
+    /// All tokens, oldest first.
+    async fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError>;
+
+    /// Forgets a token; false if there was none.
+    async fn remove_token(&self, id: &str) -> Result<bool, StoreError>;
+
+    /// Ends the writer after what is under way, and releases the folder.
+    async fn close(&self);
+}
