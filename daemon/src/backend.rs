@@ -1,0 +1,273 @@
+//! What HTTP asks of the rest of the daemon: the one seam between the edge and the engine.
+//!
+//! Invariants: everything that crosses here is validated and typed; nothing of HTTP (status, header, body text) crosses it. A submit
+//! that returned is durable. Reads never wait for the engine's commits, apart from [`Backend::why`], which asks the core itself.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use scheduler_core::event::Rejected;
+use scheduler_core::ids::{JobId, Name, Revision};
+use scheduler_core::job::{Policy, Shape};
+use scheduler_core::state::{StateKind, StopReason};
+use scheduler_core::time::Timestamp;
+use store::{Owner, Store, StoreError};
+
+use crate::watch::Watch;
+
+/// How a caller was recognised.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Via {
+    /// Peer of the Unix socket.
+    Socket,
+    /// Bearer of the token with this public id.
+    Token(Name),
+}
+
+/// Who asks. Roles per namespace, OIDC and TokenReview will fill the same type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// User name; the uid in digits where it has none.
+    pub user: Name,
+    /// The uid that the caller's jobs run as.
+    pub uid: u32,
+    /// The caller's first group.
+    pub gid: u32,
+    /// Home folder, where the system knows one: the default `workingDir`.
+    pub home: Option<Name>,
+    /// May act on jobs of others and see their logs.
+    pub admin: bool,
+    /// How it was recognised.
+    pub via: Via,
+}
+
+impl Caller {
+    /// Whether this caller may change and read all of what belongs to `uid`.
+    pub const fn may_act_for(&self, uid: u32) -> bool {
+        self.admin || self.uid == uid
+    }
+
+    /// As the owner of what it makes.
+    pub fn owner(&self) -> Owner {
+        Owner { user: self.user.clone(), uid: self.uid }
+    }
+}
+
+/// A job, checked and completed, that is to be accepted. Identity, sequence and time are given to it behind the seam.
+#[derive(Clone, Debug)]
+pub struct NewSubmit {
+    /// What it asks for.
+    pub shape: Arc<Shape>,
+    /// How it is treated.
+    pub policy: Arc<Policy>,
+    /// Not to be queued before this time.
+    pub start_after: Option<Timestamp>,
+    /// Held until released.
+    pub hold: bool,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its name.
+    pub name: Name,
+    /// Labels, sorted by key.
+    pub labels: Vec<(String, String)>,
+    /// The whole spec as JSON ([`api::JobSpec`]), completed with defaults.
+    pub spec: Bytes,
+}
+
+/// An idempotency key as a caller sent it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdempotencyKey {
+    /// Whose it is: keys of two callers never meet.
+    pub scope: String,
+    /// The key, 1 to 255 bytes.
+    pub key: String,
+    /// SHA-256 over the route and the body.
+    pub fingerprint: [u8; 32],
+}
+
+/// Jobs that are accepted together or not at all.
+#[derive(Clone, Debug)]
+pub struct SubmitRequest {
+    /// At least one.
+    pub jobs: Vec<NewSubmit>,
+    /// The same key and fingerprint again is answered with the same ids, another fingerprint with [`BackendError::KeyReused`].
+    pub key: Option<IdempotencyKey>,
+}
+
+/// What a user does to a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// End it for good.
+    Cancel,
+    /// Keep it from being queued.
+    Hold,
+    /// Let it be queued.
+    Release,
+    /// Start its run over.
+    Requeue,
+}
+
+/// A resource of which there is too little now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shortage {
+    /// Which one.
+    pub resource: Resource,
+    /// What the job asks for in all.
+    pub asked: u64,
+    /// What is free now.
+    pub free: u64,
+    /// What there is in all.
+    pub total: u64,
+}
+
+/// A kind of resource: thousandths of a core, bytes, devices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resource {
+    /// Thousandths of a core.
+    Cpu,
+    /// Bytes.
+    Memory,
+    /// Devices.
+    Gpu,
+}
+
+/// Why an unfinished job is not running, or what it is doing. Stands for the core's own answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// Somebody has to release it.
+    Held,
+    /// Its time has not come.
+    NotBefore(Timestamp),
+    /// The next to be placed, but too little is free.
+    Resources {
+        /// Place in its queue, from 1.
+        position: u64,
+        /// What is short.
+        shortages: Vec<Shortage>,
+        /// When it is expected to start, where limits of running jobs say so.
+        expected_start: Option<Timestamp>,
+    },
+    /// Others come first.
+    Behind {
+        /// Place in its queue, from 1.
+        position: u64,
+        /// When it is expected to start, where that can be said.
+        expected_start: Option<Timestamp>,
+    },
+    /// Would fit; the next pass places it.
+    Scheduling {
+        /// Place in its queue, from 1.
+        position: u64,
+    },
+    /// Placed, its tasks are being started.
+    Starting,
+    /// Its tasks run.
+    Running {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is being ended.
+    Stopping {
+        /// Why.
+        why: StopReason,
+        /// When what is left is killed.
+        deadline: Timestamp,
+    },
+}
+
+impl Why {
+    /// The state that goes with it.
+    pub const fn state(&self) -> StateKind {
+        match self {
+            Self::Held | Self::NotBefore(_) => StateKind::Waiting,
+            Self::Resources { .. } | Self::Behind { .. } | Self::Scheduling { .. } => StateKind::Queued,
+            Self::Starting => StateKind::Starting,
+            Self::Running { .. } => StateKind::Running,
+            Self::Stopping { .. } => StateKind::Stopping,
+        }
+    }
+}
+
+/// Queues and nodes as the engine last saw them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// By name.
+    pub queues: Vec<api::Queue>,
+    /// By name.
+    pub nodes: Vec<api::Node>,
+    /// Latest revision then.
+    pub revision: Revision,
+}
+
+/// Whether requests can be served now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// Not yet, or not now; why.
+    NotReady(String),
+    /// No more: the daemon is going down.
+    Draining,
+}
+
+/// Why the engine did not do what was asked. Nothing of a failed submit is there.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// No such job.
+    #[error("no such job")]
+    NotFound,
+    /// The state machine refused it.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// The job can never run here.
+    #[error("job {index}: {message}")]
+    Refused {
+        /// Which job of the request, from 0.
+        index: usize,
+        /// Path of the field within the job, as in `resources.gpu`.
+        field: String,
+        /// What was asked and what there is.
+        message: String,
+    },
+    /// The key was used with another request.
+    #[error("the idempotency key was used with another request")]
+    KeyReused,
+    /// The queue to the engine is full.
+    #[error("too many requests are waiting for the engine")]
+    Busy,
+    /// Going down, or not there yet.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// The job table failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The daemon behind the edge.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Accepts all jobs or none; durable when it returns. Ids are in the order of the request.
+    async fn submit(&self, request: SubmitRequest) -> Result<Vec<JobId>, BackendError>;
+
+    /// Changes a job; durable when it returns. What is so already ([`Rejected::AlreadySo`]) is an error here and no fault at the edge.
+    async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError>;
+
+    /// The core's answer; `None` where the core does not have the job (finished, or unknown).
+    async fn why(&self, job: JobId) -> Result<Option<Why>, BackendError>;
+
+    /// Ids from `first` to `last`, both included, ascending, at most `limit`: how a prefix becomes a job.
+    async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError>;
+
+    /// Queues and nodes.
+    async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError>;
+
+    /// Live events. Cheap; every watcher has its own.
+    fn watch(&self) -> Watch;
+
+    /// The job table, for reads and tokens.
+    fn store(&self) -> &dyn Store;
+
+    /// Whether requests can be served.
+    fn ready(&self) -> Readiness;
+}
