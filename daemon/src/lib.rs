@@ -1,4 +1,8 @@
 //! `flashd`: wires core, store and executors together and gives them a face.
 
 pub mod backend;
+pub mod metrics;
+pub mod systemd;
+pub mod telemetry;
+pub mod users;
 pub mod watch;
