@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::watch::Feed;
-use crate::metrics::Metrics;
+use crate::metrics::{Decision, Metrics};
 use crate::clock;
 
 pub use handle::EngineHandle;
@@ -201,12 +201,15 @@ impl Engine {
             self.finish(turn.waiters, turn.effects);
             return Ok(turn.again);
         }
+        self.count(&turn.batch);
         let Turn { batch, records, effects, waiters, again } = turn;
         let size = batch.submits.len() + batch.changes.len();
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
             Ok(committed) => {
-                self.parts.metrics.committed(size, begun.elapsed());
+                self.parts.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+                self.parts.metrics.commit_batch.observe(size as f64);
+                self.parts.metrics.revision.set(committed.last.0);
                 self.recovered();
                 self.parts.feed.publish(committed.last, || turn::number(records, committed));
                 self.finish(waiters, effects);
@@ -216,6 +219,16 @@ impl Engine {
                 self.failed(waiters, error).await?;
                 Ok(true)
             }
+        }
+    }
+
+    fn count(&self, batch: &store::Batch) {
+        let decisions = &self.parts.metrics.decisions;
+        if !batch.submits.is_empty() {
+            decisions.get_or_create(&Decision { event: "submitted" }).inc_by(batch.submits.len() as u64);
+        }
+        for change in &batch.changes {
+            decisions.get_or_create(&Decision { event: change.event.word() }).inc();
         }
     }
 

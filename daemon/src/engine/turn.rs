@@ -2,7 +2,7 @@
 
 use executors::Report;
 use scheduler_core::Scheduler;
-use scheduler_core::event::{Effect, Event, Rejected, Transition};
+use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{JobId, Name, Revision, RunId};
 use scheduler_core::job::NewJob;
 use scheduler_core::time::Timestamp;
@@ -13,6 +13,7 @@ use super::idempotency::Known;
 use super::{Command, DECISIONS, Engine, lock};
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::clock;
+use crate::metrics::RunEnd;
 
 type Reply<T> = oneshot::Sender<Result<T, BackendError>>;
 
@@ -120,9 +121,10 @@ impl Engine {
             self.report(&mut core, &mut turn, report, now);
         }
         let due = core.tick(now, DECISIONS);
+        let begun = std::time::Instant::now();
         let starts = core.plan(now, DECISIONS);
+        self.parts.metrics.plan_seconds.observe(begun.elapsed().as_secs_f64());
         turn.again = due.len() == DECISIONS || starts.len() == DECISIONS;
-        self.parts.metrics.decisions.inc_by(starts.len() as u64);
         for transition in due.into_iter().chain(starts) {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
@@ -181,7 +183,6 @@ impl Engine {
             });
             accepted.push(id);
         }
-        self.parts.metrics.submitted.inc_by(accepted.len() as u64);
         if let Some(key) = request.key {
             self.keys.remember(&key, accepted.clone(), std::time::Instant::now());
             turn.batch.keys.push(KeyRecord {
@@ -207,7 +208,6 @@ impl Engine {
                     let _known_already = turn.handle(core, run.job, event, now);
                 }
                 let retry_at = core.retry_at(run, now);
-                let word = self.parts.metrics.result_word(&result);
                 (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some(word))
             }
             Report::Disturbed { message } => {
@@ -217,14 +217,23 @@ impl Engine {
             }
         };
         match (turn.handle(core, run.job, event, now), ended) {
-            (Ok(()), Some(word)) => self.parts.metrics.ended(word),
-            (Ok(()), None) => self.parts.metrics.starts.inc(),
+            (Ok(()), Some(result)) => drop(self.parts.metrics.exits.get_or_create(&RunEnd { result }).inc()),
+            (Ok(()), None) => drop(self.parts.metrics.starts.inc()),
             (Err(rejected), Some(_)) => {
                 tracing::debug!(%run, %rejected, "end was on record already");
                 turn.effects.push(Effect::Forget { run });
             }
             (Err(rejected), None) => tracing::debug!(%run, %rejected, "start was on record already"),
         }
+    }
+}
+
+/// The label of a run's end.
+const fn result_word(result: &RunResult) -> &'static str {
+    match result {
+        RunResult::Succeeded => "succeeded",
+        RunResult::Failed { .. } => "failed",
+        RunResult::Lost { .. } => "lost",
     }
 }
 
