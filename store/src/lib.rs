@@ -9,6 +9,7 @@
 
 pub mod error;
 pub mod model;
+pub mod sqlite;
 
 use async_trait::async_trait;
 use scheduler_core::ids::{JobId, Revision, Seq};
@@ -20,6 +21,7 @@ pub use model::{
     Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, OutcomeKind, Owner,
     StateCounts, Submit, TokenRecord,
 };
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// A job table. Opening one begins a term.
 #[async_trait]
