@@ -1,5 +1,6 @@
 //! Length of source files, tests left out: a file that does not fit into a head is split before it becomes a hub.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +19,7 @@ pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     while let Some(folder) = folders.pop() {
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(error).with_context(|| format!("reading {}", folder.display())),
         };
         for entry in entries {

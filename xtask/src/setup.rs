@@ -4,11 +4,9 @@
 //! Everything else that the tests use they bring along. System packages are only named, never installed: that is for whoever owns
 //! the machine (`.ci/run` does it where it is root).
 
-use std::time::Duration;
-
 use anyhow::{Result, bail};
 
-use crate::step::{self, Ended, cargo, in_path, program, run, shown, step};
+use crate::step::{cargo, in_path, program, run, step};
 
 /// The version of cargo-deny that `deny.toml` was written for.
 const CARGO_DENY: &str = "0.20.2";
@@ -114,14 +112,8 @@ pub(crate) fn ensure_cargo_deny() -> Result<()> {
 }
 
 /// Gets every crate that the lock file names, so that a later step does not fail half way for want of a network.
-pub(crate) fn fetch() -> Result<()> {
-    let command = cargo(["fetch", "--locked"]);
-    let line = shown(&command);
-    match step::run_until(command, Duration::from_mins(10))? {
-        Ended::InTime { success: true, .. } => Ok(()),
-        Ended::InTime { text, .. } => bail!("`{line}` failed:\n{text}"),
-        Ended::TooLate => bail!("`{line}` took more than ten minutes; is the crate registry reachable?"),
-    }
+fn fetch() -> Result<()> {
+    run(cargo(["fetch", "--locked"]))
 }
 
 /// `cargo xtask setup [--install]`
