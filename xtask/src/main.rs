@@ -5,6 +5,7 @@
 //! build it, so that it starts quickly in a clean clone.
 
 mod bench;
+mod bench_table;
 mod generated;
 mod layers;
 mod length;
