@@ -1,0 +1,254 @@
+//! What the daemon is told: flags, environment, `flashd.toml`, defaults, in this order of precedence.
+//!
+//! Invariants: a [`Config`] is complete and checked; nothing else in the daemon reads flags, environment or the file. `flashd config
+//! check` prints it as a file that gives the same again.
+
+mod file;
+pub mod paths;
+mod settings;
+pub mod values;
+
+use std::path::PathBuf;
+
+use api::quantity::{Cpu, Duration, Memory};
+use serde::Serialize;
+
+pub use file::{Fault, FileError};
+pub use settings::{QueueSetting, Settings};
+use values::{Label, Listen, ExecutorKind};
+
+use crate::telemetry::{LogFormat, LogLevel};
+
+/// The whole configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Config {
+    /// Folder of the job table, logs and socket.
+    pub data: PathBuf,
+    /// Where TCP is served.
+    pub listen: Listen,
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// Executors that are on.
+    pub executors: Vec<ExecutorKind>,
+    /// Namespaces that jobs may belong to; the first one is the default.
+    pub namespaces: Vec<Label>,
+    /// The daemon's own log.
+    pub log: Log,
+    /// This machine, where it is not to be as it is found.
+    pub node: Node,
+    /// Where GPUs are looked for.
+    pub gpu: Gpu,
+    /// The local executor.
+    pub local: Local,
+    /// How long things are kept.
+    pub retention: Retention,
+    /// Who may read metrics.
+    pub metrics: MetricsAccess,
+    /// Bounds of what clients may do.
+    pub limits: Limits,
+    /// All queues, by name.
+    pub queues: Vec<QueueSetting>,
+}
+
+/// The daemon's own log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is written.
+    pub level: LogLevel,
+}
+
+/// This machine, where it is not to be as it is found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Node {
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Label>,
+    /// Processors that jobs may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpu>,
+    /// Memory that jobs may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+}
+
+/// Where GPUs are looked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Gpu {
+    /// Library to load instead of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nvml_library: Option<PathBuf>,
+}
+
+/// The local executor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Local {
+    /// Delegated cgroup v2 folder, where it is not to be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_root: Option<PathBuf>,
+    /// Threads that start processes.
+    pub spawn_threads: u64,
+}
+
+/// How long things are kept.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Retention {
+    /// How long events can be watched from, and idempotency keys are remembered.
+    pub events: Duration,
+    /// How long finished jobs and their logs are kept.
+    pub jobs: Duration,
+}
+
+/// Who may read metrics.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct MetricsAccess {
+    /// On TCP without a token; the Unix socket always may.
+    pub public: bool,
+}
+
+/// Bounds of what clients may do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Limits {
+    /// TCP connections at once; more wait in the kernel.
+    pub tcp_connections: u64,
+    /// Unix socket connections at once; more wait in the kernel.
+    pub unix_connections: u64,
+    /// Body of a request in bytes, batches apart.
+    #[serde(serialize_with = "bytes")]
+    pub body: u64,
+    /// Body of a batch in bytes.
+    #[serde(serialize_with = "bytes")]
+    pub batch_body: u64,
+    /// Jobs in a batch.
+    pub batch_jobs: u64,
+    /// Tasks in a job, replicas counted.
+    pub tasks: u64,
+    /// Time until a request has its answer; streams apart.
+    pub request_timeout: Duration,
+    /// Time for the head of a request, and that a connection may idle or not take what it is sent.
+    pub idle_timeout: Duration,
+    /// Event streams and followed logs at once.
+    pub watchers: u64,
+    /// Time that open requests have to end at shutdown.
+    pub drain_timeout: Duration,
+}
+
+fn bytes<S: serde::Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Memory(*bytes))
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is there, or was asked for, and cannot be read.
+    #[error("reading {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A path that is needed is not known.
+    #[error("no {0}")]
+    Missing(&'static str),
+}
+
+/// Queues that exist from the start, when the file does not say otherwise of them.
+fn built_in_queues() -> [(&'static str, i32, bool); 3] {
+    [("configfile-interactive", 10_000, false), ("configfile-job", 5_000, false), ("default-batch", 100, true)]
+}
+
+/// Where jobs wait that name no queue.
+pub const DEFAULT_QUEUE: &str = "default-batch";
+/// Where jobs belong that name no namespace.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// `text` is one of this module's own labels.
+fn own_label(text: &'static str) -> Result<Label, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Missing("usable built-in name"))
+}
+
+impl Config {
+    /// Flags and environment, filled up from the file and with defaults.
+    pub fn load(mut settings: Settings) -> Result<Self, ConfigError> {
+        let asked = settings.config.clone();
+        if let Some(path) = asked.clone().or_else(paths::default_file) {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => file::read(&path, &text, &mut settings)?,
+                Err(error) if asked.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ConfigError::Read { path, source }),
+            }
+        }
+        Self::complete(settings)
+    }
+
+    /// Defaults for what is still empty.
+    fn complete(settings: Settings) -> Result<Self, ConfigError> {
+        let data = settings.data.or_else(paths::default_data).ok_or(ConfigError::Missing(
+            "data folder: neither --data nor a home folder is known; say --data DIR",
+        ))?;
+        let data = std::path::absolute(&data).map_err(|source| ConfigError::Read { path: data, source })?;
+        let mut queues = settings.queues.0;
+        for (name, priority, preemptible) in built_in_queues() {
+            let name = own_label(name)?;
+            if !queues.iter().any(|queue| queue.name == name) {
+                queues.push(QueueSetting { name, priority, preemptible, age: settings::default_age() });
+            }
+        }
+        queues.sort_by(|one, other| one.name.cmp(&other.name));
+        let seconds = |seconds: u64| Duration(seconds * 1_000_000);
+        let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+        let socket = match settings.socket {
+            Some(path) => std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source })?,
+            None => data.join("flashd.sock"),
+        };
+        let listen_default = Listen::Address((std::net::Ipv4Addr::LOCALHOST, 7700).into());
+        Ok(Self {
+            listen: settings.listen.unwrap_or(listen_default),
+            socket,
+            data,
+            executors: settings.executors.filter(|list| !list.is_empty()).unwrap_or_else(|| vec![ExecutorKind::Local]),
+            namespaces: match settings.namespaces.filter(|list| !list.is_empty()) {
+                Some(namespaces) => namespaces,
+                None => vec![own_label(DEFAULT_NAMESPACE)?],
+            },
+            log: Log { format: settings.log_format.unwrap_or_default(), level: settings.log_level.unwrap_or_default() },
+            node: Node { name: settings.node_name, cpus: settings.node_cpus, memory: settings.node_memory },
+            gpu: Gpu { nvml_library: settings.gpu_nvml_library },
+            local: Local {
+                cgroup_root: settings.local_cgroup_root,
+                spawn_threads: settings.local_spawn_threads.map_or(processors.min(8), |count| count.0),
+            },
+            retention: Retention {
+                events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),
+                jobs: settings.retention_jobs.map_or(seconds(30 * 86_400), |time| time.0),
+            },
+            metrics: MetricsAccess { public: settings.metrics_public.unwrap_or(false) },
+            limits: Limits {
+                tcp_connections: settings.limits_tcp_connections.map_or(1_024, |count| count.0),
+                unix_connections: settings.limits_unix_connections.map_or(1_024, |count| count.0),
+                body: settings.limits_body.map_or(1 << 20, |size| size.0),
+                batch_body: settings.limits_batch_body.map_or(64 << 20, |size| size.0),
+                batch_jobs: settings.limits_batch_jobs.map_or(100_000, |count| count.0),
+                tasks: settings.limits_tasks.map_or(10_000, |count| count.0),
+                request_timeout: settings.limits_request_timeout.map_or(seconds(30), |time| time.0),
+                idle_timeout: settings.limits_idle_timeout.map_or(seconds(30), |time| time.0),
+                watchers: settings.limits_watchers.map_or(256, |count| count.0),
+                drain_timeout: settings.limits_drain_timeout.map_or(seconds(10), |time| time.0),
+            },
+            queues,
+        })
+    }
+
+    /// As a file that gives the same again.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

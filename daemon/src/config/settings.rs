@@ -1,0 +1,173 @@
+//! What can be set: every flag, its environment variable and its key in `flashd.toml`, in one place.
+//!
+//! Invariants: clap fills a [`Settings`] from flags and environment; the file then fills only what is still empty, so flag beats
+//! environment beats file; what stays empty gets its default in [`Config`](super::Config). Every field but `config` has a key.
+
+use std::path::PathBuf;
+
+use api::quantity::{Cpu, Duration, Memory};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::file::Slot;
+use super::values::{Count, Label, Listen, Pause, ExecutorKind, Size};
+use crate::telemetry::{LogFormat, LogLevel};
+
+/// Flags of `flashd serve` and `flashd config check`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Configuration file [default: /etc/flash-sched/flashd.toml for root, else ~/.config/flash-sched/flashd.toml, where there is one]
+    #[arg(long, env = "FLASHD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the job table, logs and socket [default: /var/lib/flash-sched for root, else ~/.local/share/flash-sched]
+    #[arg(long, env = "FLASHD_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// TCP address, or off [default: 127.0.0.1:7700]
+    #[arg(long, env = "FLASHD_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<Listen>,
+    /// Unix socket [default: DIR/flashd.sock]
+    #[arg(long, env = "FLASHD_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// How log lines look [default: text]
+    #[arg(long, env = "FLASHD_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// What is logged, as in `info` or `info,daemon::http=debug` [default: info]
+    #[arg(long, env = "FLASHD_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// Executors that are on [default: local]
+    #[arg(long, env = "FLASHD_EXECUTORS", value_name = "NAMES", value_delimiter = ',')]
+    pub executors: Option<Vec<ExecutorKind>>,
+    /// Namespaces that jobs may belong to [default: default]
+    #[arg(long, env = "FLASHD_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    pub namespaces: Option<Vec<Label>>,
+    /// Name of this machine [default: its host name]
+    #[arg(long, env = "FLASHD_NODE_NAME", value_name = "NAME", help_heading = "Machine")]
+    pub node_name: Option<Label>,
+    /// Processors that jobs may use [default: all]
+    #[arg(long, env = "FLASHD_NODE_CPUS", value_name = "CPUS", help_heading = "Machine")]
+    pub node_cpus: Option<Cpu>,
+    /// Memory that jobs may use [default: all]
+    #[arg(long, env = "FLASHD_NODE_MEMORY", value_name = "BYTES", help_heading = "Machine")]
+    pub node_memory: Option<Memory>,
+    /// NVML library to load instead of the system's
+    #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
+    pub gpu_nvml_library: Option<PathBuf>,
+    /// cgroup v2 folder that is delegated to the daemon [default: found out]
+    #[arg(long, env = "FLASHD_LOCAL_CGROUP_ROOT", value_name = "DIR", help_heading = "Machine")]
+    pub local_cgroup_root: Option<PathBuf>,
+    /// Threads that start processes [default: one a processor, at most 8]
+    #[arg(long, env = "FLASHD_LOCAL_SPAWN_THREADS", value_name = "N", help_heading = "Machine")]
+    pub local_spawn_threads: Option<Count<1, 256>>,
+    /// How long events can be watched from [default: 7d]
+    #[arg(long, env = "FLASHD_RETENTION_EVENTS", value_name = "TIME", help_heading = "Retention")]
+    pub retention_events: Option<Pause>,
+    /// How long finished jobs and their logs are kept [default: 30d]
+    #[arg(long, env = "FLASHD_RETENTION_JOBS", value_name = "TIME", help_heading = "Retention")]
+    pub retention_jobs: Option<Pause>,
+    /// Serve /metrics on TCP without a token [default: false]
+    #[arg(long, env = "FLASHD_METRICS_PUBLIC", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub metrics_public: Option<bool>,
+    /// TCP connections at once [default: 1024]
+    #[arg(long, env = "FLASHD_LIMITS_TCP_CONNECTIONS", value_name = "N", help_heading = "Limits")]
+    pub limits_tcp_connections: Option<Count<1, 1_000_000>>,
+    /// Unix socket connections at once [default: 1024]
+    #[arg(long, env = "FLASHD_LIMITS_UNIX_CONNECTIONS", value_name = "N", help_heading = "Limits")]
+    pub limits_unix_connections: Option<Count<1, 1_000_000>>,
+    /// Body of a request, batches apart [default: 1Mi]
+    #[arg(long, env = "FLASHD_LIMITS_BODY", value_name = "BYTES", help_heading = "Limits")]
+    pub limits_body: Option<Size>,
+    /// Body of a batch [default: 64Mi]
+    #[arg(long, env = "FLASHD_LIMITS_BATCH_BODY", value_name = "BYTES", help_heading = "Limits")]
+    pub limits_batch_body: Option<Size>,
+    /// Jobs in a batch [default: 100000]
+    #[arg(long, env = "FLASHD_LIMITS_BATCH_JOBS", value_name = "N", help_heading = "Limits")]
+    pub limits_batch_jobs: Option<Count<1, 1_000_000>>,
+    /// Tasks in a job [default: 10000]
+    #[arg(long, env = "FLASHD_LIMITS_TASKS", value_name = "N", help_heading = "Limits")]
+    pub limits_tasks: Option<Count<1, 100_000>>,
+    /// Time until a request has its answer; streams apart [default: 30s]
+    #[arg(long, env = "FLASHD_LIMITS_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
+    pub limits_request_timeout: Option<Pause>,
+    /// Time for the head of a request, and that a connection may idle or not take what it is sent [default: 30s]
+    #[arg(long, env = "FLASHD_LIMITS_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
+    pub limits_idle_timeout: Option<Pause>,
+    /// Event streams and followed logs at once [default: 256]
+    #[arg(long, env = "FLASHD_LIMITS_WATCHERS", value_name = "N", help_heading = "Limits")]
+    pub limits_watchers: Option<Count<1, 100_000>>,
+    /// Time that open requests have to end at shutdown [default: 10s]
+    #[arg(long, env = "FLASHD_LIMITS_DRAIN_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
+    pub limits_drain_timeout: Option<Pause>,
+    /// Queues; only in the file.
+    #[arg(skip)]
+    pub queues: QueueSettings,
+}
+
+/// All `[[queues]]` of the file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct QueueSettings(pub Vec<QueueSetting>);
+
+/// `[[queues]]` in the file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSetting {
+    /// Its name.
+    pub name: Label,
+    /// Base priority of its jobs, -1,000,000 to 1,000,000. Default: 0.
+    #[serde(default, deserialize_with = "priority")]
+    pub priority: i32,
+    /// Whether its jobs may be preempted. Default: false.
+    #[serde(default)]
+    pub preemptible: bool,
+    /// Time in line that is worth one point of priority; `0s` for no ageing. Default: `1m`.
+    #[serde(default = "default_age")]
+    pub age: Duration,
+}
+
+/// A minute a point: a day in line lifts a job by 1,440, more than users' own priorities usually differ and less than the built-in
+/// queues lie apart.
+pub(super) const fn default_age() -> Duration {
+    Duration(60_000_000)
+}
+
+fn priority<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    i32::try_from(number)
+        .ok()
+        .filter(|number| number.unsigned_abs() <= 1_000_000)
+        .ok_or_else(|| serde::de::Error::custom(format!("`{number}` is not a priority: -1000000 to 1000000")))
+}
+
+impl Settings {
+    /// Every key of the file and where its value goes.
+    pub(super) fn slots(&mut self) -> Vec<(&'static str, &mut dyn Slot)> {
+        vec![
+            ("data", &mut self.data),
+            ("listen", &mut self.listen),
+            ("socket", &mut self.socket),
+            ("log.format", &mut self.log_format),
+            ("log.level", &mut self.log_level),
+            ("executors", &mut self.executors),
+            ("namespaces", &mut self.namespaces),
+            ("node.name", &mut self.node_name),
+            ("node.cpus", &mut self.node_cpus),
+            ("node.memory", &mut self.node_memory),
+            ("gpu.nvml_library", &mut self.gpu_nvml_library),
+            ("local.cgroup_root", &mut self.local_cgroup_root),
+            ("local.spawn_threads", &mut self.local_spawn_threads),
+            ("retention.events", &mut self.retention_events),
+            ("retention.jobs", &mut self.retention_jobs),
+            ("metrics.public", &mut self.metrics_public),
+            ("limits.tcp_connections", &mut self.limits_tcp_connections),
+            ("limits.unix_connections", &mut self.limits_unix_connections),
+            ("limits.body", &mut self.limits_body),
+            ("limits.batch_body", &mut self.limits_batch_body),
+            ("limits.batch_jobs", &mut self.limits_batch_jobs),
+            ("limits.tasks", &mut self.limits_tasks),
+            ("limits.request_timeout", &mut self.limits_request_timeout),
+            ("limits.idle_timeout", &mut self.limits_idle_timeout),
+            ("limits.watchers", &mut self.limits_watchers),
+            ("limits.drain_timeout", &mut self.limits_drain_timeout),
+            ("queues", &mut self.queues),
+        ]
+    }
+}

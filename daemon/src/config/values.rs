@@ -1,0 +1,175 @@
+//! Types of single values of the configuration. Each is parsed once, whether it comes from a flag, the environment or the file, and
+//! says in its error what is allowed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::names;
+
+/// A value that is not allowed, with what is.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("`{text}` is not {expected}")]
+pub struct ValueError {
+    text: String,
+    expected: String,
+}
+
+fn error(text: &str, expected: impl Into<String>) -> ValueError {
+    ValueError { text: text.to_owned(), expected: expected.into() }
+}
+
+/// Text in the file, parsed like a flag.
+macro_rules! from_text {
+    ($($name:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )+};
+}
+
+from_text!(Listen, Label, ExecutorKind);
+
+/// Where TCP is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Listen {
+    /// Nowhere: only the Unix socket.
+    Off,
+    /// There.
+    Address(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::Address).map_err(|_| error(text, "an address and port such as 127.0.0.1:7700, [::1]:7700, or off"))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// A DNS-1123 label: the name of a namespace, a queue or a node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Label(String);
+
+impl Label {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Label {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if names::is_label(text) { Ok(Self(text.to_owned())) } else { Err(error(text, names::LABEL_RULE)) }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An executor that this version has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExecutorKind {
+    /// Processes on this machine.
+    Local,
+}
+
+impl FromStr for ExecutorKind {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "local" { Ok(Self::Local) } else { Err(error(text, "an executor of this version: it has `local`")) }
+    }
+}
+
+impl fmt::Display for ExecutorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+        })
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> FromStr for Count<MIN, MAX> {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse::<u64>() {
+            Ok(number) if (MIN..=MAX).contains(&number) => Ok(Self(number)),
+            _ => Err(error(text, format!("a whole number from {MIN} to {MAX}"))),
+        }
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Count<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        i64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
+    }
+}
+
+/// A size in bytes from 1 KiB to 1 GiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse::<api::quantity::Memory>() {
+            Ok(size) if (1 << 10..=1 << 30).contains(&size.0) => Ok(Self(size.0)),
+            _ => Err(error(text, "a size from 1Ki to 1Gi, such as 64Mi")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A time of at least one second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pause(pub api::quantity::Duration);
+
+impl FromStr for Pause {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse::<api::quantity::Duration>() {
+            Ok(time) if time.0 >= 1_000_000 => Ok(Self(time)),
+            _ => Err(error(text, "a time from 1s to 3650d, such as 30s or 7d")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Pause {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
