@@ -100,7 +100,7 @@ fn task_order(record: &JobRecord, spec: &JobSpec, group: &TaskSpec, slot: &Slot,
     }
     let resources = group.resources.clone().unwrap_or_default();
     TaskOrder {
-        name,
+        name: name.into(),
         command: group.command.clone().unwrap_or_default(),
         env,
         working_dir,

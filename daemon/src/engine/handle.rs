@@ -6,32 +6,47 @@ use async_trait::async_trait;
 use scheduler_core::ids::{JobId, Name};
 use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
-use super::{Channels, Command, SharedCore, lock};
-use crate::backend::{Action, Backend, BackendError, Readiness, Snapshot, SubmitRequest};
+use super::{Channels, Command, SharedCore, lock, snapshot};
+use crate::backend::{Action, Backend, BackendError, Readiness, Snapshot, SubmitRequest, Why};
 use crate::clock;
-use crate::feed::Feed;
+use crate::watch::{Feed, Watch};
 
 /// Implements [`Backend`] over the engine's queue, the shared core and the store.
 pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
     core: SharedCore,
-    feed: Arc<Feed>,
+    feed: Feed,
     store: Arc<dyn Store>,
     degraded: watch::Receiver<Option<String>>,
     adopted: watch::Receiver<bool>,
+    gpu_note: Option<String>,
+    stopping: CancellationToken,
+}
+
+/// What a handle needs beside the engine's channels.
+pub struct HandleParts {
+    /// Shared with the engine.
+    pub core: SharedCore,
+    /// Live events.
+    pub feed: Feed,
+    /// The job table.
+    pub store: Arc<dyn Store>,
+    /// Turns true when the executors were taken over.
+    pub adopted: watch::Receiver<bool>,
+    /// Why there are no GPUs, where that was looked for.
+    pub gpu_note: Option<String>,
+    /// Cancelled when the daemon goes down.
+    pub stopping: CancellationToken,
 }
 
 impl EngineHandle {
-    /// A handle on an engine's channels. `adopted` turns true when the executors were taken over.
-    pub fn new(
-        channels: &Channels,
-        core: SharedCore,
-        feed: Arc<Feed>,
-        store: Arc<dyn Store>,
-        adopted: watch::Receiver<bool>,
-    ) -> Self {
-        Self { commands: channels.commands.clone(), core, feed, store, degraded: channels.degraded.clone(), adopted }
+    /// A handle on an engine's channels.
+    pub fn new(channels: &Channels, parts: HandleParts) -> Self {
+        let HandleParts { core, feed, store, adopted, gpu_note, stopping } = parts;
+        let (commands, degraded) = (channels.commands.clone(), channels.degraded.clone());
+        Self { commands, core, feed, store, degraded, adopted, gpu_note, stopping }
     }
 
     async fn ask<T>(
@@ -64,7 +79,7 @@ impl Backend for EngineHandle {
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError> {
-        Ok(Arc::new(snapshot::take(&self.core, self.feed.revision(), &self.gpu_note)))
+        Ok(Arc::new(snapshot::take(&self.core, self.feed.revision(), self.gpu_note.as_deref())))
     }
 
     fn watch(&self) -> Watch {

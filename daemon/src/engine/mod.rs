@@ -10,6 +10,7 @@
 mod handle;
 mod idempotency;
 mod rebuild;
+mod snapshot;
 mod turn;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use executors::Report;
 use scheduler_core::Scheduler;
 use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
+use scheduler_core::scheduler::ConfigError;
 use store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,9 @@ use crate::metrics::{Decision, Metrics};
 use crate::clock;
 
 pub use handle::EngineHandle;
+pub use handle::HandleParts;
 pub use rebuild::{RebuildError, rebuild};
+pub(crate) use turn::run_of;
 use turn::{Turn, Waiters};
 
 /// Commands and reports that wait for the engine, each; senders beyond that wait themselves.
@@ -65,7 +69,7 @@ pub struct Parts {
     /// The rebuilt core.
     pub core: SharedCore,
     /// Makes a core without jobs: the configuration's queues and nodes.
-    pub blank: Box<dyn Fn() -> Scheduler + Send + Sync>,
+    pub blank: Box<dyn Fn() -> Result<Scheduler, ConfigError> + Send + Sync>,
     /// The job table.
     pub store: Arc<dyn Store>,
     /// Live events.
@@ -118,6 +122,9 @@ pub enum EngineError {
     /// What the store holds cannot be taken into the core.
     #[error("the core could not be rebuilt")]
     Rebuild(#[source] RebuildError),
+    /// The configuration made a core once, and does no more.
+    #[error("the core could not be made")]
+    Config(#[source] ConfigError),
 }
 
 impl Engine {
@@ -189,11 +196,8 @@ impl Engine {
 
     /// One turn: decide, make durable, tell. True where there is more to decide at once.
     async fn turn(&mut self, commands: &mut Vec<Command>, reports: &mut Vec<Report>) -> Result<bool, EngineError> {
-        if let Some(degraded) = &self.degraded
-            && tokio::time::Instant::now() < degraded.until
-        {
+        if self.degraded.as_ref().is_some_and(|degraded| tokio::time::Instant::now() < degraded.until) {
             self.refuse(commands, reports);
-            tokio::time::sleep_until(degraded.until.min(tokio::time::Instant::now() + Duration::from_millis(20))).await;
             return Ok(false);
         }
         let turn = self.decide(commands, reports);
@@ -202,7 +206,7 @@ impl Engine {
             return Ok(turn.again);
         }
         self.count(&turn.batch);
-        let Turn { batch, records, effects, waiters, again } = turn;
+        let Turn { batch, records, effects, waiters, again, .. } = turn;
         let size = batch.submits.len() + batch.changes.len();
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
@@ -264,7 +268,8 @@ impl Engine {
         }
         let pause = self.degraded.as_ref().map_or(BACKOFF.0, |degraded| (degraded.pause * 2).min(BACKOFF.1));
         self.keys.clear();
-        let fresh = rebuild((self.parts.blank)(), self.parts.store.as_ref(), clock::now()).await.map_err(EngineError::Rebuild)?;
+        let blank = (self.parts.blank)().map_err(EngineError::Config)?;
+        let fresh = rebuild(blank, self.parts.store.as_ref(), clock::now()).await.map_err(EngineError::Rebuild)?;
         *lock(&self.parts.core) = fresh;
         self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone() });
         self.degraded_flag.send_replace(Some(why));

@@ -1,13 +1,11 @@
-//! The core as HTTP shows it: queues, nodes, and reasons, in the words of the seam.
+//! The core as HTTP shows it: queues and nodes, in the words of the seam.
 
 use scheduler_core::ids::{JobId, Revision};
 use scheduler_core::scheduler as core;
-use scheduler_core::state::{JobState, StateKind};
 use uuid::Uuid;
 
 use super::{SharedCore, lock};
-use crate::backend::{self, Snapshot};
-use crate::clock;
+use crate::backend::Snapshot;
 
 /// Queues and nodes as they are now.
 pub(super) fn take(shared: &SharedCore, revision: Revision, gpu_note: Option<&str>) -> Snapshot {

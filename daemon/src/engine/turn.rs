@@ -147,7 +147,7 @@ impl Engine {
             }
         }
         for (index, job) in request.jobs.iter().enumerate() {
-            core.admit(&job.shape, &job.policy).map_err(|refused| refusal(index, &refused))?;
+            core.admit(&job.shape, &job.policy).map_err(|refused| BackendError::Refused { index, refused })?;
         }
         let mut accepted = Vec::with_capacity(request.jobs.len());
         for (index, job) in request.jobs.into_iter().enumerate() {
@@ -162,7 +162,7 @@ impl Engine {
                 hold: job.hold,
             };
             let lifecycle =
-                core.submit(new.clone(), now).map_err(|refused| refusal(index, &refused))?;
+                core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
             if turn.watched {
                 turn.records.push(EventRecord {
                     revision: Revision(0),
@@ -202,6 +202,7 @@ impl Engine {
         let (run, event, ended) = match report {
             Report::Started { run, at } => (run, Event::Started { attempt: run.attempt, at }, None),
             Report::Ended { run, result, started_at, at } => {
+                let word = result_word(&result);
                 // Its start may have been reported to a daemon that is gone, or not at all.
                 if let Some(started) = started_at {
                     let event = Event::Started { attempt: run.attempt, at: started };
@@ -254,14 +255,7 @@ fn act(
             Event::Release { by, not_before }
         }
     };
-    match turn.handle(core, job, event, now) {
-        Ok(()) | Err(Rejected::AlreadySo { .. }) => Ok(()),
-        Err(rejected) => Err(BackendError::Rejected(rejected)),
-    }
-}
-
-fn refusal(index: usize, refused: &scheduler_core::Refused) -> BackendError {
-    BackendError::Refused { index, field: refused.field().to_owned(), message: refused.to_string() }
+    turn.handle(core, job, event, now).map_err(BackendError::Rejected)
 }
 
 /// A run's identity from a job's present attempt.

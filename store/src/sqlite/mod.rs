@@ -135,6 +135,14 @@ impl Store for SqliteStore {
         self.readers.read("read jobs", move |db| read::jobs_by_id(db, &ids)).await
     }
 
+    async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, StoreError> {
+        self.readers.read("read ids", move |db| read::ids_between(db, first, last, limit)).await
+    }
+
+    async fn id_by_seq(&self, seq: Seq) -> Result<Option<JobId>, StoreError> {
+        self.readers.read("read id", move |db| read::id_by_seq(db, seq)).await
+    }
+
     async fn jobs(&self, query: &JobQuery) -> Result<JobPage, StoreError> {
         let query = query.clone();
         self.readers.read("list jobs", move |db| read::jobs(db, &query)).await

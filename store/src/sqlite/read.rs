@@ -19,6 +19,8 @@ const SCAN_LABELS: i64 = 50_000;
 
 static JOB_BY_ID: &str = include_str!("queries/job_by_id.sql");
 static JOB_BY_SEQ: &str = include_str!("queries/job_by_seq.sql");
+static IDS_BETWEEN: &str = include_str!("queries/ids_between.sql");
+static ID_BY_SEQ: &str = include_str!("queries/id_by_seq.sql");
 static LIST_ALL: &str = include_str!("queries/list_all.sql");
 static LIST_STATE: &str = include_str!("queries/list_state.sql");
 static NEWEST_BEFORE: &str = include_str!("queries/newest_before.sql");
@@ -36,6 +38,23 @@ pub(super) fn jobs_by_id(db: &mut Connection, ids: &[JobId]) -> Result<Vec<JobRe
         jobs.extend(db.first(JOB_BY_ID, &[Arg::Blob(id.0.as_bytes())], job)?);
     }
     Ok(jobs)
+}
+
+/// Ids from `first` to `last`, both included, ascending, at most `limit`.
+pub(super) fn ids_between(db: &mut Connection, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, ReadError> {
+    let mut ids = Vec::new();
+    let range = [Arg::Blob(first.0.as_bytes()), Arg::Blob(last.0.as_bytes()), Arg::Int(i64::from(limit))];
+    db.query(IDS_BETWEEN, &range, |row| {
+        ids.push(job_id(row.blob(0)?)?);
+        Ok(())
+    })?;
+    Ok(ids)
+}
+
+/// The job with this submission sequence.
+pub(super) fn id_by_seq(db: &mut Connection, seq: Seq) -> Result<Option<JobId>, ReadError> {
+    let Ok(seq) = i64::try_from(seq.0) else { return Ok(None) };
+    Ok(db.first(ID_BY_SEQ, &[Arg::Int(seq)], |row| job_id(row.blob(0)?))?)
 }
 
 /// A page of jobs, newest first.
