@@ -147,7 +147,7 @@ fn describe(before: &Lifecycle, answer: Result<(Lifecycle, scheduler_core::apply
         }
     };
     if after.lost != before.lost {
-        text += &format!(" lost={}", after.lost);
+        text = format!("{text} lost={}", after.lost);
     }
     for effect in effects {
         text += match effect {

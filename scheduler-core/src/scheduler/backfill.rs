@@ -100,14 +100,11 @@ impl Shadow {
         };
         let mut rooms_left: SmallVec<[(usize, Room); 2]> = SmallVec::new();
         for share in &packing {
-            let left = match rooms_left.iter_mut().find(|(node, _)| *node == share.node) {
-                Some((_, left)) => left,
-                None => {
-                    rooms_left.push((share.node, rooms[share.node]));
-                    let last = rooms_left.len() - 1;
-                    &mut rooms_left[last].1
-                }
-            };
+            let at = rooms_left.iter().position(|(node, _)| *node == share.node).unwrap_or_else(|| {
+                rooms_left.push((share.node, rooms[share.node]));
+                rooms_left.len() - 1
+            });
+            let left = &mut rooms_left[at].1;
             *left = left.less(&demand.groups[share.group], share.count);
         }
         for (node, left) in rooms_left {

@@ -43,7 +43,8 @@ pub(crate) struct Device {
 
 /// All machines.
 pub(crate) struct Nodes {
-    nodes: Vec<Node>,
+    /// The configured ones in their order, then those that only restored jobs know.
+    list: Vec<Node>,
     devices: Vec<Device>,
     by_name: HashMap<Name, usize, Build>,
     by_uuid: HashMap<Name, usize, Build>,
@@ -57,7 +58,7 @@ impl Nodes {
     /// The caller has checked that names and UUIDs are unique.
     pub(crate) fn new(configs: &[NodeConfig]) -> Self {
         let mut all = Self {
-            nodes: Vec::new(),
+            list: Vec::new(),
             devices: Vec::new(),
             by_name: HashMap::default(),
             by_uuid: HashMap::default(),
@@ -85,9 +86,9 @@ impl Nodes {
     }
 
     fn add_node(&mut self, name: Name, cpu: CpuMillis, memory: MemoryBytes) -> usize {
-        let node = self.nodes.len();
+        let node = self.list.len();
         self.by_name.insert(name.clone(), node);
-        self.nodes.push(Node { name, cpu, memory, cpu_used: 0, memory_used: 0, devices: Vec::new() });
+        self.list.push(Node { name, cpu, memory, cpu_used: 0, memory_used: 0, devices: Vec::new() });
         node
     }
 
@@ -96,7 +97,7 @@ impl Nodes {
         let index = self.devices.len();
         self.by_uuid.insert(device.uuid.clone(), index);
         self.devices.push(device);
-        self.nodes[node].devices.push(index);
+        self.list[node].devices.push(index);
         index
     }
 
@@ -111,7 +112,7 @@ impl Nodes {
     }
 
     pub(crate) fn all(&self) -> &[Node] {
-        &self.nodes
+        &self.list
     }
 
     pub(crate) fn is_configured(&self, node: usize) -> bool {
@@ -151,7 +152,7 @@ impl Nodes {
         let mut numbered: SmallVec<[u32; 4]> = smallvec::smallvec![0; demand.groups.len()];
         for share in packing {
             let group = &demand.groups[share.group];
-            let node = &self.nodes[share.node];
+            let node = &self.list[share.node];
             for _ in 0..share.count {
                 let mut gpus = SmallVec::new();
                 if group.gpus > 0 {
@@ -187,8 +188,8 @@ impl Nodes {
                 None => self.add_node(slot.node.clone(), CpuMillis::ZERO, MemoryBytes::ZERO),
             };
             let request = &shape.tasks[usize::from(slot.group)].request;
-            self.nodes[node].cpu_used += u128::from(request.cpu.0);
-            self.nodes[node].memory_used += u128::from(request.memory.0);
+            self.list[node].cpu_used += u128::from(request.cpu.0);
+            self.list[node].memory_used += u128::from(request.memory.0);
             for uuid in &slot.gpus {
                 let device = match self.find_device(uuid) {
                     Some(device) => device,
@@ -217,8 +218,8 @@ impl Nodes {
         for slot in &placement.slots {
             let Some(node) = self.find_node(&slot.node) else { continue };
             let request = &shape.tasks[usize::from(slot.group)].request;
-            self.nodes[node].cpu_used -= u128::from(request.cpu.0);
-            self.nodes[node].memory_used -= u128::from(request.memory.0);
+            self.list[node].cpu_used -= u128::from(request.cpu.0);
+            self.list[node].memory_used -= u128::from(request.memory.0);
             for uuid in &slot.gpus {
                 if let Some(device) = self.find_device(uuid) {
                     self.devices[device].owner = None;
@@ -246,12 +247,12 @@ impl Nodes {
 
     /// What a configured node offers, from the books.
     fn offer(&self, node: usize) -> Room {
-        let Node { cpu_used, memory_used, .. } = &self.nodes[node];
+        let Node { cpu_used, memory_used, .. } = &self.list[node];
         self.room(node, *cpu_used, *memory_used, self.free_gpus(node))
     }
 
     fn free_gpus(&self, node: usize) -> u32 {
-        let devices = self.nodes[node].devices.iter().map(|&device| &self.devices[device]);
+        let devices = self.list[node].devices.iter().map(|&device| &self.devices[device]);
         devices.filter(|device| device.configured && device.owner.is_none()).count() as u32
     }
 
@@ -269,7 +270,7 @@ impl Nodes {
         let nodes = placement.slots.iter().filter_map(|slot| self.find_node(&slot.node));
         let mut over: SmallVec<[usize; 1]> = nodes
             .filter(|&node| {
-                let Node { cpu, memory, cpu_used, memory_used, .. } = &self.nodes[node];
+                let Node { cpu, memory, cpu_used, memory_used, .. } = &self.list[node];
                 *cpu_used > u128::from(cpu.0) || *memory_used > u128::from(memory.0)
             })
             .collect();
@@ -284,7 +285,7 @@ impl Nodes {
 
     /// Of each configured node: CPU and memory in use, GPUs free.
     pub(crate) fn books(&self) -> impl Iterator<Item = (u128, u128, u32)> {
-        let configured = self.nodes.iter().take(self.whole.len()).enumerate();
+        let configured = self.list.iter().take(self.whole.len()).enumerate();
         configured.map(|(node, books)| (books.cpu_used, books.memory_used, self.free_gpus(node)))
     }
 }

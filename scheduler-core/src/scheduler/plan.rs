@@ -41,12 +41,12 @@ impl Scheduler {
         while made.len() < limit && parked.len() < self.scan_limit {
             let Some((_, queue)) = fronts.pop() else { break };
             let Some((bucket, job)) = self.tree.first(queue) else { continue };
-            match self.find_place(bucket, now, &mut head).and_then(|packing| self.start(job, bucket, &packing, now)) {
-                Some(transition) => made.push(transition),
-                None => {
-                    self.tree.park(bucket, true);
-                    parked.push(bucket);
-                }
+            let packing = self.find_place(bucket, now, &mut head);
+            if let Some(transition) = packing.and_then(|packing| self.start(job, bucket, &packing, now)) {
+                made.push(transition);
+            } else {
+                self.tree.park(bucket, true);
+                parked.push(bucket);
             }
             if let Some(rank) = self.tree.rank(queue, now) {
                 fronts.push((rank, queue));

@@ -189,24 +189,18 @@ impl Tree {
             self.buckets[bucket].refs += 1;
             return (bucket, false);
         }
-        let queue = match self.by_name.get(&shape.queue) {
-            Some(&queue) => queue,
+        let queue = self.by_name.get(&shape.queue).copied().unwrap_or_else(|| {
             // A restored job's queue is gone from the configuration: the job keeps its place, at base priority 0.
-            None => {
-                let config = QueueConfig { name: shape.queue.clone(), priority: 0, preemptible: false, age_per_point: None };
-                self.add_queue(config, false)
-            }
-        };
-        let tenant = match self.by_namespace.get(&(queue, shape.namespace.clone())) {
-            Some(&tenant) => tenant,
-            None => {
-                let namespace = shape.namespace.clone();
-                let key = (queue, namespace.clone());
-                let tenant = self.tenants.insert(Tenant { queue, namespace, refs: 0, buckets: Heap::with_default_hasher() });
-                self.by_namespace.insert(key, tenant);
-                tenant
-            }
-        };
+            let config = QueueConfig { name: shape.queue.clone(), priority: 0, preemptible: false, age_per_point: None };
+            self.add_queue(config, false)
+        });
+        let key = (queue, shape.namespace.clone());
+        let tenant = self.by_namespace.get(&key).copied().unwrap_or_else(|| {
+            let namespace = shape.namespace.clone();
+            let tenant = self.tenants.insert(Tenant { queue, namespace, refs: 0, buckets: Heap::with_default_hasher() });
+            self.by_namespace.insert(key, tenant);
+            tenant
+        });
         self.tenants[tenant].refs += 1;
         let bucket = self.buckets.insert(Bucket {
             tenant,
