@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::Problem;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::query::Query;
 
 /// Longest wait for the head of an answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// Largest answer that is read into memory, in bytes.
 const LARGEST_ANSWER: usize = 256 << 20;
 /// Largest problem that is read, in bytes.
@@ -135,8 +135,7 @@ impl Client {
             .method(method)
             .uri(format!("{}/api/v1{}", self.target.prefix(), query.as_str()))
             .header(HOST, self.target.authority())
-            .header(USER_AGENT, concat!("flash/", env!("CARGO_PKG_VERSION")))
-            .header(ACCEPT, "*/*");
+            .header(USER_AGENT, concat!("flash/", env!("CARGO_PKG_VERSION")));
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -152,10 +151,7 @@ impl Client {
     }
 
     /// Waits for the head of an answer.
-    async fn answer(
-        &self,
-        sent: impl Future<Output = hyper::Result<Response<Incoming>>>,
-    ) -> Result<Response<Incoming>, Error> {
+    async fn answer(&self, sent: impl Future<Output = hyper::Result<Response<Incoming>>>) -> Result<Response<Incoming>, Error> {
         match tokio::time::timeout(ANSWER_WITHIN, sent).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Error::lost(format!("no answer from {}: {error}", self.describe()))),
@@ -207,7 +203,9 @@ fn problem(status: StatusCode, body: &[u8]) -> Problem {
 
 async fn collect(body: Incoming, most: usize) -> Result<Bytes, Error> {
     let whole = Limited::new(body, most).collect().await;
-    whole.map(http_body_util::Collected::to_bytes).map_err(|error| Error::lost(format!("the server's answer was cut off: {error}")))
+    whole
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|error| Error::lost(format!("the server's answer was cut off: {error}")))
 }
 
 async fn json<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, Error> {

@@ -57,7 +57,9 @@ impl Target {
                 crate::table::clean(text)
             ))
         };
-        if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).or(text.starts_with('/').then_some(text)) {
+        if let Some(path) =
+            text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).or(text.starts_with('/').then_some(text))
+        {
             if !path.starts_with('/') {
                 return Err(wrong("the path of a socket must be absolute"));
             }
@@ -126,9 +128,7 @@ impl Target {
     /// For people.
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Unix(paths) => {
-                paths.iter().map(|path| format!("unix://{}", path.display())).collect::<Vec<_>>().join(" or ")
-            }
+            Self::Unix(paths) => paths.iter().map(|path| format!("unix://{}", path.display())).collect::<Vec<_>>().join(" or "),
             Self::Tcp { authority, tls, prefix, .. } => format!("{}://{authority}{prefix}", if *tls { "https" } else { "http" }),
         }
     }
@@ -200,7 +200,9 @@ mod tests {
             ("http://10.0.0.1", ("10.0.0.1", 80, false, "")),
         ] {
             match Target::parse(text).unwrap() {
-                Target::Tcp { host, port, tls, prefix, .. } => assert_eq!((host.as_str(), port, tls, prefix.as_str()), wanted, "{text}"),
+                Target::Tcp { host, port, tls, prefix, .. } => {
+                    assert_eq!((host.as_str(), port, tls, prefix.as_str()), wanted, "{text}");
+                }
                 other @ Target::Unix(_) => panic!("{text}: {other:?}"),
             }
         }
@@ -208,7 +210,9 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_bad_usage() {
-        for text in ["", "localhost:7700", "ftp://x", "unix://run/f.sock", "http://", "http://u:p@h", "http://h:port", "http://h?x=1"] {
+        for text in
+            ["", "localhost:7700", "ftp://x", "unix://run/f.sock", "http://", "http://u:p@h", "http://h:port", "http://h?x=1"]
+        {
             let error = Target::parse(text).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{text}");
             assert!(error.to_string().contains("unix:///"), "{error}");

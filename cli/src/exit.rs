@@ -61,7 +61,11 @@ mod tests {
             (Cancelled, None, None, None, 130),
             (Cancelled, None, None, Some(15), 143),
         ] {
-            assert_eq!(code(&outcome(result, reason, exit_code, signal)), expected, "{result:?} {reason:?} {exit_code:?} {signal:?}");
+            assert_eq!(
+                code(&outcome(result, reason, exit_code, signal)),
+                expected,
+                "{result:?} {reason:?} {exit_code:?} {signal:?}"
+            );
         }
     }
 }

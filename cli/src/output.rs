@@ -66,7 +66,7 @@ fn json<T: Serialize>(value: &T) -> Result<String, Error> {
 }
 
 /// A value as YAML.
-fn yaml<T: Serialize>(value: &T) -> Result<String, Error> {
+pub(crate) fn yaml<T: Serialize>(value: &T) -> Result<String, Error> {
     Ok(serde_saphyr::to_string(value).map_err(io::Error::other)?)
 }
 
@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn words_that_yaml_has_other_plans_for_stay_text() {
         let mut spec = api::JobSpec::default();
-        for (key, value) in [("A", "no"), ("B", "1"), ("C", ""), ("D", "a: b"), ("E", "two\nlines"), ("F", "null"), ("G", "0x1f")] {
+        for (key, value) in [("A", "no"), ("B", "1"), ("C", ""), ("D", "a: b"), ("E", "two\nlines"), ("F", "null"), ("G", "0x1f")]
+        {
             spec.env.insert(key.into(), value.into());
         }
         assert_eq!(serde_saphyr::from_str::<api::JobSpec>(&yaml(&spec).unwrap()).unwrap(), spec);

@@ -3,11 +3,15 @@
 //! Invariants: text that came from elsewhere (names, commands, messages) cannot control the terminal; without a terminal nothing is cut
 //! and nothing is coloured, so that `grep` and `awk` see everything.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use api::{Job, OutcomeWord, State};
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, Width};
+
+/// Columns that the last one keeps on the narrowest terminal.
+const LAST_COLUMN: u16 = 12;
 
 /// What the output may look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +34,8 @@ impl Look {
 
 /// Colour is wanted unless NO_COLOR says otherwise, or the terminal has none.
 fn wants_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// `text` with everything that could control a terminal replaced by `?`.
@@ -72,7 +77,7 @@ pub(crate) fn table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> String
     } else {
         table.force_no_tty();
     }
-    table.set_header(header.iter().map(|name| Cell::new(name)).collect::<Vec<_>>());
+    table.set_header(header.iter().map(Cell::new).collect::<Vec<_>>());
     for cells in rows {
         let mut row = Row::from(cells);
         row.max_height(1);
@@ -86,14 +91,13 @@ pub(crate) fn table(look: Look, header: &[&str], rows: Vec<Vec<Cell>>) -> String
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         // Only the last column, which explains, is cut: half an id is of no use.
         let last = header.len().saturating_sub(1);
-        let wanted = table.column_max_content_widths();
-        let others: u16 = wanted.iter().take(last).map(|width| width + 2).sum();
-        let left = width.saturating_sub(others);
+        let wanted: Vec<u16> = table.column_max_content_widths().iter().map(|width| width + 2).collect();
+        let left = width.saturating_sub(wanted.iter().take(last).sum()).max(LAST_COLUMN);
         for (at, column) in table.column_iter_mut().enumerate() {
-            let limit = if at == last { Width::Fixed(left.max(12)) } else { Width::Fixed(wanted[at] + 2) };
-            column.set_constraint(match limit {
-                Width::Fixed(width) if at == last => ColumnConstraint::UpperBoundary(Width::Fixed(width)),
-                limit => ColumnConstraint::Absolute(limit),
+            column.set_constraint(if at == last {
+                ColumnConstraint::UpperBoundary(Width::Fixed(left))
+            } else {
+                ColumnConstraint::Absolute(Width::Fixed(wanted[at]))
             });
         }
     } else {
@@ -114,7 +118,8 @@ pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     for (name, value) in facts {
         for (at, line) in value.lines().enumerate() {
             let name = if at == 0 { format!("{name}:") } else { String::new() };
-            text.push_str(&format!("{name:<width$}{}\n", clean(line)));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name:<width$}{}", clean(line));
         }
     }
     text
@@ -140,10 +145,14 @@ mod tests {
     #[test]
     fn a_terminal_cuts_the_last_column_alone() {
         let look = Look { width: Some(30), colour: false };
-        let text = table(look, &["ID", "REASON"], vec![vec![cell("0199c0de-aaaa"), cell("needs four GPUs, the machine has two of them")]]);
+        let text = table(
+            look,
+            &["ID", "REASON"],
+            vec![vec![cell("0199c0de-aaaa"), cell("needs four GPUs, the machine has two of them")]],
+        );
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
-        assert!(lines[1].starts_with("0199c0de-aaaa  needs") && lines[1].ends_with("..."), "{text}");
+        assert!(lines[1].starts_with("0199c0de-aaaa  needs") && lines[1].ends_with('…'), "{text}");
         assert!(lines[1].chars().count() <= 30, "{text}");
     }
 

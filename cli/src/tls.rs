@@ -20,7 +20,9 @@ pub(crate) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<TcpS
     let (added, _unusable) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let why = found.errors.first().map_or_else(|| "none were found".to_owned(), ToString::to_string);
-        return Err(Error::usage(format!("https needs the system's root certificates: {why}; SSL_CERT_FILE names a file of them")));
+        return Err(Error::usage(format!(
+            "https needs the system's root certificates: {why}; SSL_CERT_FILE names a file of them"
+        )));
     }
     let failed = |what: &str| Error::lost(format!("TLS with {host}: {what}"));
     let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

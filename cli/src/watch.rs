@@ -17,13 +17,13 @@ use crate::query::Query;
 use crate::sse::{Event, Parser};
 
 /// How long a server that went away is waited for: a restart or an upgrade, with a large table.
-const RECONNECT_FOR: Duration = Duration::from_secs(300);
+const RECONNECT_FOR: Duration = Duration::from_mins(5);
 /// First pause between tries; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// A stream that is silent for so long, keep-alive comments included, is given up and opened anew.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// What a watch gives.
 pub(crate) enum Item {
@@ -146,10 +146,8 @@ impl<'a> Watch<'a> {
     async fn connect(&mut self) -> Result<(), Error> {
         let last = self.last.to_string();
         let job = self.job.map(|job| job.to_string());
-        let query = Query::new("/events")
-            .with("after", &last)
-            .maybe("job", job.as_deref())
-            .maybe("namespace", self.namespace.as_deref());
+        let query =
+            Query::new("/events").with("after", &last).maybe("job", job.as_deref()).maybe("namespace", self.namespace.as_deref());
         let mut headers = vec![(hyper::header::ACCEPT, HeaderValue::from_static("text/event-stream"))];
         if self.connected_once
             && let Ok(value) = HeaderValue::try_from(last)

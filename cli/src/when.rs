@@ -27,14 +27,11 @@ pub(crate) fn span(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let first = UNITS.iter().position(|(_, length)| seconds >= *length).unwrap_or(3);
     let (unit, length) = UNITS[first];
-    let mut text = format!("{}{unit}", seconds / length);
-    if let Some((unit, smaller)) = UNITS.get(first + 1) {
-        let rest = seconds % length / smaller;
-        if rest > 0 {
-            text.push_str(&format!("{rest}{unit}"));
-        }
+    let whole = seconds / length;
+    match UNITS.get(first + 1).map(|(unit, smaller)| (unit, seconds % length / smaller)) {
+        Some((smaller, rest)) if rest > 0 => format!("{whole}{unit}{rest}{smaller}"),
+        _ => format!("{whole}{unit}"),
     }
-    text
 }
 
 /// The time from `from` to `to`, as [`span`]; nothing negative.
