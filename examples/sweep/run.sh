@@ -31,6 +31,15 @@ PATH="$FLASH_BIN:$PATH"
 
 # --- daemon --------------------------------------------------------------------------------------------------------------------
 work='' daemon='' ids=()
+# The process that jobs belong to outlives the daemon; without one it would stay for a minute. Its command line names our folder.
+end_runner() {
+    for entry in /proc/[0-9]*; do
+        if tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | grep -qxF "$work/data" \
+            && [ "$(tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | sed -n 2p)" = runner ]; then
+            kill -TERM "${entry#/proc/}" 2>/dev/null || true
+        fi
+    done
+}
 finish() {
     status=$?
     trap - EXIT
@@ -42,6 +51,7 @@ finish() {
     if [ -n "$daemon" ]; then
         kill -TERM "$daemon" 2>/dev/null || true
         wait "$daemon" 2>/dev/null || true
+        end_runner
     fi
     if [ "$status" -ne 0 ] && [ -s "$work/flashd.log" ]; then
         say "the daemon's log ends with:"
