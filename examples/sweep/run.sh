@@ -34,8 +34,9 @@ work='' daemon='' ids=()
 # The process that jobs belong to outlives the daemon; without one it would stay for a minute. Its command line names our folder.
 end_runner() {
     for entry in /proc/[0-9]*; do
-        if tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | grep -qxF "$work/data" \
-            && [ "$(tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | sed -n 2p)" = runner ]; then
+        # A process may be gone before it is looked at.
+        line=$({ tr '\0' '\n' <"$entry/cmdline"; } 2>/dev/null) || continue
+        if grep -qxF "$work/data" <<<"$line" && [ "$(sed -n 2p <<<"$line")" = runner ]; then
             kill -TERM "${entry#/proc/}" 2>/dev/null || true
         fi
     done
