@@ -1,7 +1,8 @@
 //! The server under load: a daemon of our own in a fresh folder, the bare handler, or one that runs already.
 //!
-//! What must hold: whatever was started is ended when its guard goes, on every way out. A daemon's runner outlives it by design;
-//! nothing is left for it to run, because the one job that holds the node during a measurement ends with the load generator.
+//! What must hold: whatever was started is ended when its guard goes, on every way out. A daemon's runner outlives it by design, so it
+//! is looked for by the data folder, which is this measurement's alone; the one job that may still run then, the one that holds the
+//! node, ends with the load generator.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -233,12 +234,32 @@ impl Drop for Server {
         if let Some(child) = &mut self.child {
             end(child);
         }
-        if let Some(folder) = self.folder.take().filter(|_| !self.keep)
+        let Some(folder) = self.folder.take() else { return };
+        for runner in runners(&folder.join("data")) {
+            // An error means that it is gone already.
+            kill_process(runner, Signal::KILL).ok();
+        }
+        if !self.keep
             && let Err(error) = std::fs::remove_dir_all(&folder)
         {
             eprintln!("removing {}: {error}", folder.display());
         }
     }
+}
+
+/// Processes whose command line is `PROGRAM runner ..` with this data folder in it.
+fn runners(data: &Path) -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let is_runner = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.get(1) == Some(&b"runner".as_slice()) && words.contains(&data.as_os_str().as_encoded_bytes())
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(is_runner)
+        .filter_map(Pid::from_raw)
+        .collect()
 }
 
 /// Asks the server to end, and kills it if it does not.

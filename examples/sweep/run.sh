@@ -31,6 +31,16 @@ PATH="$FLASH_BIN:$PATH"
 
 # --- daemon --------------------------------------------------------------------------------------------------------------------
 work='' daemon='' ids=()
+# The process that jobs belong to outlives the daemon; without one it would stay for a minute. Its command line names our folder.
+end_runner() {
+    for entry in /proc/[0-9]*; do
+        # A process may be gone before it is looked at.
+        line=$({ tr '\0' '\n' <"$entry/cmdline"; } 2>/dev/null) || continue
+        if grep -qxF "$work/data" <<<"$line" && [ "$(sed -n 2p <<<"$line")" = runner ]; then
+            kill -TERM "${entry#/proc/}" 2>/dev/null || true
+        fi
+    done
+}
 finish() {
     status=$?
     trap - EXIT
@@ -42,6 +52,7 @@ finish() {
     if [ -n "$daemon" ]; then
         kill -TERM "$daemon" 2>/dev/null || true
         wait "$daemon" 2>/dev/null || true
+        end_runner
     fi
     if [ "$status" -ne 0 ] && [ -s "$work/flashd.log" ]; then
         say "the daemon's log ends with:"

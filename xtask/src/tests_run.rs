@@ -4,9 +4,10 @@
 //! not keep the others from running. The last line is `N passed, N failed` over all suites, and the status agrees with it: a test
 //! program that dies without a result line fails the command too.
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-use std::time::Instant;
+use std::io::{BufRead, BufReader, PipeReader};
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,7 +15,13 @@ use crate::setup;
 use crate::step::{cargo, pretty, run, shown, step};
 
 /// Points of the crash suites under `--quick`; without it the suites take their own, full number.
-const QUICK_CRASH_POINTS: &str = "6";
+const QUICK_CRASH_POINTS: &str = "10";
+
+/// How often it is looked whether cargo has ended, while no line comes.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long the tests' output may stay open after cargo has ended.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// What one test program said in its closing line.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -115,15 +122,44 @@ fn run_tests(quick: bool, filter: &[String], tally: &mut Tally) -> Result<bool> 
     let mut child = command.spawn().with_context(|| format!("starting `{line}`"))?;
     // The command keeps our copies of the writing end; while they are open the pipe has no end.
     drop(command);
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || read_lines(reader, &sender));
+    // The pipe ends when everything that the tests started has ended. Something that outlives them must not keep us waiting for ever.
+    let mut ended: Option<(ExitStatus, Instant)> = None;
+    loop {
+        match lines.recv_timeout(LOOK) {
+            Ok(text) => {
+                print!("{text}");
+                tally.line(&text);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => match &ended {
+                None => {
+                    let status = child.try_wait().with_context(|| format!("waiting for `{line}`"))?;
+                    ended = status.map(|status| (status, Instant::now()));
+                }
+                Some((_, at)) if at.elapsed() > LINGER => bail!("a process that a test started outlived it and holds its output"),
+                Some(_) => {}
+            },
+        }
+    }
+    let status = match ended {
+        Some((status, _)) => status,
+        None => child.wait().with_context(|| format!("waiting for `{line}`"))?,
+    };
+    Ok(status.success())
+}
+
+/// Sends lines on until the pipe ends or nobody listens.
+fn read_lines(reader: PipeReader, sender: &mpsc::Sender<String>) {
     let mut reader = BufReader::new(reader);
     let mut bytes = Vec::new();
-    while reader.read_until(b'\n', &mut bytes).context("reading the tests' output")? > 0 {
-        let text = String::from_utf8_lossy(&bytes);
-        print!("{text}");
-        tally.line(&text);
+    while reader.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+        if sender.send(String::from_utf8_lossy(&bytes).into_owned()).is_err() {
+            return;
+        }
         bytes.clear();
     }
-    Ok(child.wait().with_context(|| format!("waiting for `{line}`"))?.success())
 }
 
 /// `cargo xtask test [--quick] [-- FILTER..]`
@@ -139,14 +175,14 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     step("what building and testing need", setup::check)?;
     step("build", || run(cargo(["test", "--workspace", "--locked", "--no-run"])))?;
     let mut tally = Tally::default();
-    let went_well = step("tests", || run_tests(!own.is_empty(), filter, &mut tally))?;
+    let went_well = step("tests", || run_tests(!own.is_empty(), filter, &mut tally));
     tally.print();
     println!("\nall tests: {}", pretty(begun.elapsed()));
     println!("{} passed, {} failed", tally.passed(), tally.failed());
     if tally.failed() > 0 {
         bail!("{} tests failed", tally.failed());
     }
-    if !went_well {
+    if !went_well? {
         bail!("a test program ended without a result; its last lines are above");
     }
     Ok(())
