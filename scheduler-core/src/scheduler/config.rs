@@ -1,6 +1,9 @@
 //! What the core is told about queues and nodes, and how it says no.
 
+use hashbrown::HashSet;
+
 use crate::amounts::{CpuMillis, MemoryBytes, Request};
+use crate::hash::Build;
 use crate::ids::{JobId, Name};
 use crate::time::Span;
 
@@ -75,6 +78,35 @@ impl Default for Config {
             retry_backoff_max: Span::from_secs(300),
             scan_limit: 10_000,
         }
+    }
+}
+
+impl Config {
+    /// Whether names and GPUs are unique and values within their ranges.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let mut queues = HashSet::<&Name, Build>::default();
+        for queue in &self.queues {
+            if !queues.insert(&queue.name) {
+                return Err(ConfigError::DuplicateQueue { name: queue.name.clone() });
+            }
+            if !(-QUEUE_PRIORITY_LIMIT..=QUEUE_PRIORITY_LIMIT).contains(&queue.priority) {
+                return Err(ConfigError::QueuePriority { queue: queue.name.clone(), got: queue.priority });
+            }
+            if let Some(got) = queue.age_per_point.filter(|age| age.0 == 0 || *age > AGE_PER_POINT_LIMIT) {
+                return Err(ConfigError::AgePerPoint { queue: queue.name.clone(), got });
+            }
+        }
+        let mut nodes = HashSet::<&Name, Build>::default();
+        let mut gpus = HashSet::<&Name, Build>::default();
+        for node in &self.nodes {
+            if !nodes.insert(&node.name) {
+                return Err(ConfigError::DuplicateNode { name: node.name.clone() });
+            }
+            if let Some(gpu) = node.gpus.iter().find(|gpu| !gpus.insert(&gpu.uuid)) {
+                return Err(ConfigError::DuplicateGpu { uuid: gpu.uuid.clone(), node: node.name.clone() });
+            }
+        }
+        if self.scan_limit == 0 { Err(ConfigError::ScanLimit) } else { Ok(()) }
     }
 }
 

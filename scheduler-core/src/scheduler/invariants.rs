@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::Scheduler;
+use crate::scheduler::place::pack;
 use crate::scheduler::queue::{BucketIx, stay};
 use crate::scheduler::table::{JobIx, PolicyIx, ShapeIx};
 use crate::state::{JobState, StateKind, WaitFor};
@@ -89,6 +90,10 @@ impl Scheduler {
         }
         let held: usize = self.tree.buckets().map(|(_, bucket)| bucket.len()).sum();
         ensure(held == queued, "queue", || format!("{held} entries for {queued} queued jobs"))?;
+        let rooms = self.nodes.rooms();
+        let mut kinds = self.tree.buckets().map(|(_, bucket)| bucket).filter(|bucket| bucket.len() > 0);
+        let overlooked = self.exhausted && kinds.any(|bucket| pack(&bucket.demand, rooms).is_ok());
+        ensure(!overlooked, "exhausted", || "there is room for a queued job".to_owned())?;
         let mut counts = vec![[0; 5]; self.tree.queues().len()];
         for (_, job) in self.jobs.iter() {
             let queue = crate::slab::Index::position(self.tree.bucket(job.bucket).queue);

@@ -63,6 +63,8 @@ pub struct Scheduler {
     retry_backoff: Span,
     retry_backoff_max: Span,
     scan_limit: usize,
+    /// The last pass found no room for anything that is queued, and there has been no more room and no other kind since.
+    exhausted: bool,
     /// Nodes that a restore put more on than they have; only there may more be taken than there is.
     overcommitted: BTreeSet<usize>,
 }
@@ -73,7 +75,7 @@ impl Scheduler {
     /// # Errors
     /// Names or GPUs that are there twice, values out of range.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        check(&config)?;
+        config.check()?;
         Ok(Self {
             jobs: Table::new(),
             shapes: Interner::new(),
@@ -87,6 +89,7 @@ impl Scheduler {
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
             scan_limit: config.scan_limit,
+            exhausted: false,
             overcommitted: BTreeSet::new(),
         })
     }
@@ -288,7 +291,10 @@ impl Scheduler {
             JobState::Waiting { on: WaitFor::NotBefore(at) } => {
                 self.timers.push(index, Reverse((*at, seq)));
             }
-            JobState::Queued { since } => self.tree.push(bucket, index, policy.priority, *since, seq),
+            JobState::Queued { since } => {
+                self.exhausted &= self.tree.bucket(bucket).len() > 0;
+                self.tree.push(bucket, index, policy.priority, *since, seq);
+            }
             JobState::Running { since, .. } => {
                 if let Some(limit) = policy.time_limit {
                     self.timers.push(index, Reverse((*since + limit, seq)));
@@ -324,6 +330,7 @@ impl Scheduler {
         if releases && let Some(placement) = job.lifecycle.state.placement() {
             let shape = self.shapes.get(self.tree.bucket(bucket).shape);
             self.nodes.release(shape, placement);
+            self.exhausted = false;
             self.active.remove(&job.order);
             self.jobs[index].order = 0;
         }
@@ -342,32 +349,6 @@ impl Scheduler {
     fn shape_of(&self, job: &Job) -> &Arc<Shape> {
         self.shapes.get(self.tree.bucket(job.bucket).shape)
     }
-}
-
-fn check(config: &Config) -> Result<(), ConfigError> {
-    let mut queues = HashSet::<&Name, Build>::default();
-    for queue in &config.queues {
-        if !queues.insert(&queue.name) {
-            return Err(ConfigError::DuplicateQueue { name: queue.name.clone() });
-        }
-        if !(-QUEUE_PRIORITY_LIMIT..=QUEUE_PRIORITY_LIMIT).contains(&queue.priority) {
-            return Err(ConfigError::QueuePriority { queue: queue.name.clone(), got: queue.priority });
-        }
-        if let Some(got) = queue.age_per_point.filter(|age| age.0 == 0 || *age > AGE_PER_POINT_LIMIT) {
-            return Err(ConfigError::AgePerPoint { queue: queue.name.clone(), got });
-        }
-    }
-    let mut nodes = HashSet::<&Name, Build>::default();
-    let mut gpus = HashSet::<&Name, Build>::default();
-    for node in &config.nodes {
-        if !nodes.insert(&node.name) {
-            return Err(ConfigError::DuplicateNode { name: node.name.clone() });
-        }
-        if let Some(gpu) = node.gpus.iter().find(|gpu| !gpus.insert(&gpu.uuid)) {
-            return Err(ConfigError::DuplicateGpu { uuid: gpu.uuid.clone(), node: node.name.clone() });
-        }
-    }
-    if config.scan_limit == 0 { Err(ConfigError::ScanLimit) } else { Ok(()) }
 }
 
 /// One slot for every task, each with as many GPUs as it asked for.

@@ -5,6 +5,8 @@
 //! that does not fit, or would delay the head, has its bucket put aside: its followers ask for the same and stay no shorter. So a
 //! pass costs O(started x log n + kinds), and not O(queued); and a pass gives up after `scan_limit` kinds that found no room. The head
 //! is always looked at first, so giving up delays only backfill.
+//!
+//! When a pass found no room for any kind, the next one has nothing to look at until room comes back or another kind is queued.
 
 use std::collections::BinaryHeap;
 
@@ -31,15 +33,19 @@ impl Scheduler {
     /// Starts queued jobs, at most `limit`; what is returned is entered already.
     pub fn plan(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let mut made = Vec::new();
-        if limit == 0 || self.counts[StateKind::Queued as usize] == 0 {
+        if limit == 0 || self.exhausted || self.counts[StateKind::Queued as usize] == 0 {
             return made;
         }
         let indexes = self.tree.indexes();
         let mut fronts: BinaryHeap<_> = indexes.filter_map(|queue| Some((self.tree.rank(queue, now)?, queue))).collect();
         let mut head = Head::None;
         let mut parked = Vec::new();
+        let mut exhausted = false;
         while made.len() < limit && parked.len() < self.scan_limit {
-            let Some((_, queue)) = fronts.pop() else { break };
+            let Some((_, queue)) = fronts.pop() else {
+                exhausted = true;
+                break;
+            };
             let Some((bucket, job)) = self.tree.first(queue) else { continue };
             let packing = self.find_place(bucket, now, &mut head);
             if let Some(transition) = packing.and_then(|packing| self.start(job, bucket, &packing, now)) {
@@ -55,6 +61,8 @@ impl Scheduler {
         for bucket in parked {
             self.tree.park(bucket, false);
         }
+        // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
+        self.exhausted = exhausted && !matches!(head, Head::Reserved(_));
         made
     }
 

@@ -1,6 +1,6 @@
 //! Builders for tests: small machines, small jobs, and time in seconds.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![allow(dead_code, reason = "each test program uses its part of these")]
+#![expect(dead_code, reason = "each test program uses its part of these")]
 
 use std::sync::Arc;
 
