@@ -60,10 +60,14 @@ enum Cause {
     ReadOnly,
 }
 
+/// What an `errno` means for the operator. 0 stands for none, which [`Errno`] has no value for.
 fn cause(errno: i32) -> Option<Cause> {
-    match Errno::from_raw_os_error(errno) {
-        Errno::NOSPC | Errno::DQUOT => Some(Cause::Full),
-        Errno::ROFS | Errno::ACCESS | Errno::PERM => Some(Cause::ReadOnly),
-        _ => None,
+    let is = |known: Errno| errno == known.raw_os_error();
+    if is(Errno::NOSPC) || is(Errno::DQUOT) {
+        Some(Cause::Full)
+    } else if is(Errno::ROFS) || is(Errno::ACCESS) || is(Errno::PERM) {
+        Some(Cause::ReadOnly)
+    } else {
+        None
     }
 }

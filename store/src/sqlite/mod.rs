@@ -14,6 +14,9 @@ mod read;
 mod readers;
 mod retain;
 mod schema;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;
 mod writer;
 
 use std::fs::DirBuilder;

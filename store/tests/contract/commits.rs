@@ -5,7 +5,7 @@ use std::sync::Arc;
 use scheduler_core::ids::{Attempt, Revision, Seq, Term};
 use scheduler_core::state::{JobState, Outcome, StateKind};
 use scheduler_core::time::Timestamp;
-use store::{Batch, Committed, JobQuery, Store, StoreError};
+use store::{Batch, Committed, JobQuery, StoreError};
 
 use super::Fixture;
 use super::build::*;

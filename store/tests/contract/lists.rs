@@ -90,7 +90,7 @@ pub(crate) async fn labels_select(fixture: &dyn Fixture) {
     let is = |key: &str, value: &str| LabelMatch::Is(key.to_owned(), value.to_owned());
     let is_not = |key: &str, value: &str| LabelMatch::IsNot(key.to_owned(), value.to_owned());
     let expect = async |labels: Vec<LabelMatch>, expected: &[u64]| {
-        assert_eq!(found(&*store, JobQuery { labels, ..query() }).await, expected)
+        assert_eq!(found(&*store, JobQuery { labels, ..query() }).await, expected);
     };
 
     expect(vec![is("app", "train")], &[4, 1]).await;
@@ -230,7 +230,7 @@ pub(crate) async fn events_of_one_job(fixture: &dyn Fixture) {
     assert_eq!(store.events(Revision(0), Some(unknown()), 10).await.unwrap(), []);
 
     // With the older ones gone, what is left is still listed.
-    let floor = store.compact(at(1_002), 30).await.unwrap().floor;
+    let floor = store.compact(at(9_999), 30).await.unwrap().floor;
     assert_eq!(floor, Revision(30));
     let gone = store.events(Revision(0), Some(id(2)), 10).await.unwrap_err();
     assert!(matches!(gone, StoreError::Compacted { floor } if floor == Revision(30)), "{gone}");
