@@ -1,7 +1,7 @@
 //! The scheduler: all unfinished jobs, what they hold, and who is next.
 //!
 //! What must hold:
-//! - lifecycles are made by [`apply`](crate::apply::apply) alone; everything here only keeps the books that follow from them: heaps of
+//! - lifecycles are made by [`apply`] alone; everything here only keeps the books that follow from them: heaps of
 //!   queued jobs, timers, resources taken, counts;
 //! - a job that finishes leaves at once: a later event for it is [`Rejected::Unknown`], the store has the rest;
 //! - every entry point is given the time, does a bounded amount of work, and gives the same answers for the same calls.
