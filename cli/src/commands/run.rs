@@ -72,7 +72,7 @@ enum Step {
 }
 
 /// A job that is shown.
-struct Shown {
+struct Follower {
     client: Arc<Client>,
     id: Uuid,
     state: State,
@@ -94,7 +94,7 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
     if output::someone_reads() {
         output::note(&format!("flash: job {}", ids::short(id)));
     }
-    let mut job_shown = Shown {
+    let mut follower = Follower {
         client: Arc::clone(&client),
         id,
         state: State::Queued,
@@ -106,41 +106,41 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
     };
     if args.policy.idempotency_key.is_some() {
         // The key may stand for a job of earlier: its past is not in the stream.
-        revision = job_shown.read_anew().await?;
+        revision = follower.read_anew().await?;
     }
     let mut watch = Watch::new(&client, Some(id), None, revision);
     let late = tokio::time::sleep(EXPLAIN_AFTER);
     tokio::pin!(late);
-    while job_shown.outcome.is_none() || !job_shown.tasks.is_empty() {
+    while follower.outcome.is_none() || !follower.tasks.is_empty() {
         let step = tokio::select! {
-            item = watch.next(), if job_shown.outcome.is_none() => Step::Followed(item?),
-            Some(done) = job_shown.tasks.join_next(), if !job_shown.tasks.is_empty() => Step::Done(done.map_err(Error::system("copying a log"))?),
+            item = watch.next(), if follower.outcome.is_none() => Step::Followed(item?),
+            Some(done) = follower.tasks.join_next(), if !follower.tasks.is_empty() => Step::Done(done.map_err(Error::system("copying a log"))?),
             Some(()) = interrupts.recv() => Step::Interrupt,
-            () = &mut late, if !job_shown.explained && job_shown.outcome.is_none() => Step::Late,
+            () = &mut late, if !follower.explained && follower.outcome.is_none() => Step::Late,
         };
         match step {
-            Step::Followed(Item::Event(event)) => job_shown.moved(event.state, event.attempt, event.outcome).await?,
+            Step::Followed(Item::Event(event)) => follower.moved(event.state, event.attempt, event.outcome).await?,
             Step::Followed(Item::Compacted) => {
-                let revision = job_shown.read_anew().await?;
+                let revision = follower.read_anew().await?;
                 watch.skip_to(revision);
             }
             Step::Done(done) => {
-                if let Some(code) = job_shown.done(done)? {
+                if let Some(code) = follower.done(done)? {
                     return Ok(code);
                 }
             }
             Step::Interrupt => {
-                if let Some(code) = job_shown.interrupted() {
+                if let Some(code) = follower.interrupted() {
                     return Ok(code);
                 }
             }
-            Step::Late => job_shown.late(),
+            Step::Late => follower.late(),
         }
     }
-    Ok(job_shown.code())
+    Ok(follower.code())
 }
 
-impl Shown {
+impl Follower {
     fn path(&self) -> Query {
         Query::new("/jobs").segment(&self.id.to_string())
     }
