@@ -29,6 +29,14 @@ pub(crate) enum Error {
         /// What to do about it.
         hint: Option<&'static str>,
     },
+    /// The system under us refused something that every program may expect.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Output could not be written.
     #[error("writing the output: {0}")]
     Output(#[from] io::Error),
@@ -55,6 +63,11 @@ impl Error {
         Self::NoAnswer { what: what.into(), hint: None }
     }
 
+    /// `map_err` for what the system refuses.
+    pub(crate) fn system<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::System { what, source: io::Error::other(source) }
+    }
+
     /// Nobody listens.
     pub(crate) fn no_server(what: impl Into<String>) -> Self {
         Self::NoAnswer { what: what.into(), hint: Some(HOW_TO_START) }
@@ -73,7 +86,7 @@ impl Error {
         match self {
             Self::NoAnswer { .. } => true,
             Self::Problem(problem) => matches!(problem.status, 429 | 502 | 503 | 504),
-            Self::Usage(_) | Self::Output(_) => false,
+            Self::Usage(_) | Self::System { .. } | Self::Output(_) => false,
         }
     }
 
@@ -90,7 +103,7 @@ impl Error {
             Self::Problem(_) => 4,
             Self::NoAnswer { .. } => 5,
             Self::Output(_) if self.is_closed_stdout() => 0,
-            Self::Output(_) => 1,
+            Self::System { .. } | Self::Output(_) => 1,
         }
     }
 

@@ -262,7 +262,7 @@ mod tests {
         ];
         Surroundings {
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
-            folder: "/work/dir".into(),
+            folder: "/here/dir".into(),
             vars: vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         }
     }
@@ -278,7 +278,7 @@ mod tests {
         let sent = serde_json::to_value(spec(&["--", "python", "train.py", "--lr", "3"]).unwrap()).unwrap();
         let expected = serde_json::json!({
             "command": ["python", "train.py", "--lr", "3"],
-            "workingDir": "/work/dir",
+            "workingDir": "/here/dir",
             "env": {"PATH": "/bin", "HOME": "/h", "CONDA_PREFIX": "/c"},
         });
         assert_eq!(sent, expected);
@@ -291,7 +291,7 @@ mod tests {
         let sent = serde_json::to_value(spec(&line.split_whitespace().collect::<Vec<_>>()).unwrap()).unwrap();
         let expected = serde_json::json!({
             "name": "train", "queue": "fast", "namespace": "lab", "priority": -7, "timeLimit": "1h30m",
-            "startAfter": "2026-01-01T02:00:00Z", "env": {"A": "1=2", "SECRET": "s"}, "workingDir": "/work/dir/sub",
+            "startAfter": "2026-01-01T02:00:00Z", "env": {"A": "1=2", "SECRET": "s"}, "workingDir": "/here/dir/sub",
             "resources": {"cpu": "500m", "memory": "4Gi", "gpu": "2"},
             "tasks": [{"replicas": 4, "command": ["sh", "-c", "true"]}],
             "retry": {"maxAttempts": 5}, "stop": {"signal": "SIGINT", "grace": "5s"}, "nice": 3,

@@ -163,7 +163,8 @@ impl<'a> Watch<'a> {
     /// What an event of the stream means; `None` for one that was given before, or that is not about a job.
     fn take(&mut self, event: &Event) -> Result<Option<Item>, Error> {
         match event.kind.as_str() {
-            "job" => {
+            // `message` is what an event without a type is.
+            "job" | "message" => {
                 let event: JobEvent = serde_json::from_str(&event.data)
                     .map_err(|error| Error::lost(format!("an event is not what this version of flash understands: {error}")))?;
                 if event.revision <= self.last {

@@ -57,14 +57,14 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
         return Ok(0);
     }
     if !args.yes {
-        let question = format!("Cancel {} job{}?", ids.len(), if ids.len() == 1 { "" } else { "s" });
-        match output::confirm(&question) {
+        let jobs = if ids.len() == 1 { "1 job".to_owned() } else { format!("{} jobs", ids.len()) };
+        match output::confirm(&format!("Cancel {jobs}?")) {
             Some(true) => {}
             Some(false) => {
                 output::note("flash: nothing was cancelled");
                 return Ok(0);
             }
-            None => return Err(Error::usage(format!("{} jobs would be cancelled: say so with -y", ids.len()))),
+            None => return Err(Error::usage(format!("this cancels {jobs}, and there is no terminal to ask on: say -y"))),
         }
     }
     act::each(client, "cancel", &ids, args.output).await

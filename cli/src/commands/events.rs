@@ -17,6 +17,9 @@ pub(crate) const EXAMPLES: &str = "Examples:
   flash events -f                          what happens from now on
   flash events -f --after 1200 -o json     from a revision on, one JSON object a line";
 
+/// Events that are read at once.
+const PAGE: usize = 1_000;
+
 /// Arguments of `flash events`.
 #[derive(clap::Args, Debug)]
 #[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["follow", "job"])))]
@@ -65,8 +68,22 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
 
 /// What happened to one job until now.
 async fn past(client: &Client, id: &str, args: &Args) -> Result<u8, Error> {
-    let mut list: EventList = client.get(&job_path(id)?.segment("events")).await?;
-    list.items.retain(|event| args.after.is_none_or(|after| event.revision > after));
+    let mut after = args.after;
+    let mut list = EventList { items: Vec::new(), revision: 0 };
+    loop {
+        let mut query = job_path(id)?.segment("events").with("limit", &PAGE.to_string());
+        if let Some(after) = after {
+            query = query.with("after", &after.to_string());
+        }
+        let page: EventList = client.get(&query).await?;
+        let full = page.items.len() >= PAGE;
+        after = page.items.last().map(|event| event.revision);
+        list.items.extend(page.items);
+        list.revision = page.revision;
+        if !full {
+            break;
+        }
+    }
     args.output.print(
         &list,
         |list| list.items.iter().map(|event| event.revision.to_string()).collect(),

@@ -90,7 +90,7 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
         copies.spawn(async move { source.copy(&client).await });
     }
     while let Some(copied) = copies.join_next().await {
-        copied.map_err(std::io::Error::other)??;
+        copied.map_err(Error::system("copying a log"))??;
     }
     Ok(0)
 }

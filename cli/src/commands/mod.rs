@@ -32,8 +32,8 @@ pub(crate) fn dispatch(cli: Cli) -> Result<u8, Error> {
     if let Command::Completion(args) = &cli.command {
         return completion::run(args);
     }
-    let client = Arc::new(Client::new(cli.server.as_deref())?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = Arc::new(Client::new(cli.server.as_deref().filter(|server| !server.is_empty()))?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::system("starting"))?;
     let code = runtime.block_on(command(client, cli.command));
     // A name lookup that nobody waits for any more must not hold us back.
     runtime.shutdown_background();

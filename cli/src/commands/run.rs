@@ -72,7 +72,7 @@ enum Step {
 }
 
 /// A job that is shown.
-struct Session {
+struct Follower {
     client: Arc<Client>,
     id: Uuid,
     state: State,
@@ -90,11 +90,11 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
     let mut revision = client.get::<ServerInfo>(&Query::new("/info")).await?.revision;
     let id = submit::one(&client, &job, args.policy.idempotency_key.as_deref()).await?.id;
     // From now on Ctrl-C is ours, and none is missed.
-    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(Error::system("listening to Ctrl-C"))?;
     if output::someone_reads() {
         output::note(&format!("flash: job {}", ids::short(id)));
     }
-    let mut session = Session {
+    let mut follower = Follower {
         client: Arc::clone(&client),
         id,
         state: State::Queued,
@@ -106,41 +106,41 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
     };
     if args.policy.idempotency_key.is_some() {
         // The key may stand for a job of earlier: its past is not in the stream.
-        revision = session.read_anew().await?;
+        revision = follower.read_anew().await?;
     }
     let mut watch = Watch::new(&client, Some(id), None, revision);
     let late = tokio::time::sleep(EXPLAIN_AFTER);
     tokio::pin!(late);
-    while session.outcome.is_none() || !session.tasks.is_empty() {
+    while follower.outcome.is_none() || !follower.tasks.is_empty() {
         let step = tokio::select! {
-            item = watch.next(), if session.outcome.is_none() => Step::Followed(item?),
-            Some(done) = session.tasks.join_next(), if !session.tasks.is_empty() => Step::Done(done.map_err(std::io::Error::other)?),
+            item = watch.next(), if follower.outcome.is_none() => Step::Followed(item?),
+            Some(done) = follower.tasks.join_next(), if !follower.tasks.is_empty() => Step::Done(done.map_err(Error::system("copying a log"))?),
             Some(()) = interrupts.recv() => Step::Interrupt,
-            () = &mut late, if !session.explained && session.outcome.is_none() => Step::Late,
+            () = &mut late, if !follower.explained && follower.outcome.is_none() => Step::Late,
         };
         match step {
-            Step::Followed(Item::Event(event)) => session.moved(event.state, event.attempt, event.outcome).await?,
+            Step::Followed(Item::Event(event)) => follower.moved(event.state, event.attempt, event.outcome).await?,
             Step::Followed(Item::Compacted) => {
-                let revision = session.read_anew().await?;
+                let revision = follower.read_anew().await?;
                 watch.skip_to(revision);
             }
             Step::Done(done) => {
-                if let Some(code) = session.done(done)? {
+                if let Some(code) = follower.done(done)? {
                     return Ok(code);
                 }
             }
             Step::Interrupt => {
-                if let Some(code) = session.interrupted() {
+                if let Some(code) = follower.interrupted() {
                     return Ok(code);
                 }
             }
-            Step::Late => session.late(),
+            Step::Late => follower.late(),
         }
     }
-    Ok(session.code())
+    Ok(follower.code())
 }
 
-impl Session {
+impl Follower {
     fn path(&self) -> Query {
         Query::new("/jobs").segment(&self.id.to_string())
     }
