@@ -10,11 +10,14 @@ use bytes::Bytes;
 use scheduler_core::event::Rejected;
 use scheduler_core::ids::{JobId, Name, Revision};
 use scheduler_core::job::{Policy, Shape};
-use scheduler_core::state::{StateKind, StopReason};
 use scheduler_core::time::Timestamp;
 use store::{Owner, Store, StoreError};
 
 use crate::watch::Watch;
+
+mod answers;
+
+pub use answers::{Refused, Resource, Shortage, Why};
 
 /// How a caller was recognised.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,87 +111,6 @@ pub enum Action {
     Requeue,
 }
 
-/// A resource of which there is too little now.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Shortage {
-    /// Which one.
-    pub resource: Resource,
-    /// What the job asks for in all.
-    pub asked: u64,
-    /// What is free now.
-    pub free: u64,
-    /// What there is in all.
-    pub total: u64,
-}
-
-/// A kind of resource: thousandths of a core, bytes, devices.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Resource {
-    /// Thousandths of a core.
-    Cpu,
-    /// Bytes.
-    Memory,
-    /// Devices.
-    Gpu,
-}
-
-/// Why an unfinished job is not running, or what it is doing. Stands for the core's own answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Why {
-    /// Somebody has to release it.
-    Held,
-    /// Its time has not come.
-    NotBefore(Timestamp),
-    /// The next to be placed, but too little is free.
-    Resources {
-        /// Place in its queue, from 1.
-        position: u64,
-        /// What is short.
-        shortages: Vec<Shortage>,
-        /// When it is expected to start, where limits of running jobs say so.
-        expected_start: Option<Timestamp>,
-    },
-    /// Others come first.
-    Behind {
-        /// Place in its queue, from 1.
-        position: u64,
-        /// When it is expected to start, where that can be said.
-        expected_start: Option<Timestamp>,
-    },
-    /// Would fit; the next pass places it.
-    Scheduling {
-        /// Place in its queue, from 1.
-        position: u64,
-    },
-    /// Placed, its tasks are being started.
-    Starting,
-    /// Its tasks run.
-    Running {
-        /// Since when.
-        since: Timestamp,
-    },
-    /// It is being ended.
-    Stopping {
-        /// Why.
-        why: StopReason,
-        /// When what is left is killed.
-        deadline: Timestamp,
-    },
-}
-
-impl Why {
-    /// The state that goes with it.
-    pub const fn state(&self) -> StateKind {
-        match self {
-            Self::Held | Self::NotBefore(_) => StateKind::Waiting,
-            Self::Resources { .. } | Self::Behind { .. } | Self::Scheduling { .. } => StateKind::Queued,
-            Self::Starting => StateKind::Starting,
-            Self::Running { .. } => StateKind::Running,
-            Self::Stopping { .. } => StateKind::Stopping,
-        }
-    }
-}
-
 /// Queues and nodes as the engine last saw them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
@@ -220,15 +142,13 @@ pub enum BackendError {
     /// The state machine refused it.
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// The job can never run here.
-    #[error("job {index}: {message}")]
+    /// The core does not take the job: it could never run here.
+    #[error("job {index}: {refused}")]
     Refused {
         /// Which job of the request, from 0.
         index: usize,
-        /// Path of the field within the job, as in `resources.gpu`.
-        field: String,
-        /// What was asked and what there is.
-        message: String,
+        /// Why.
+        refused: Refused,
     },
     /// The key was used with another request.
     #[error("the idempotency key was used with another request")]

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod config;
+pub mod http;
 pub mod metrics;
 pub mod names;
 pub mod systemd;
