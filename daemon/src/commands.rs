@@ -47,7 +47,7 @@ pub fn migrate(settings: Settings) -> anyhow::Result<()> {
 
 /// `flashd openapi`.
 pub fn openapi() -> anyhow::Result<()> {
-    print(&http::openapi_json())
+    print(&http::openapi_json().context("writing the document")?)
 }
 
 /// `flashd doctor`: one line a check; fails if something needed is missing.
@@ -75,13 +75,13 @@ pub fn doctor(settings: Settings) -> anyhow::Result<()> {
         }
         Err(error) => line(Some(false), "data folder", format!("{}: {error}", config.data.display())),
     }
-    let machine = executors::node::machine();
+    let machine = executors::node::inventory();
     let cpus = machine.cpu_millis as f64 / 1_000.0;
     line(Some(true), "machine", format!("{}: {cpus} CPUs, {} bytes of memory", machine.hostname, machine.memory_bytes));
-    match executors::gpu::inventory(config.gpu.nvml_library.as_deref()) {
-        Ok(gpus) => line(Some(true), "GPUs", gpus.iter().map(|gpu| gpu.model.as_str()).collect::<Vec<_>>().join(", ")),
-        Err(reason) => line(None, "GPUs", format!("none: {reason}")),
-    }
+    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
+    let models: Vec<&str> = found.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
+    let good = if found.problems.is_empty() { Some(true) } else { None };
+    line(good, "GPUs", format!("{} {}{}", models.len(), models.join(", "), found.problems.join("; ")));
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let enough = files.is_none_or(|files| files >= 4_096);
     let detail = files.map_or_else(|| "no limit".to_owned(), |files| format!("{files} (4096 or more are good)"));

@@ -7,19 +7,19 @@ use scheduler_core::time::Timestamp;
 use uuid::{ContextV7, Uuid};
 
 /// The generator. One per term; the store's head says where it begins.
-pub struct JobIds {
+pub(crate) struct JobIds {
     context: ContextV7,
     last: Seq,
 }
 
 impl JobIds {
     /// Continues after `last`.
-    pub fn new(last: Seq) -> Self {
+    pub(crate) fn new(last: Seq) -> Self {
         Self { context: ContextV7::new(), last }
     }
 
     /// The next job's identity. Sequence numbers of a failed commit are left out, never given out twice.
-    pub fn next(&mut self, now: Timestamp) -> (JobId, Seq) {
+    pub(crate) fn next(&mut self, now: Timestamp) -> (JobId, Seq) {
         self.last = self.last.next();
         let micros = now.0.max(0).cast_unsigned();
         let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0);

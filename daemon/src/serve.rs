@@ -5,6 +5,8 @@
 //! - The first signal drains: HTTP takes no more, what is under way is answered, the engine settles what it has. The second ends at once.
 //! - The end of any part that was not asked to end is the end of the daemon, with an error: half a daemon is worse than none.
 
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, anyhow};
@@ -23,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, paths};
 use crate::dispatch::{self, Dispatcher};
-use crate::engine::{Engine, EngineHandle, Parts, rebuild};
+use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
 use crate::metrics::Metrics;
 use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
@@ -37,12 +39,10 @@ type Ended = (&'static str, anyhow::Result<()>);
 
 /// This machine as a node of the core, and why it has no GPUs, if it has none.
 fn node(config: &Config) -> (NodeConfig, Option<String>) {
-    let machine = executors::node::machine();
-    let (gpus, note) = match executors::gpu::inventory(config.gpu.nvml_library.as_deref()) {
-        Ok(gpus) => (gpus, None),
-        Err(reason) => (Vec::new(), Some(reason)),
-    };
-    let gpus = gpus.into_iter().map(|gpu| GpuDevice {
+    let machine = executors::node::inventory();
+    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
+    let note = (!found.problems.is_empty()).then(|| found.problems.join("; "));
+    let gpus = found.gpus.into_iter().map(|gpu| GpuDevice {
         uuid: gpu.uuid.into(),
         model: gpu.model.into(),
         memory: MemoryBytes(gpu.memory_bytes),
@@ -71,12 +71,31 @@ fn core_config(config: &Config, node: NodeConfig) -> scheduler_core::scheduler::
     }
 }
 
+/// Output of jobs is nobody's but theirs who ask through the daemon.
+fn create_logs(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// This very program in its other mode. The path is that of the file, also where it has been replaced since this process began.
+fn runner_command(config: &Config) -> anyhow::Result<Vec<OsString>> {
+    let program = std::env::current_exe().context("finding the own program")?;
+    let mut command = vec![program.into_os_string(), "runner".into()];
+    command.extend(["--spawn-threads".into(), config.local.spawn_threads.to_string().into()]);
+    if let Some(root) = &config.local.cgroup_root {
+        command.extend(["--cgroup-root".into(), root.clone().into_os_string()]);
+    }
+    Ok(command)
+}
+
 /// Runs the daemon until it is told to stop.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     paths::create_data(&config.data).with_context(|| format!("data folder {}", config.data.display()))?;
     let logs = config.data.join("logs");
-    executors::local::create_private(&logs).with_context(|| format!("log folder {}", logs.display()))?;
+    create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
@@ -108,17 +127,20 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         nudge: nudge.clone(),
         metrics: metrics.clone(),
     });
-    let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(LocalOptions {
-        dir: config.data.clone(),
-        log_dir: logs.clone(),
-        runner_command: vec![std::env::current_exe().context("own path")?.into(), "runner".into()],
-        spawn_threads: config.local.spawn_threads as usize,
-        cgroup_root: config.local.cgroup_root.clone(),
-        reports: channels.reports.clone(),
-    }));
+    let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
+    let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
     let (adopted_sender, adopted) = watch::channel(false);
+    let ready = adopted.clone();
     let stopping = CancellationToken::new();
-    let backend = Arc::new(EngineHandle::new(&channels, core.clone(), feed, store.clone(), adopted.clone(), gpu_note, stopping.clone()));
+    let handle = HandleParts {
+        core: core.clone(),
+        feed,
+        store: store.clone(),
+        adopted: adopted.clone(),
+        gpu_note,
+        stopping: stopping.clone(),
+    };
+    let backend = Arc::new(EngineHandle::new(&channels, handle));
     let dispatcher = Dispatcher {
         core: core.clone(),
         store: store.clone(),
@@ -145,7 +167,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     // Two stages, so that HTTP is drained while the engine still answers.
     let engine_stop = CancellationToken::new();
-    let server = http::Server::bind(&config, backend, metrics, logs).await?;
+    let app = http::App::new(&config, logs, backend, metrics, stopping.clone());
+    let listeners = http::Listeners::bind(&config).await?;
+    tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let stop = engine_stop.clone();
     parts.spawn(async move { ("engine", engine.run(stop).await.map_err(anyhow::Error::from)) });
@@ -164,12 +188,25 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         ("retention", Ok(()))
     });
     let mut edge: JoinSet<Ended> = JoinSet::new();
-    let stop = stopping.clone();
-    edge.spawn(async move { ("http", server.run(stop).await) });
+    edge.spawn(async move {
+        let router = http::router(app.clone());
+        listeners.serve(app, router).await;
+        ("http", Ok(()))
+    });
+    tokio::spawn(tell_ready(ready));
 
     let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
     store.close().await;
     outcome
+}
+
+/// Tells systemd once the executors are taken over; from then on `/readyz` says so too.
+async fn tell_ready(mut adopted: watch::Receiver<bool>) {
+    if adopted.wait_for(|adopted| *adopted).await.is_ok()
+        && let Err(error) = notify(Notice::Ready)
+    {
+        tracing::warn!(%error, "telling systemd failed");
+    }
 }
 
 /// Waits for the end, asked for or not, and brings the rest down in order.

@@ -84,7 +84,7 @@ pub struct Settings {
     pub limits_batch_jobs: Option<Count<1, 1_000_000>>,
     /// Tasks in a job [default: 10000]
     #[arg(long, env = "FLASHD_LIMITS_TASKS", value_name = "N", help_heading = "Limits")]
-    pub limits_tasks: Option<Count<1, 100_000>>,
+    pub limits_tasks: Option<Count<1, 10_000>>,
     /// Time until a request has its answer; streams apart [default: 30s]
     #[arg(long, env = "FLASHD_LIMITS_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
     pub limits_request_timeout: Option<Pause>,
@@ -112,14 +112,14 @@ pub struct QueueSettings(pub Vec<QueueSetting>);
 pub struct QueueSetting {
     /// Its name.
     pub name: Label,
-    /// Base priority of its jobs, -1,000,000 to 1,000,000. Default: 0.
+    /// Base priority of its jobs, -10,000,000 to 10,000,000. Default: 0.
     #[serde(default, deserialize_with = "priority")]
     pub priority: i32,
     /// Whether its jobs may be preempted. Default: false.
     #[serde(default)]
     pub preemptible: bool,
-    /// Time in line that is worth one point of priority; `0s` for no ageing. Default: `1m`.
-    #[serde(default = "default_age")]
+    /// Time in line that is worth one point of priority, at most `7d`; `0s` for no ageing. Default: `1m`.
+    #[serde(default = "default_age", deserialize_with = "age")]
     pub age: Duration,
 }
 
@@ -133,8 +133,13 @@ fn priority<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i32, D:
     let number = i64::deserialize(deserializer)?;
     i32::try_from(number)
         .ok()
-        .filter(|number| number.unsigned_abs() <= 1_000_000)
-        .ok_or_else(|| serde::de::Error::custom(format!("`{number}` is not a priority: -1000000 to 1000000")))
+        .filter(|number| number.unsigned_abs() <= 10_000_000)
+        .ok_or_else(|| serde::de::Error::custom(format!("`{number}` is not a priority: -10000000 to 10000000")))
+}
+
+fn age<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let age = Duration::deserialize(deserializer)?;
+    if age.0 <= 7 * 86_400_000_000 { Ok(age) } else { Err(serde::de::Error::custom(format!("`{age}` is more than 7d a point"))) }
 }
 
 impl Settings {

@@ -1,0 +1,286 @@
+//! From a job as it was sent to a job that can be queued: checked, completed, typed.
+//!
+//! Invariants: what passes here can be started as far as the edge can tell; what does not is refused with the path of the field, what was
+//! wrong and what is allowed. The completed spec says everything: defaults of a later version do not change a job that is waiting.
+//! Whether the machine is large enough is the core's to say.
+
+mod checks;
+mod interned;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use api::quantity::{Cpu, Duration};
+use api::{JobSpec, Resources, Retry, Stop, TaskSpec};
+use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+use scheduler_core::ids::Name;
+use scheduler_core::job::{Policy, Shape, StopPolicy, TaskGroup};
+use scheduler_core::time::{Span, Timestamp};
+
+use super::dirs::Dirs;
+use super::problem::ApiError;
+use crate::backend::{Caller, NewSubmit};
+use crate::config::{Config, DEFAULT_QUEUE};
+use crate::names;
+use crate::users::Users;
+use interned::Interned;
+
+/// Groups of tasks in a job.
+const GROUPS: usize = 256;
+/// `startAfter` lies at most this far ahead: 10 years.
+const AHEAD: Span = Span::from_secs(3_653 * 86_400);
+/// A default that is given to every task, so that a machine is not overrun by forgotten requests: one CPU.
+const DEFAULT_CPU: Cpu = Cpu(1_000);
+/// Default number of tries.
+const DEFAULT_ATTEMPTS: u32 = 3;
+/// Default time between the signal and SIGKILL.
+const DEFAULT_GRACE: Duration = Duration(30_000_000);
+/// Longest such time.
+const GRACE_MAX: Duration = Duration(86_400_000_000);
+/// The executors of this version.
+const EXECUTOR: &str = "local";
+
+/// A field that is not allowed as it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invalid {
+    /// Its path within what was checked.
+    pub path: String,
+    /// What is wrong, and what is allowed.
+    pub detail: String,
+}
+
+impl Invalid {
+    fn new(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { path: path.into(), detail: detail.into() }
+    }
+
+    /// The same, seen from outside of `parent`.
+    #[must_use]
+    pub fn under(mut self, parent: &str) -> Self {
+        self.path = match self.path.as_bytes().first() {
+            None => parent.to_owned(),
+            Some(b'[') => format!("{parent}{}", self.path),
+            Some(_) => format!("{parent}.{}", self.path),
+        };
+        self
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid(invalid.path, invalid.detail)
+    }
+}
+
+type Checked<T> = Result<T, Invalid>;
+
+/// Checks and completes jobs.
+pub struct Admission {
+    namespaces: Vec<Name>,
+    queues: Vec<Name>,
+    tasks: u64,
+    spec_bytes: u64,
+    dirs: Dirs,
+    shapes: Interned<Shape>,
+    policies: Interned<Policy>,
+}
+
+impl Admission {
+    /// By this configuration, in the daemon that runs as `own_uid`.
+    pub fn new(config: &Config, users: Arc<Users>, own_uid: u32) -> Self {
+        Self {
+            namespaces: config.namespaces.iter().map(|name| Name::from(name.as_str())).collect(),
+            queues: config.queues.iter().map(|queue| Name::from(queue.name.as_str())).collect(),
+            tasks: config.limits.tasks,
+            spec_bytes: config.limits.body,
+            dirs: Dirs::new(users, own_uid),
+            shapes: Interned::default(),
+            policies: Interned::default(),
+        }
+    }
+
+    /// Whether [`Self::admit`] can answer for this job without asking a disk.
+    pub fn is_quick(&self, spec: &JobSpec, caller: &Caller) -> bool {
+        let default = default_dir(spec, caller);
+        let mut own = spec.tasks.iter().filter_map(|task| task.working_dir.as_deref());
+        let uses_default = spec.tasks.is_empty() || spec.tasks.iter().any(|task| task.working_dir.is_none());
+        own.all(|path| self.dirs.is_known(path, caller.uid)) && (!uses_default || self.dirs.is_known(default, caller.uid))
+    }
+
+    /// The job, ready for the engine. Asks the disk for working folders that were not asked for lately.
+    pub fn admit(&self, mut spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
+        let namespace = known(&self.namespaces, spec.namespace.as_deref(), None, "namespace")?;
+        let queue = known(&self.queues, spec.queue.as_deref(), Some(DEFAULT_QUEUE), "queue")?;
+        if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != EXECUTOR) {
+            return Err(Invalid::new("executor", format!("no executor `{executor}` here; there is: {EXECUTOR}")));
+        }
+        checks::env(&spec.env).map_err(|invalid| invalid.under("env"))?;
+        checks::labels(&spec.labels).map_err(|invalid| invalid.under("labels"))?;
+        checks::annotations(&spec.annotations).map_err(|invalid| invalid.under("annotations"))?;
+        checks::rlimits(&spec.rlimits).map_err(|invalid| invalid.under("rlimits"))?;
+        let groups = self.complete_tasks(&mut spec, caller)?;
+        let name = match spec.name.take() {
+            Some(name) if names::is_label(&name) => name,
+            Some(name) => return Err(Invalid::new("name", format!("`{name}` is not a name: {}", names::LABEL_RULE))),
+            None => default_name(&spec),
+        };
+        let policy = complete_policy(&mut spec)?;
+        let start_after = spec.start_after.map(|at| Timestamp(at.as_microsecond()));
+        if start_after.is_some_and(|at| at > now + AHEAD) {
+            return Err(Invalid::new("startAfter", "more than 10 years ahead"));
+        }
+        let shape = Shape { namespace: namespace.clone(), queue: queue.clone(), tasks: groups };
+        spec.namespace = Some(namespace.as_str().to_owned());
+        spec.queue = Some(queue.as_str().to_owned());
+        spec.executor = Some(EXECUTOR.to_owned());
+        let job_name = Name::from(name.as_str());
+        spec.name = Some(name);
+        let written = serde_json::to_vec(&spec).map_err(|error| Invalid::new("", error.to_string()))?;
+        if written.len() as u64 > self.spec_bytes {
+            let detail = format!("the job, completed with defaults, has {} bytes; {} are taken", written.len(), self.spec_bytes);
+            return Err(Invalid::new("", detail));
+        }
+        Ok(NewSubmit {
+            shape: self.shapes.share(shape),
+            policy: self.policies.share(policy),
+            start_after,
+            hold: spec.hold,
+            owner: caller.owner(),
+            name: job_name,
+            labels: spec.labels.into_iter().collect(),
+            spec: written.into(),
+        })
+    }
+
+    /// Fills `tasks` from the short forms at the top, which are then empty; gives the core's side of them.
+    fn complete_tasks(&self, spec: &mut JobSpec, caller: &Caller) -> Checked<Vec<TaskGroup>> {
+        let short = spec.tasks.is_empty();
+        if short {
+            let command = spec.command.take();
+            spec.tasks.push(TaskSpec { command, ..TaskSpec::default() });
+        } else if spec.command.is_some() {
+            return Err(Invalid::new("command", "not together with `tasks`: each task has its own command"));
+        } else if spec.tasks.len() > GROUPS {
+            return Err(Invalid::new("tasks", format!("{} groups; a job may have {GROUPS}", spec.tasks.len())));
+        }
+        let default_dir = default_dir(spec, caller).to_owned();
+        let dir_is_default = spec.working_dir.take().is_none();
+        let resources = spec.resources.take().unwrap_or_default();
+        let several = spec.tasks.len() > 1;
+        let mut groups = Vec::with_capacity(spec.tasks.len());
+        for (index, task) in spec.tasks.iter_mut().enumerate() {
+            let own_dir = task.working_dir.is_some();
+            let own_resources = task.resources.is_some();
+            let group = self.complete_task(task, index, several, &default_dir, &resources, caller.uid).map_err(|invalid| {
+                // The path is the one that the user wrote.
+                let from_top = short
+                    || (invalid.path.starts_with("resources") && !own_resources)
+                    || (invalid.path == "workingDir" && !own_dir);
+                let mut invalid = if from_top { invalid } else { invalid.under(&format!("tasks[{index}]")) };
+                if invalid.path == "workingDir" && dir_is_default {
+                    invalid.detail.push_str("; it is the default, your home folder: say `workingDir`");
+                }
+                invalid
+            })?;
+            groups.push(group);
+        }
+        checks::task_names(&groups)?;
+        let total: u64 = groups.iter().map(|group| u64::from(group.replicas)).sum();
+        if total > self.tasks {
+            return Err(Invalid::new("tasks", format!("{total} tasks in all; a job may have {}", self.tasks)));
+        }
+        Ok(groups)
+    }
+
+    fn complete_task(
+        &self,
+        task: &mut TaskSpec,
+        index: usize,
+        several: bool,
+        default_dir: &str,
+        default_resources: &Resources,
+        uid: u32,
+    ) -> Checked<TaskGroup> {
+        checks::command(task.command.as_deref())?;
+        checks::env(&task.env).map_err(|invalid| invalid.under("env"))?;
+        let name = task.name.get_or_insert_with(|| if several { format!("task-{index}") } else { "task".to_owned() });
+        if !names::is_label(name) {
+            return Err(Invalid::new("name", format!("`{name}` is not a name: {}", names::LABEL_RULE)));
+        }
+        let replicas = *task.replicas.get_or_insert(1);
+        if replicas == 0 || u64::from(replicas) > self.tasks {
+            return Err(Invalid::new("replicas", format!("`{replicas}` is not 1 to {}", self.tasks)));
+        }
+        let dir = task.working_dir.get_or_insert_with(|| default_dir.to_owned());
+        checks::path(dir).map_err(|invalid| invalid.under("workingDir"))?;
+        if let Some(fault) = self.dirs.fault(dir, uid) {
+            return Err(Invalid::new("workingDir", fault.as_ref()));
+        }
+        let resources = task.resources.get_or_insert_with(|| default_resources.clone());
+        let cpu = *resources.cpu.get_or_insert(DEFAULT_CPU);
+        if cpu.0 == 0 {
+            return Err(Invalid::new("resources.cpu", "a task needs some CPU: at least 1m"));
+        }
+        let request = Request {
+            cpu: CpuMillis(cpu.0),
+            memory: MemoryBytes(resources.memory.map_or(0, |memory| memory.0)),
+            gpus: resources.gpu.map_or(0, |gpus| gpus.0),
+        };
+        Ok(TaskGroup { name: Name::from(name.as_str()), replicas, request })
+    }
+}
+
+/// The folder that tasks start in which name none.
+fn default_dir<'a>(spec: &'a JobSpec, caller: &'a Caller) -> &'a str {
+    spec.working_dir.as_deref().or_else(|| caller.home.as_ref().map(Name::as_str)).unwrap_or("/")
+}
+
+/// The program's name as a job's name.
+fn default_name(spec: &JobSpec) -> String {
+    let program = spec.tasks.first().and_then(|task| task.command.as_deref()?.first());
+    let base = program.map_or("", |program| program.rsplit('/').next().unwrap_or(program));
+    names::to_label(base, "job")
+}
+
+/// One of the names there are; the default, or the first one, where none is asked for.
+fn known(names: &[Name], asked: Option<&str>, default: Option<&str>, field: &str) -> Checked<Name> {
+    let found = match asked.or(default) {
+        Some(asked) => names.iter().find(|name| name.as_str() == asked),
+        None => names.first(),
+    };
+    found.cloned().ok_or_else(|| {
+        let there = names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+        Invalid::new(field, format!("no {field} `{}`; there are: {there}", asked.or(default).unwrap_or_default()))
+    })
+}
+
+/// Completes all that says how the job is treated; gives the core's side of it.
+fn complete_policy(spec: &mut JobSpec) -> Checked<Policy> {
+    let range = |field: &str, value: i64, low: i64, high: i64| {
+        if (low..=high).contains(&value) { Ok(()) } else { Err(Invalid::new(field, format!("`{value}` is not {low} to {high}"))) }
+    };
+    let priority = *spec.priority.get_or_insert(0);
+    range("priority", priority.into(), -1_000_000, 1_000_000)?;
+    let max_attempts = *spec.retry.get_or_insert_with(Retry::default).max_attempts.get_or_insert(DEFAULT_ATTEMPTS);
+    range("retry.maxAttempts", max_attempts.into(), 1, 100)?;
+    if let Some(nice) = spec.nice {
+        range("nice", nice.into(), 0, 19)?;
+    }
+    if spec.time_limit == Some(Duration(0)) {
+        return Err(Invalid::new("timeLimit", "a job needs some time: at least 1ms"));
+    }
+    let stop = spec.stop.get_or_insert_with(Stop::default);
+    let (signal, number) = checks::signal(stop.signal.as_deref()).map_err(|invalid| invalid.under("stop.signal"))?;
+    stop.signal = Some(signal.to_owned());
+    let grace = *stop.grace.get_or_insert(DEFAULT_GRACE);
+    if grace > GRACE_MAX {
+        return Err(Invalid::new("stop.grace", format!("`{grace}` is more than {GRACE_MAX}")));
+    }
+    Ok(Policy {
+        priority,
+        max_attempts,
+        time_limit: spec.time_limit.map(|limit| Span(limit.0)),
+        stop: StopPolicy { signal: number, grace: Span(grace.0) },
+    })
+}

@@ -1,0 +1,142 @@
+//! What a user may send, and what is said to one who may not.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use serde_json::json;
+
+use super::*;
+use crate::backend::Via;
+use crate::config::Settings;
+
+fn admission() -> Admission {
+    let settings = Settings {
+        config: Some("/dev/null".into()),
+        data: Some("/tmp".into()),
+        namespaces: Some(vec!["default".parse().unwrap(), "ml".parse().unwrap()]),
+        ..Settings::default()
+    };
+    Admission::new(&Config::load(settings).unwrap(), Arc::default(), rustix::process::geteuid().as_raw())
+}
+
+fn caller() -> Caller {
+    let uid = rustix::process::geteuid().as_raw();
+    Caller { user: "ada".into(), uid, gid: uid, home: Some("/tmp".into()), admin: false, via: Via::Socket }
+}
+
+fn admit(admission: &Admission, spec: serde_json::Value) -> Checked<NewSubmit> {
+    admission.admit(serde_json::from_value(spec).unwrap(), &caller(), Timestamp(1_700_000_000_000_000))
+}
+
+#[test]
+fn the_shortest_job_is_completed() {
+    let admitted = admit(&admission(), json!({"command": ["/usr/bin/Python3.12", "x"]})).unwrap();
+    let spec: serde_json::Value = serde_json::from_slice(&admitted.spec).unwrap();
+    let expected = json!({
+        "name": "python3-12", "namespace": "default", "queue": "default-batch", "priority": 0, "executor": "local",
+        "tasks": [{"name": "task", "replicas": 1, "command": ["/usr/bin/Python3.12", "x"], "workingDir": "/tmp", "resources": {"cpu": "1"}}],
+        "retry": {"maxAttempts": 3}, "stop": {"signal": "SIGTERM", "grace": "30s"},
+    });
+    assert_eq!(spec, expected);
+    assert_eq!(admitted.shape.tasks[0].request, Request { cpu: CpuMillis(1_000), memory: MemoryBytes(0), gpus: 0 });
+    assert_eq!(*admitted.policy, Policy::default());
+    assert_eq!((admitted.name.as_str(), admitted.hold, admitted.start_after), ("python3-12", false, None));
+}
+
+#[test]
+fn a_completed_job_is_admitted_as_it_is() {
+    let admission = admission();
+    let first = admit(
+        &admission,
+        json!({"tasks": [{"command": ["a"], "replicas": 2}, {"command": ["b"], "resources": {"gpu": 1}}], "resources": {"cpu": 2, "memory": "1Gi"},
+               "workingDir": "/", "labels": {"b": "2", "a": "1"}, "stop": {"signal": "INT"}, "timeLimit": "90m", "nice": 3, "hold": true}),
+    )
+    .unwrap();
+    let again = admit(&admission, serde_json::from_slice(&first.spec).unwrap()).unwrap();
+    assert_eq!(first.spec, again.spec);
+    assert!(Arc::ptr_eq(&first.shape, &again.shape) && Arc::ptr_eq(&first.policy, &again.policy));
+    let names: Vec<_> = first.shape.tasks.iter().map(|group| (group.name.as_str(), group.replicas, group.request)).collect();
+    let request = |cpu, memory, gpus| Request { cpu: CpuMillis(cpu), memory: MemoryBytes(memory), gpus };
+    assert_eq!(names, [("task-0", 2, request(2_000, 1 << 30, 0)), ("task-1", 1, request(1_000, 0, 1))]);
+    assert_eq!(first.policy.stop.signal, libc::SIGINT);
+    assert_eq!(first.policy.time_limit, Some(Span::from_secs(5_400)));
+    assert_eq!(first.labels, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    assert!(first.hold);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
+    let admission = admission();
+    let long = "x".repeat(128 << 10);
+    for (spec, path, said) in [
+        (json!({}), "command", "a program is needed"),
+        (json!({"command": []}), "command", "a program is needed"),
+        (json!({"command": [""]}), "command[0]", "empty"),
+        (json!({"command": ["a", "b\0c"]}), "command[1]", "NUL"),
+        (json!({"command": ["a", long]}), "command[1]", "131072"),
+        (json!({"command": ["a"], "tasks": [{"command": ["b"]}]}), "command", "not together"),
+        (json!({"tasks": [{"command": ["a"]}, {}]}), "tasks[1].command", "a program is needed"),
+        (json!({"command": ["a"], "name": "Bad Name"}), "name", "DNS-1123"),
+        (json!({"tasks": [{"name": "UP", "command": ["a"]}]}), "tasks[0].name", "DNS-1123"),
+        (json!({"tasks": [{"name": "a", "command": ["a"]}, {"name": "a", "command": ["a"]}]}), "tasks[1].name", "twice"),
+        (
+            json!({"tasks": [{"name": "a", "replicas": 3, "command": ["a"]}, {"name": "a-2", "command": ["a"]}]}),
+            "tasks[1].name",
+            "a task of the group `a`",
+        ),
+        (json!({"tasks": [{"replicas": 0, "command": ["a"]}]}), "tasks[0].replicas", "1 to 10000"),
+        (json!({"tasks": [{"replicas": 9000, "command": ["a"]}, {"replicas": 9000, "command": ["a"]}]}), "tasks", "18000 tasks in all"),
+        (json!({"command": ["a"], "namespace": "nope"}), "namespace", "no namespace `nope`; there are: default, ml"),
+        (json!({"command": ["a"], "queue": "nope"}), "queue", "configfile-interactive, configfile-job, default-batch"),
+        (json!({"command": ["a"], "executor": "job"}), "executor", "there is: local"),
+        (json!({"command": ["a"], "env": {"A=B": "x"}}), "env", "without `=`"),
+        (json!({"command": ["a"], "env": {"A": "x\0"}}), "env.A", "NUL"),
+        (json!({"command": ["a"], "env": {"FLASH_JOB_ID": "x"}}), "env.FLASH_JOB_ID", "set by flashd"),
+        (json!({"tasks": [{"command": ["a"], "env": {"": "x"}}]}), "tasks[0].env", "not a name"),
+        (json!({"command": ["a"], "workingDir": "data"}), "workingDir", "absolute"),
+        (json!({"command": ["a"], "workingDir": "/a\0"}), "workingDir", "NUL"),
+        (json!({"command": ["a"], "workingDir": "/does/not/exist"}), "workingDir", "does not exist"),
+        (json!({"tasks": [{"command": ["a"], "workingDir": "/dev/null"}]}), "tasks[0].workingDir", "is not a folder"),
+        (json!({"tasks": [{"command": ["a"]}], "workingDir": "/does/not/exist"}), "workingDir", "does not exist"),
+        (json!({"command": ["a"], "resources": {"cpu": 0}}), "resources.cpu", "at least 1m"),
+        (json!({"tasks": [{"command": ["a"], "resources": {"cpu": "0"}}]}), "tasks[0].resources.cpu", "at least 1m"),
+        (json!({"command": ["a"], "priority": 1_000_001}), "priority", "-1000000 to 1000000"),
+        (json!({"command": ["a"], "retry": {"maxAttempts": 0}}), "retry.maxAttempts", "1 to 100"),
+        (json!({"command": ["a"], "nice": -1}), "nice", "0 to 19"),
+        (json!({"command": ["a"], "timeLimit": "0s"}), "timeLimit", "some time"),
+        (json!({"command": ["a"], "stop": {"signal": "SIGSTOP"}}), "stop.signal", "SIGTERM, SIGINT"),
+        (json!({"command": ["a"], "stop": {"grace": "2d"}}), "stop.grace", "more than 1d"),
+        (json!({"command": ["a"], "rlimits": {"files": 3}}), "rlimits", "nofile"),
+        (json!({"command": ["a"], "startAfter": "2099-01-01T00:00:00Z"}), "startAfter", "10 years"),
+        (json!({"command": ["a"], "labels": {"a b": "x"}}), "labels", "not a key"),
+        (json!({"command": ["a"], "labels": {"a": "x y"}}), "labels.a", "not a label value"),
+        (json!({"command": ["a"], "annotations": {"": "x"}}), "annotations", "not a key"),
+    ] {
+        let shown = spec.to_string().chars().take(200).collect::<String>();
+        let invalid = admit(&admission, spec).map(|_| ()).unwrap_err();
+        assert_eq!(invalid.path, path, "{shown}: {invalid:?}");
+        assert!(invalid.detail.contains(said), "{shown}: {}", invalid.detail);
+    }
+}
+
+#[test]
+fn names_that_only_look_alike_are_allowed() {
+    let spec = json!({"tasks": [{"name": "a", "replicas": 3, "command": ["a"]}, {"name": "a-3", "command": ["a"]},
+                                {"name": "a-01", "command": ["a"]}, {"name": "a-1", "replicas": 2, "command": ["a"]}]});
+    admit(&admission(), spec).unwrap();
+}
+
+#[test]
+fn a_path_is_prefixed_from_outside() {
+    assert_eq!(Invalid::new("tasks[0].name", "").under("jobs[3]").path, "jobs[3].tasks[0].name");
+    assert_eq!(Invalid::new("", "").under("jobs[3]").path, "jobs[3]");
+    assert_eq!(Invalid::new("[2]", "").under("command").path, "command[2]");
+}
+
+#[test]
+fn a_folder_that_was_asked_for_is_quick() {
+    let admission = admission();
+    let spec: JobSpec = serde_json::from_value(json!({"command": ["a"], "workingDir": "/"})).unwrap();
+    assert!(!admission.is_quick(&spec, &caller()));
+    admission.admit(spec.clone(), &caller(), Timestamp(0)).unwrap();
+    assert!(admission.is_quick(&spec, &caller()));
+}

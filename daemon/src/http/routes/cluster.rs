@@ -1,0 +1,112 @@
+//! Queues, nodes, who the caller is, and how the daemon does.
+
+use std::sync::Arc;
+
+use api::{NodeList, QueueList, ServerInfo, codes};
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use crate::backend::Readiness;
+use crate::http::App;
+use crate::http::auth::{Asker, MaybeAsker};
+use crate::http::problem::{ApiError, ApiResult};
+
+/// List queues
+#[utoipa::path(
+    get,
+    path = "/api/v1/queues",
+    tag = "cluster",
+    responses(
+        (status = 200, description = "All queues", body = QueueList),
+        (status = "default", description = "No answer", body = api::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn queues(State(app): State<Arc<App>>, _: Asker) -> ApiResult<Json<QueueList>> {
+    let snapshot = app.backend.snapshot().await?;
+    Ok(Json(QueueList { items: snapshot.queues.clone() }))
+}
+
+/// List nodes
+#[utoipa::path(
+    get,
+    path = "/api/v1/nodes",
+    tag = "cluster",
+    responses(
+        (status = 200, description = "All nodes, with what is promised of them", body = NodeList),
+        (status = "default", description = "No answer", body = api::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn nodes(State(app): State<Arc<App>>, _: Asker) -> ApiResult<Json<NodeList>> {
+    let snapshot = app.backend.snapshot().await?;
+    Ok(Json(NodeList { items: snapshot.nodes.clone() }))
+}
+
+/// Say who is asking whom
+#[utoipa::path(
+    get,
+    path = "/api/v1/info",
+    tag = "cluster",
+    responses(
+        (status = 200, description = "The daemon, and whom it takes the caller for", body = ServerInfo),
+        (status = "default", description = "No answer", body = api::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn info(State(app): State<Arc<App>>, Asker(caller): Asker) -> Json<ServerInfo> {
+    Json(ServerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        user: caller.user.to_string(),
+        admin: caller.admin,
+        revision: app.backend.watch().revision().0,
+    })
+}
+
+/// Say that the process answers
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "It does", body = String))
+)]
+pub(super) async fn healthz(_: MaybeAsker) -> &'static str {
+    "ok\n"
+}
+
+/// Say whether jobs can be submitted
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "They can", body = String),
+        (status = 503, description = "They cannot, and why", body = api::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn readyz(State(app): State<Arc<App>>, _: MaybeAsker) -> ApiResult<&'static str> {
+    if app.shutdown.is_cancelled() {
+        return Err(ApiError::new(codes::UNAVAILABLE, "the daemon is going down"));
+    }
+    match app.backend.ready() {
+        Readiness::Ready => Ok("ok\n"),
+        Readiness::NotReady(why) => Err(ApiError::new(codes::UNAVAILABLE, why)),
+        Readiness::Draining => Err(ApiError::new(codes::UNAVAILABLE, "the daemon is going down")),
+    }
+}
+
+/// Show metrics for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses(
+        (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"),
+        (status = "default", description = "No answer", body = api::Problem, content_type = "application/problem+json")
+    )
+)]
+pub(super) async fn metrics(State(app): State<Arc<App>>, _: MaybeAsker) -> ApiResult<impl IntoResponse> {
+    let text = app.metrics.encode().map_err(|error| ApiError::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+}
