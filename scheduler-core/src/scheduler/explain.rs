@@ -81,7 +81,7 @@ impl Scheduler {
         let demand = &self.tree.bucket(bucket).demand;
         let fits = pack(demand, self.nodes.rooms()).is_ok();
         let first = self.first(now).map_or(index, |(_, first)| first);
-        let position = self.tree.ahead(bucket, index) + 1;
+        let position = self.position(index);
         if first != index {
             return Why::Behind { position, first: self.jobs[first].id, shortages: self.shortages(demand) };
         }
@@ -90,6 +90,15 @@ impl Scheduler {
         }
         let expected = self.shadow(demand, now).and_then(|shadow| shadow.at);
         Why::Resources { position, shortages: self.shortages(demand), expected }
+    }
+
+    /// Place of a queued job in its queue, from 1.
+    fn position(&self, index: JobIx) -> u64 {
+        let job = &self.jobs[index];
+        let JobState::Queued { since } = job.lifecycle.state else { return 1 };
+        let queue = self.tree.bucket(job.bucket).queue;
+        let key = self.tree.queue(queue).key(self.policies.get(job.policy).priority, since, job.seq);
+        self.tree.ahead(queue, key) + 1
     }
 
     /// The first job of the order over all queues.

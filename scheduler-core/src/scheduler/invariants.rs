@@ -77,16 +77,11 @@ impl Scheduler {
         ensure(self.tree.is_consistent(), "queue tree", || "a heap differs from the level below it".to_owned())?;
         let mut queued = 0;
         for (index, job) in self.jobs.iter() {
-            let expected = match job.lifecycle.state {
-                JobState::Queued { since } => {
-                    queued += 1;
-                    let priority = self.policies.get(job.policy).priority;
-                    Some(self.tree.queue(self.tree.bucket(job.bucket).queue).key(priority, since, job.seq))
-                }
-                _ => None,
-            };
-            let found = self.tree.key(job.bucket, index);
-            ensure(found == expected, "queue", || format!("{}: key {found:?}, not {expected:?}", job.id))?;
+            let JobState::Queued { since } = job.lifecycle.state else { continue };
+            queued += 1;
+            let priority = self.policies.get(job.policy).priority;
+            let key = self.tree.queue(self.tree.bucket(job.bucket).queue).key(priority, since, job.seq);
+            ensure(self.tree.has(job.bucket, key, index), "queue", || format!("{} is not there under {key:?}", job.id))?;
         }
         let held: usize = self.tree.buckets().map(|(_, bucket)| bucket.len()).sum();
         ensure(held == queued, "queue", || format!("{held} entries for {queued} queued jobs"))?;

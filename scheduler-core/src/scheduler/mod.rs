@@ -10,6 +10,7 @@ mod backfill;
 pub(crate) mod config;
 mod explain;
 mod invariants;
+mod line;
 mod nodes;
 mod place;
 mod plan;
@@ -306,8 +307,7 @@ impl Scheduler {
             | JobState::Finished { .. } => {}
         }
         if takes && let Some(placement) = job.lifecycle.state.placement() {
-            let shape = self.shapes.get(self.tree.bucket(bucket).shape);
-            self.nodes.take(index, shape, placement);
+            self.nodes.take(index, &self.tree.bucket(bucket).demand, placement);
             let order = self.next_order;
             self.next_order += 1;
             self.active.insert(order, index);
@@ -322,14 +322,16 @@ impl Scheduler {
         let job = &self.jobs[index];
         let bucket = job.bucket;
         let kind = job.lifecycle.state.kind();
-        match kind {
-            StateKind::Queued => self.tree.remove(bucket, index),
-            StateKind::Waiting | StateKind::Running => drop(self.timers.remove(&index)),
-            StateKind::Starting | StateKind::Stopping | StateKind::Finished => {}
+        match &job.lifecycle.state {
+            JobState::Queued { since } => {
+                let priority = self.policies.get(job.policy).priority;
+                self.tree.remove(bucket, index, priority, *since, job.seq);
+            }
+            JobState::Waiting { .. } | JobState::Running { .. } => drop(self.timers.remove(&index)),
+            JobState::Starting { .. } | JobState::Stopping { .. } | JobState::Finished { .. } => {}
         }
         if releases && let Some(placement) = job.lifecycle.state.placement() {
-            let shape = self.shapes.get(self.tree.bucket(bucket).shape);
-            self.nodes.release(shape, placement);
+            self.nodes.release(&self.tree.bucket(bucket).demand, placement);
             self.exhausted = false;
             self.active.remove(&job.order);
             self.jobs[index].order = 0;

@@ -106,6 +106,12 @@ impl Demand {
         groups.sort_by_key(|group| std::cmp::Reverse((group.gpus, group.cpu, group.memory, std::cmp::Reverse(group.index))));
         Self { groups }
     }
+
+    /// The group with this index in the shape; that of a slot is always there.
+    pub(crate) fn group(&self, index: u16) -> &Group {
+        let found = self.groups.iter().find(|group| group.index == index);
+        found.unwrap_or(&self.groups[0])
+    }
 }
 
 /// Tasks of a group on a node.

@@ -1,4 +1,4 @@
-//! The order in which jobs are looked at: a tree of indexed heaps, queue -> tenant -> bucket -> job.
+//! The order in which jobs are looked at: a tree of indexed heaps, queue -> tenant -> bucket, over lines of jobs.
 //!
 //! A *bucket* holds the queued jobs of one kind: same shape, same longest stay. They fit or do not fit together, so when the first of a
 //! bucket finds no room the whole bucket is put aside for the rest of the pass.
@@ -7,6 +7,7 @@
 //! priority `p` has at time `t` the priority `p + (t - d) / a`, `a` being the time that is worth one point; of two jobs the one with the
 //! smaller `d - p * a` is ahead at every `t`, so that difference is the key. Between queues, which may age differently, heads
 //! are compared by their priority at `now`. Sequence ends every tie: the heaps themselves are not FIFO.
+//! Within a bucket jobs stand in a [`Line`].
 //!
 //! The order between tenants is at present that of their first jobs; a weighted share takes the place of that key later, in
 //! [`Tree::settle`], and nothing else changes.
@@ -21,6 +22,7 @@ use crate::hash::Build;
 use crate::ids::{Name, Seq};
 use crate::job::{Policy, Shape};
 use crate::scheduler::config::QueueConfig;
+use crate::scheduler::line::Line;
 use crate::scheduler::place::Demand;
 use crate::scheduler::table::{JobIx, ShapeIx};
 use crate::slab::{Slab, index};
@@ -47,6 +49,13 @@ pub(crate) struct Key {
     primary: i64,
     due: Timestamp,
     seq: Seq,
+}
+
+#[cfg(test)]
+impl Key {
+    pub(crate) const fn test(primary: i64, seq: u64) -> Self {
+        Self { primary, due: Timestamp(0), seq: Seq(seq) }
+    }
 }
 
 /// Where the head of a queue stands among the heads of all queues; the largest is first.
@@ -89,7 +98,7 @@ pub(crate) struct Bucket {
     refs: u32,
     /// Put aside for the rest of a pass.
     parked: bool,
-    jobs: Heap<JobIx>,
+    jobs: Line,
 }
 
 /// All queues.
@@ -210,7 +219,7 @@ impl Tree {
             demand: Demand::of(shape),
             refs: 1,
             parked: false,
-            jobs: Heap::with_default_hasher(),
+            jobs: Line::default(),
         });
         self.by_kind.insert((shape_ix, stay), bucket);
         (bucket, true)
@@ -238,14 +247,23 @@ impl Tree {
     /// Puts a job into its bucket.
     pub(crate) fn push(&mut self, index: BucketIx, job: JobIx, priority: i32, due: Timestamp, seq: Seq) {
         let key = self.queue(self.buckets[index].queue).key(priority, due, seq);
-        self.buckets[index].jobs.push(job, Reverse(key));
-        self.settle(index);
+        let line = &mut self.buckets[index].jobs;
+        line.push(key, job);
+        // Whoever joins behind the first changes nothing above.
+        if line.first() == Some((key, job)) {
+            self.settle(index);
+        }
     }
 
     /// Takes a job out of its bucket.
-    pub(crate) fn remove(&mut self, index: BucketIx, job: JobIx) {
-        self.buckets[index].jobs.remove(&job);
-        self.settle(index);
+    pub(crate) fn remove(&mut self, index: BucketIx, job: JobIx, priority: i32, due: Timestamp, seq: Seq) {
+        let key = self.queue(self.buckets[index].queue).key(priority, due, seq);
+        let line = &mut self.buckets[index].jobs;
+        let was_first = line.first() == Some((key, job));
+        line.remove(key, job);
+        if was_first {
+            self.settle(index);
+        }
     }
 
     /// Puts a bucket aside, or back.
@@ -257,7 +275,7 @@ impl Tree {
     /// Brings the heaps above a bucket up to date with its first job.
     fn settle(&mut self, index: BucketIx) {
         let bucket = &self.buckets[index];
-        let first = if bucket.parked { None } else { bucket.jobs.peek().map(|(_, key)| *key) };
+        let first = if bucket.parked { None } else { bucket.jobs.first().map(|(key, _)| Reverse(key)) };
         let tenant_ix = bucket.tenant;
         let tenant = &mut self.tenants[tenant_ix];
         if !set(&mut tenant.buckets, index, first) {
@@ -272,8 +290,8 @@ impl Tree {
     pub(crate) fn first(&self, queue: QueueIx) -> Option<(BucketIx, JobIx)> {
         let (tenant, _) = self.queue(queue).tenants.peek()?;
         let (bucket, _) = self.tenants[*tenant].buckets.peek()?;
-        let (job, _) = self.buckets[*bucket].jobs.peek()?;
-        Some((*bucket, *job))
+        let (_, job) = self.buckets[*bucket].jobs.first()?;
+        Some((*bucket, job))
     }
 
     /// Where the first job of a queue stands among the first jobs of all queues.
@@ -286,13 +304,11 @@ impl Tree {
         (0..self.queues.len()).map(<QueueIx as crate::slab::Index>::new)
     }
 
-    /// How many jobs of a queue are ahead of this queued one. Walks the queue's jobs once.
-    pub(crate) fn ahead(&self, bucket: BucketIx, job: JobIx) -> u64 {
-        let Some((_, Reverse(own))) = self.buckets[bucket].jobs.get(&job) else { return 0 };
-        let queue = self.buckets[bucket].queue;
+    /// How many jobs of a queue are ahead of one with this key. Walks the queue's jobs once.
+    pub(crate) fn ahead(&self, queue: QueueIx, own: Key) -> u64 {
         let tenants = self.queue(queue).tenants.iter().map(|(tenant, _)| &self.tenants[*tenant]);
         let buckets = tenants.flat_map(|tenant| tenant.buckets.iter().map(|(bucket, _)| &self.buckets[*bucket]));
-        buckets.flat_map(|bucket| bucket.jobs.iter()).filter(|(_, Reverse(key))| key < own).count() as u64
+        buckets.flat_map(|bucket| bucket.jobs.iter()).filter(|&(key, _)| key < own).count() as u64
     }
 
     /// Counts a job of this kind into or out of a state.
@@ -308,16 +324,17 @@ impl Tree {
         self.buckets.iter()
     }
 
-    /// Where a job stands, if it is queued.
-    pub(crate) fn key(&self, bucket: BucketIx, job: JobIx) -> Option<Key> {
-        self.buckets[bucket].jobs.get_priority(&job).map(|Reverse(key)| *key)
+    /// Whether a job is queued under this key.
+    pub(crate) fn has(&self, bucket: BucketIx, key: Key, job: JobIx) -> bool {
+        self.buckets[bucket].jobs.contains(key, job)
     }
 
     /// True when every heap holds exactly what the level below has first, nothing is put aside, and all tables agree.
     pub(crate) fn is_consistent(&self) -> bool {
         let buckets = self.buckets.iter().all(|(index, bucket)| {
-            let first = bucket.jobs.peek().map(|(_, key)| *key);
+            let first = bucket.jobs.first().map(|(key, _)| Reverse(key));
             !bucket.parked
+                && bucket.jobs.is_consistent()
                 && self.tenants[bucket.tenant].buckets.get_priority(&index).copied() == first
                 && self.by_kind.get(&(bucket.shape, bucket.stay)) == Some(&index)
         });
@@ -327,7 +344,7 @@ impl Tree {
             self.queue(tenant.queue).tenants.get_priority(&index).copied() == first && own == tenant.refs as usize
         });
         let queued: usize = self.tenants.iter().map(|(_, tenant)| tenant.buckets.len()).sum();
-        let filled = self.buckets.iter().filter(|(_, bucket)| !bucket.jobs.is_empty()).count();
+        let filled = self.buckets.iter().filter(|(_, bucket)| bucket.jobs.len() > 0).count();
         buckets
             && tenants
             && queued == filled
