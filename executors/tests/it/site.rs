@@ -15,6 +15,8 @@ pub(crate) struct Site {
     folder: tempfile::TempDir,
     /// Arguments for runners that are started from now on.
     pub(crate) runner_args: Vec<OsString>,
+    /// What goes before the runner's program.
+    pub(crate) wrapper: Vec<OsString>,
     /// The data folder's name.
     pub(crate) below: String,
     /// How long a runner may take to listen.
@@ -29,6 +31,7 @@ impl Site {
         Self {
             folder,
             runner_args: ["--leftover-grace-ms", "300"].map(OsString::from).to_vec(),
+            wrapper: Vec::new(),
             below: "data".to_owned(),
             connect_timeout: PATIENCE,
         }
@@ -49,7 +52,8 @@ impl Site {
     /// An executor that has not adopted yet.
     pub(crate) fn executor(&self) -> (Arc<LocalExecutor>, Inbox) {
         let (reports, inbox) = Inbox::new();
-        let mut command = vec![OsString::from(env!("CARGO_BIN_EXE_flash-test-runner"))];
+        let mut command = self.wrapper.clone();
+        command.push(OsString::from(env!("CARGO_BIN_EXE_flash-test-runner")));
         command.extend(self.runner_args.iter().cloned());
         let mut options = LocalOptions::new(self.dir(), self.logs(), command, reports);
         options.connect_timeout = self.connect_timeout;
