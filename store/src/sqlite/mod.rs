@@ -3,6 +3,7 @@
 //! `DIR/flash.db` is written by one thread with one connection ([`writer`]) and read by a few others ([`readers`]); the kernel's
 //! lock on `DIR/flashd.lock` keeps a second daemon out. SQL lives in `queries/` and in `migrations/sqlite/`.
 
+mod chunk;
 mod codec;
 mod commit;
 mod fault;

@@ -16,6 +16,7 @@ use tempfile::tempdir;
 use uuid::Uuid;
 
 use super::raw::{Connection, Mode};
+use super::writer::Command;
 use super::{SqliteOptions, SqliteStore, schema};
 use crate::{Batch, Owner, Store, StoreError, Submit};
 
@@ -55,8 +56,12 @@ fn finish(seq: u64) -> Transition {
     }
 }
 
+fn batch(store: &SqliteStore) -> Batch {
+    Batch { term: store.head().term, ..Batch::default() }
+}
+
 async fn commit(store: &SqliteStore, submits: Vec<Submit>) -> Result<(), StoreError> {
-    store.commit(Batch { term: store.head().term, submits, ..Batch::default() }).await.map(|_| ())
+    store.commit(Batch { submits, ..batch(store) }).await.map(|_| ())
 }
 
 /// Runs SQL on the file as another program would.
@@ -151,7 +156,7 @@ async fn a_full_disk_refuses_and_recovers() {
     // It stays full for what is large and says so each time; a change that needs no room goes through.
     commit(&store, vec![submit(stored + 1, 200_000)]).await.unwrap_err();
     let changes = vec![finish(1), finish(2)];
-    let committed = store.commit(Batch { term: store.head().term, changes, ..Batch::default() }).await.unwrap();
+    let committed = store.commit(Batch { changes, ..batch(&store) }).await.unwrap();
     assert_eq!(committed.first, Revision(stored + 1), "the failed batches used up no revision");
     // Removing old jobs makes room, as more disk would.
     assert_eq!(store.prune(Timestamp(2), 10).await.unwrap().len(), 2);
@@ -166,6 +171,61 @@ async fn a_full_disk_refuses_and_recovers() {
     assert_eq!(store.head().last_revision, Revision(stored + 4));
     store.close().await;
     assert_eq!(ask(dir.path(), "PRAGMA integrity_check", 1), ["ok"]);
+}
+
+/// A small file system of its own, for as long as this lives.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempdir().unwrap();
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(dir.path()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// The system itself refuses to write, in the log and not in a page of the database.
+#[tokio::test]
+async fn a_device_without_room_refuses_and_recovers() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: a file system can only be mounted by root; the test with a bound of pages runs everywhere");
+        return;
+    };
+    let dir = disk.0.path().join("data");
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![1; 700_000]).unwrap();
+    let store = SqliteStore::open(&dir, NOW).await.unwrap();
+    let mut stored = 0;
+    let error = loop {
+        match commit(&store, vec![submit(stored + 1, 20_000)]).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 200, "the device never filled up");
+    };
+    assert!(matches!(error, StoreError::Full { op: "commit", .. }), "{error}");
+    assert!(stored > 10, "{stored}");
+    assert!(matches!(commit(&store, vec![submit(stored + 1, 20_000)]).await, Err(StoreError::Full { .. })));
+    assert_eq!(store.live(Seq(0), 1_000).await.unwrap().len() as u64, stored, "reading goes on");
+    let Err(StoreError::Full { .. }) = store.commit(Batch { submits: vec![submit(stored + 1, 90_000)], ..batch(&store) }).await
+    else {
+        panic!("a larger one fitted")
+    };
+    fs::remove_file(&ballast).unwrap();
+    commit(&store, vec![submit(stored + 1, 20_000)]).await.unwrap();
+    store.close().await;
+    let store = SqliteStore::open(&dir, NOW).await.unwrap();
+    assert_eq!((store.head().last_seq, store.head().last_revision), (Seq(stored + 1), Revision(stored + 1)));
+    assert_eq!(store.live(Seq(0), 1_000).await.unwrap().len() as u64, stored + 1);
+    store.close().await;
+    assert_eq!(ask(&dir, "PRAGMA integrity_check", 1), ["ok"]);
 }
 
 /// What a plain user is told when the store in this folder cannot be opened. (Root may write whatever the modes say.)
@@ -207,6 +267,26 @@ async fn a_read_only_folder_is_told() {
     allow(&dir, 0o755);
     let store = SqliteStore::open(&dir, NOW).await.unwrap();
     commit(&store, vec![submit(1, 10)]).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_writer_that_ends_by_a_fault_leaves_nobody_waiting() {
+    let dir = tempdir().unwrap();
+    let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
+    commit(&store, vec![submit(1, 10)]).await.unwrap();
+    // The one who is being served, the ones who wait behind it, and the ones who come later.
+    let (fault, waiting) = tokio::join!(
+        store.ask("break", |answer| Command::Panic { _answer: answer }),
+        store.ask("wait", |answer| Command::Limit { max_pages: None, answer }),
+    );
+    assert!(matches!(fault, Err(StoreError::Closed { op: "break" })));
+    assert!(matches!(waiting, Err(StoreError::Closed { op: "wait" })));
+    assert!(matches!(commit(&store, vec![submit(2, 10)]).await, Err(StoreError::Closed { op: "commit" })));
+    store.close().await;
+    // The folder is free again, and what was acknowledged is there.
+    let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
+    assert_eq!(store.head().last_seq, Seq(1));
     store.close().await;
 }
 
@@ -273,7 +353,7 @@ async fn rows_refer_to_rows_that_are_there() {
     let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
     commit(&store, (1..=50).map(|seq| submit(seq, 10)).collect()).await.unwrap();
     let changes = (1..=20).map(finish).collect();
-    store.commit(Batch { term: store.head().term, changes, ..Batch::default() }).await.unwrap();
+    store.commit(Batch { changes, ..batch(&store) }).await.unwrap();
     store.prune(Timestamp(2), 10).await.unwrap();
     store.close().await;
     assert_eq!(ask(dir.path(), "PRAGMA foreign_key_check", 3), [""; 0]);
