@@ -81,7 +81,7 @@ impl SqliteStore {
             .mode(0o700)
             .create(dir)
             .map_err(|error| At { op: "make the data folder", path: dir }.io(&error))?;
-        let path = dir.join("flash.db");
+        let path = Self::file(dir);
         let started = writer::start(dir.to_owned(), path.clone(), options, now).await?;
         Ok(Self {
             head: started.head,
