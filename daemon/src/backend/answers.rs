@@ -69,6 +69,48 @@ pub enum Why {
 /// Why a job is not accepted. Nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refused {
+    /// No such queue.
+    #[error("queue \"{queue}\" does not exist")]
+    UnknownQueue {
+        /// What was asked for.
+        queue: Name,
+    },
+    /// The job is here already.
+    #[error("job {job} exists already")]
+    Duplicate {
+        /// The job.
+        job: JobId,
+    },
+    /// No task group at all.
+    #[error("a job needs at least one task")]
+    NoTasks,
+    /// A group of no tasks.
+    #[error("task \"{task}\": replicas is 0, must be at least 1")]
+    NoReplicas {
+        /// The group.
+        task: Name,
+    },
+    /// Two groups of one name.
+    #[error("task \"{task}\" is there twice")]
+    DuplicateTask {
+        /// The name.
+        task: Name,
+    },
+    /// More tasks than a job may have.
+    #[error("{asked} tasks asked, at most 10000 are possible")]
+    TooManyTasks {
+        /// Over all groups.
+        asked: u64,
+    },
+    /// Priority out of range.
+    #[error("priority {got} is not within ±1000000")]
+    Priority {
+        /// What was given.
+        got: i32,
+    },
+    /// It would never be tried.
+    #[error("max_attempts is 0, must be at least 1")]
+    NoAttempts,
     /// One task asks for more than the largest node has.
     #[error("task \"{task}\" asks for {asked} {resource:?}, the largest node has {largest}")]
     TaskTooLarge {
@@ -90,5 +132,17 @@ pub enum Refused {
         asked: u128,
         /// Over all nodes.
         total: u128,
+    },
+    /// No resource alone is short, but the tasks do not fit on the nodes at the same time.
+    #[error(
+        "task \"{task}\": only {possible} of its {asked} tasks fit on the nodes together with the others, even when nothing else runs"
+    )]
+    NoFit {
+        /// The group.
+        task: Name,
+        /// Its tasks.
+        asked: u32,
+        /// How many of them find a place.
+        possible: u32,
     },
 }

@@ -35,7 +35,8 @@ impl Kind {
             kind if kind.eq_ignore_ascii_case("application/json") => Ok(Self::Json),
             kind if kind.eq_ignore_ascii_case("application/x-ndjson") => Ok(Self::Lines),
             kind => {
-                let detail = format!("`{kind}` is not taken here: send application/json; jobs:batch takes application/x-ndjson too");
+                let detail =
+                    format!("`{kind}` is not taken here: send application/json; jobs:batch takes application/x-ndjson too");
                 Err(ApiError::new(codes::MEDIA_TYPE, detail))
             }
         }
@@ -44,7 +45,8 @@ impl Kind {
 
 /// The whole body, if it has at most `limit` bytes.
 pub async fn read(mut body: Body, limit: u64) -> ApiResult<Bytes> {
-    let too_large = || ApiError::new(codes::BODY_TOO_LARGE, format!("the body has more than the {limit} bytes that are taken here"));
+    let too_large =
+        || ApiError::new(codes::BODY_TOO_LARGE, format!("the body has more than the {limit} bytes that are taken here"));
     if body.size_hint().lower() > limit {
         throw_away(body).await;
         return Err(too_large());
@@ -186,9 +188,8 @@ mod tests {
     async fn a_body_is_bounded_however_it_comes() {
         assert_eq!(read(Body::from("12345"), 5).await.unwrap(), "12345");
         assert_eq!(read(Body::from("123456"), 5).await.unwrap_err().problem().status, 413);
-        let pieces = |count: usize| {
-            Body::from_stream(futures::stream::iter((0..count).map(|_| Ok::<_, std::convert::Infallible>("12"))))
-        };
+        let pieces =
+            |count: usize| Body::from_stream(futures::stream::iter((0..count).map(|_| Ok::<_, std::convert::Infallible>("12"))));
         assert_eq!(read(pieces(3), 6).await.unwrap(), "121212");
         assert_eq!(read(pieces(4), 6).await.unwrap_err().problem().code, codes::BODY_TOO_LARGE);
     }
