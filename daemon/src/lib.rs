@@ -1,10 +1,19 @@
 //! `flashd`: wires core, store and executors together and gives them a face.
 
 pub mod backend;
+pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod dispatch;
+pub mod engine;
 pub mod http;
+mod ids;
 pub mod metrics;
 pub mod names;
+pub mod orders;
+pub mod reconcile;
+pub mod retention;
+pub mod serve;
 pub mod systemd;
 pub mod telemetry;
 pub mod users;

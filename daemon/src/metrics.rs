@@ -79,6 +79,10 @@ pub struct Metrics {
     pub starts: Counter,
     /// Runs that ended.
     pub exits: Family<RunEnd, Counter>,
+    /// Rounds of the reconciler that failed.
+    pub reconcile_failures: Counter,
+    /// Runs found without a place in the job table, and ended.
+    pub strays: Counter,
     /// Time from acceptance of a job to the start of its first task.
     pub start_latency_seconds: Histogram,
     /// Latest revision of the job table.
@@ -119,6 +123,8 @@ impl Metrics {
             commit_failures: Counter::default(),
             starts: Counter::default(),
             exits: Family::default(),
+            reconcile_failures: Counter::default(),
+            strays: Counter::default(),
             start_latency_seconds: latency(),
             revision: Gauge::default(),
             http_requests: Family::default(),
@@ -143,6 +149,9 @@ impl Metrics {
         registry.register("commit_failures", "Commits that failed", self.commit_failures.clone());
         registry.register("starts", "Runs started", self.starts.clone());
         registry.register("exits", "Runs ended, by result", self.exits.clone());
+        let failures = self.reconcile_failures.clone();
+        registry.register("reconcile_failures", "Rounds of the reconciler that failed", failures);
+        registry.register("strays", "Runs that were not in the job table, and were ended", self.strays.clone());
         let latency = self.start_latency_seconds.clone();
         registry.register_with_unit("start_latency", "Time from acceptance to first start", Unit::Seconds, latency);
         registry.register("revision", "Latest revision of the job table", self.revision.clone());

@@ -7,5 +7,8 @@
 //! - What is not known to have succeeded is never reported as success.
 
 pub mod contract;
+pub mod gpu;
+pub mod local;
+pub mod node;
 
 pub use contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};

@@ -4,8 +4,19 @@
 //! starts a thread, does IO or asks for randomness; the same calls in the same order give the same answers on every machine.
 
 pub mod amounts;
+pub mod apply;
 pub mod event;
+mod hash;
 pub mod ids;
+mod intern;
+pub mod jitter;
 pub mod job;
+pub mod scheduler;
+mod slab;
 pub mod state;
 pub mod time;
+
+pub use scheduler::{
+    Config, ConfigError, GpuDevice, GpuUse, JobView, NodeConfig, NodeUse, QueueConfig, QueueUse, Refused, Resource, RestoreError,
+    Scheduler, Shortage, Violation, Why,
+};

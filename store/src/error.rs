@@ -13,8 +13,8 @@ pub enum StoreError {
         /// Path or address of the database.
         subject: String,
     },
-    /// File or mount is read-only.
-    #[error("{op}: the database {subject} is read-only")]
+    /// File, folder or mount is read-only.
+    #[error("{op}: {subject} cannot be written; make it and its folder writable for this user, or mount it read-write")]
     ReadOnly {
         /// What was being done.
         op: &'static str,
@@ -40,7 +40,7 @@ pub enum StoreError {
         known: i64,
     },
     /// Not a database, or damaged.
-    #[error("{op}: the database {subject} is damaged: {detail}")]
+    #[error("{op}: the database {subject} is damaged or not one of flashd: {detail}; it was left as it is")]
     Corrupt {
         /// What was being done.
         op: &'static str,

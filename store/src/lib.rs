@@ -9,6 +9,7 @@
 
 pub mod error;
 pub mod model;
+pub mod sqlite;
 
 use async_trait::async_trait;
 use scheduler_core::ids::{JobId, Revision, Seq};
@@ -20,6 +21,7 @@ pub use model::{
     Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, OutcomeKind, Owner,
     StateCounts, Submit, TokenRecord,
 };
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// A job table. Opening one begins a term.
 #[async_trait]
@@ -38,6 +40,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Several jobs with their specs, in the order asked; unknown ones are left out.
     async fn jobs_by_id(&self, ids: &[JobId]) -> Result<Vec<JobRecord>, StoreError>;
+
+    /// Ids from `first` to `last`, both included, ascending, at most `limit`: how a prefix becomes a job.
+    async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, StoreError>;
+
+    /// The job with this submission sequence: the number that people type.
+    async fn id_by_seq(&self, seq: Seq) -> Result<Option<JobId>, StoreError>;
 
     /// A page of jobs, newest first.
     async fn jobs(&self, query: &JobQuery) -> Result<JobPage, StoreError>;

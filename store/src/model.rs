@@ -8,7 +8,7 @@ use scheduler_core::state::{Lifecycle, Outcome, StateKind};
 use scheduler_core::time::Timestamp;
 
 /// Who a job belongs to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Owner {
     /// User name.
     pub user: Name,

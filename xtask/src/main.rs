@@ -1,2 +1,63 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the project's own commands, in plain Rust, so that a person and the continuous integration run the same thing.
+//!
+//! What must hold: every command does its own set-up, says what it is doing and how long each step took, waits for nothing in
+//! silence, and ends with a non-zero status if any step failed. Only what comes with Rust and small dependencies is needed to
+//! build it, so that it starts quickly in a clean clone.
+
+mod bench;
+mod bench_table;
+mod generated;
+mod layers;
+mod length;
+mod lint;
+mod setup;
+mod step;
+mod tests_run;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <command> [options]
+
+  setup                      say what this machine lacks for building and testing
+        [--install]          and install what cargo can install
+  test                       build the workspace once, run every test, print a summary
+        [--quick]            with few points in the long crash suites
+        [-- FILTER]          only tests whose name contains FILTER
+  lint                       format, clippy, cargo-deny, layers, generated files, file length
+        [--fix]              rewrite format and generated files instead of complaining
+        [--only NAME,..]     fmt, clippy, deny, layers, generated, length
+  bench                      build in release mode, measure, print a table, write JSON to target/bench/
+        [--quick]            fewer rounds and smaller sizes
+        [--only NAME,..]     P2 (submits), P3 (batches), P4 (true jobs)
+        [--no-build]         measure the programs that are in target/release as they are
+";
+
+fn run() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    match command.as_str() {
+        "setup" => setup::command(&rest),
+        "test" => tests_run::command(&rest),
+        "lint" => lint::command(&rest),
+        "bench" => bench::command(&rest),
+        "" | "help" | "-h" | "--help" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("unknown command `{other}`\n\n{USAGE}"),
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -24,11 +24,10 @@ use tokio_util::task::TaskTracker;
 use super::App;
 use super::auth::Peer;
 use super::io::Unstuck;
-use super::{routes, service};
-use crate::backend::Backend;
+use super::service;
 use crate::config::Config;
 use crate::config::values::Listen;
-use crate::metrics::{InUse, Listener, Metrics};
+use crate::metrics::{InUse, Listener};
 
 /// Head of a request in bytes: request line and all headers.
 const HEAD_BYTES: usize = 32 << 10;
@@ -58,9 +57,8 @@ pub enum BindError {
     },
 }
 
-/// The edge with both doors open; nobody is served yet.
-pub struct Server {
-    app: Arc<App>,
+/// Both doors, open; nobody is served yet.
+pub struct Listeners {
     unix: UnixListener,
     socket: PathBuf,
     tcp: Option<TcpListener>,
@@ -93,14 +91,9 @@ fn bind_unix(path: &Path, everybody: bool) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
-impl Server {
+impl Listeners {
     /// Opens the socket and, unless it is off, the TCP port. The caller holds the data folder's lock, so a socket that is there is stale.
-    pub async fn bind(
-        config: &Config,
-        backend: Arc<dyn Backend>,
-        metrics: Arc<Metrics>,
-        log_dir: PathBuf,
-    ) -> Result<Self, BindError> {
+    pub async fn bind(config: &Config) -> Result<Self, BindError> {
         let tcp = match config.listen {
             Listen::Off => None,
             Listen::Address(address) => {
@@ -108,8 +101,7 @@ impl Server {
             }
         };
         let unix = bind_unix(&config.socket, rustix::process::geteuid().is_root())?;
-        let app = App::new(config, log_dir, backend, metrics, CancellationToken::new());
-        Ok(Self { app, unix, socket: config.socket.clone(), tcp })
+        Ok(Self { unix, socket: config.socket.clone(), tcp })
     }
 
     /// The TCP address that is listened on, with the port that the system chose where 0 was asked for.
@@ -117,10 +109,8 @@ impl Server {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// Serves until it is told to stop, then answers what was asked, and cuts what does not end in the drain time. Ends only then.
-    pub async fn run(self, stop: CancellationToken) {
-        let app = self.app;
-        let router = routes::router(Arc::clone(&app));
+    /// Serves until the app's shutdown, then answers what was asked, and cuts what does not end in the drain time.
+    pub async fn serve(self, app: Arc<App>, router: Router) {
         let open = TaskTracker::new();
         let cut = CancellationToken::new();
         let permits = |count: u64| Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(1).min(Semaphore::MAX_PERMITS)));
@@ -139,11 +129,7 @@ impl Server {
                 tcp.run(listener).await;
             }
         };
-        let told = async {
-            stop.cancelled().await;
-            app.shutdown.cancel();
-        };
-        futures::future::join3(unix.run(&self.unix), serve_tcp, told).await;
+        futures::future::join(unix.run(&self.unix), serve_tcp).await;
         drop(self.tcp);
         open.close();
         let drain = Duration::from_micros(app.limits.drain_timeout.0);

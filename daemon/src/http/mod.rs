@@ -30,7 +30,7 @@ use crate::users::Users;
 use admission::Admission;
 use auth::Auth;
 
-pub use listen::{BindError, Server};
+pub use listen::{BindError, Listeners};
 pub use routes::{openapi_json, router};
 
 /// Batches that are read and checked at once; more wait.

@@ -1,0 +1,150 @@
+//! `flash show`: all about a job.
+
+use api::{Job, JobList, Resources, TaskSpec};
+use jiff::Timestamp;
+
+use crate::client::Client;
+use crate::commands::{job, ls};
+use crate::error::Error;
+use crate::output::{Format, Output};
+use crate::{table, when};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  flash show 0199c0de-aaaa
+  flash show 0199c0de-aaaa -o wide      with its environment
+  flash show 0199c0de-aaaa -o yaml
+  flash show 0199c0de-aaaa -o json | jq .outcome";
+
+/// Arguments of `flash show`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Ids, or the beginnings of ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
+    let mut jobs = Vec::new();
+    for id in &args.ids {
+        jobs.push(job(client, id).await?);
+    }
+    let now = Timestamp::now();
+    if let ([job], Format::Json | Format::Yaml) = (jobs.as_slice(), args.output.format) {
+        args.output.print(job, |_| Vec::new(), |_, _, _| String::new())?;
+        return Ok(0);
+    }
+    let revision = jobs.iter().map(|job| job.revision).max().unwrap_or(0);
+    args.output.print(
+        &JobList { items: jobs, next_cursor: None, revision },
+        |list| list.items.iter().map(|job| job.id.to_string()).collect(),
+        |list, _, wide| list.items.iter().map(|job| page(job, now, wide)).collect::<Vec<_>>().join("\n"),
+    )?;
+    Ok(0)
+}
+
+/// A job as facts, one a line.
+fn page(job: &Job, now: Timestamp, wide: bool) -> String {
+    let spec = &job.spec;
+    let mut facts: Vec<(&str, String)> = vec![("id", job.id.to_string())];
+    let mut add = |name: &'static str, value: Option<String>| facts.extend(value.map(|value| (name, value)));
+    add("name", spec.name.clone());
+    add("namespace", spec.namespace.clone());
+    add("queue", spec.queue.clone());
+    add("owner", Some(job.owner.clone()));
+    add("priority", spec.priority.map(|priority| priority.to_string()));
+    add("state", Some(job.outcome.as_ref().map_or_else(|| job.state.as_str().to_owned(), ls::ending)));
+    add("task", job.outcome.as_ref().and_then(|outcome| outcome.task.clone()));
+    add("waiting for", waiting(job, now));
+    let most = spec.retry.as_ref().and_then(|retry| retry.max_attempts).map(|most| format!(" of {most}")).unwrap_or_default();
+    add("attempt", Some(format!("{}{most}", job.attempt)));
+    add("submitted", Some(when::moment(job.submitted_at, now)));
+    add("started", job.started_at.map(|at| when::moment(at, now)));
+    add("finished", job.finished_at.map(|at| when::moment(at, now)));
+    add("runtime", ls::runtime(job, now));
+    add("time limit", spec.time_limit.map(|limit| limit.to_string()));
+    add("folder", spec.working_dir.clone());
+    let tasks: Vec<String> = spec.tasks.iter().map(|task| task_line(task, spec.resources.as_ref())).collect();
+    add("tasks", (!tasks.is_empty()).then(|| tasks.join("\n")));
+    let placed = job.placement.iter().map(|placed| {
+        let gpus = if placed.gpus.is_empty() { String::new() } else { format!(" with {}", placed.gpus.join(", ")) };
+        format!("{} on {}{gpus}", placed.task, placed.node)
+    });
+    let placed: Vec<String> = placed.collect();
+    add("placement", (!placed.is_empty()).then(|| placed.join("\n")));
+    add("labels", pairs(&spec.labels));
+    add("annotations", pairs(&spec.annotations));
+    if wide {
+        add("environment", pairs(&spec.env));
+    } else if !spec.env.is_empty() {
+        add("environment", Some(format!("{} variables (-o wide shows them)", spec.env.len())));
+    }
+    add("revision", Some(job.revision.to_string()));
+    table::facts(&facts)
+}
+
+fn waiting(job: &Job, now: Timestamp) -> Option<String> {
+    match (job.waiting_for.as_deref()?, job.not_before) {
+        ("hold", _) => Some("its release: `flash release`".to_owned()),
+        ("notBefore", Some(at)) => Some(when::moment(at, now)),
+        (other, _) => Some(other.to_owned()),
+    }
+}
+
+/// `worker x 4 (cpu 2, memory 4Gi, gpu 1): ./worker --fast`.
+fn task_line(task: &TaskSpec, shared: Option<&Resources>) -> String {
+    let asked = task.resources.as_ref().or(shared).map(asked).filter(|text| !text.is_empty());
+    let replicas = task.replicas.filter(|replicas| *replicas != 1).map(|replicas| format!(" x {replicas}"));
+    format!(
+        "{}{}{}: {}",
+        task.name.as_deref().unwrap_or("task"),
+        replicas.unwrap_or_default(),
+        asked.map(|text| format!(" ({text})")).unwrap_or_default(),
+        ls::words(task.command.as_deref().unwrap_or_default())
+    )
+}
+
+fn asked(resources: &Resources) -> String {
+    let parts = [
+        resources.cpu.map(|cpu| format!("cpu {cpu}")),
+        resources.memory.filter(|memory| memory.0 > 0).map(|memory| format!("memory {memory}")),
+        resources.gpu.filter(|gpu| gpu.0 > 0).map(|gpu| format!("gpu {gpu}")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn pairs(map: &std::collections::BTreeMap<String, String>) -> Option<String> {
+    let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_page_says_what_the_job_asks_and_how_it_stands() {
+        let mut job = ls::tests::job(
+            "0199c0de-aaaa-7000-8000-000000000000",
+            serde_json::json!({"state": "running", "attempt": 2, "startedAt": "2026-01-01T00:00:30Z",
+                               "placement": [{"task": "task", "node": "box", "gpus": ["GPU-1"]}]}),
+        );
+        job.spec.resources = serde_json::from_value(serde_json::json!({"cpu": "2", "gpu": "1", "memory": "0"})).unwrap();
+        job.spec.retry = Some(api::Retry { max_attempts: Some(3) });
+        job.spec.env.insert("A".into(), "1\n2".into());
+        let text = page(&job, "2026-01-01T00:01:00Z".parse().unwrap(), false);
+        for said in [
+            "id:          0199c0de-aaaa-7000-8000-000000000000\n",
+            "state:       running\n",
+            "attempt:     2 of 3\n",
+            "(30s ago)\n",
+            "tasks:       task (cpu 2, gpu 1): python 'a b.py'\n",
+            "placement:   task on box with GPU-1\n",
+            "environment: 1 variables (-o wide shows them)\n",
+        ] {
+            assert!(text.contains(said), "{said:?} is not in\n{text}");
+        }
+    }
+}

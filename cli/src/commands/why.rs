@@ -1,0 +1,86 @@
+//! `flash why`: why a job does not run yet, as a person would answer.
+
+use api::Why;
+use jiff::Timestamp;
+
+use crate::client::Client;
+use crate::commands::job_path;
+use crate::error::Error;
+use crate::output::{self, Format, Output};
+use crate::query::Query;
+use crate::table::clean;
+use crate::when;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  flash why 0199c0de-aaaa
+  flash why 0199c0de-aaaa -o json | jq .shortages";
+
+/// Arguments of `flash why`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Ids, or the beginnings of ids
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
+    let now = Timestamp::now();
+    for (at, id) in args.ids.iter().enumerate() {
+        let why = ask(client, job_path(id)?).await?;
+        if args.output.is_table() && args.ids.len() > 1 {
+            output::print(&format!("{}{}:\n", if at > 0 { "\n" } else { "" }, why.job))?;
+        }
+        if at > 0 && args.output.format == Format::Yaml {
+            output::print("---\n")?;
+        }
+        args.output.print(&why, |why| vec![why.reason.clone()], |why, _, _| answer(why, now))?;
+    }
+    Ok(0)
+}
+
+/// Asks why.
+pub(super) async fn ask(client: &Client, job: Query) -> Result<Why, Error> {
+    client.get(&job.segment("why")).await
+}
+
+/// The answer, in lines.
+fn answer(why: &Why, now: Timestamp) -> String {
+    let mut lines = vec![clean(&why.message)];
+    for short in &why.shortages {
+        let [resource, asked, free, total] = [&short.resource, &short.asked, &short.free, &short.total].map(|text| clean(text));
+        lines.push(format!("  {resource}: asks for {asked}, {free} of {total} free"));
+    }
+    match why.position {
+        None => {}
+        Some(1) => lines.push("It is the first in its queue.".to_owned()),
+        Some(position) => lines.push(format!("It is number {position} in its queue.")),
+    }
+    if let Some(at) = why.expected_start {
+        lines.push(format!("It is expected to start about {}.", when::moment(at, now)));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_answer_reads_as_one() {
+        let why: Why = serde_json::from_value(serde_json::json!({
+            "job": "0199c0de-aaaa-7000-8000-000000000000", "state": "queued", "reason": "resources",
+            "message": "It needs 2 GPUs, and 1 is free.", "position": 3,
+            "shortages": [{"resource": "gpu", "asked": "2", "free": "1", "total": "4"}],
+            "expectedStart": "2026-01-01T00:05:00Z",
+        }))
+        .unwrap();
+        let text = answer(&why, "2026-01-01T00:00:00Z".parse().unwrap());
+        assert!(text.starts_with(
+            "It needs 2 GPUs, and 1 is free.\n  gpu: asks for 2, 1 of 4 free\nIt is number 3 in its queue.\nIt is expected to start about "
+        ));
+        assert!(text.ends_with("(in 5m).\n"), "{text}");
+    }
+}

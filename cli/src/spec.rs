@@ -1,0 +1,339 @@
+//! From what stands on the command line to the job that is sent.
+//!
+//! Invariants: nothing is sent that the user did not write or that `--help` does not name (the working folder and a short list of
+//! environment variables); the token is never sent as environment, whatever is asked; amounts and durations are checked here
+//! by the wire's own types, everything else by the server, so that there is one set of rules.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use api::quantity::{Cpu, Duration, Gpus, Memory};
+use api::{JobSpec, Resources, Retry, Stop, TaskSpec};
+use clap::{Args, ValueHint};
+use jiff::Timestamp;
+
+use crate::error::Error;
+
+/// Variables that go with a job unless told otherwise.
+const USUAL: [&str; 5] = ["PATH", "HOME", "LANG", "USER", "VIRTUAL_ENV"];
+/// And all that begin so.
+const USUAL_PREFIX: &str = "CONDA_";
+/// Never sent: a secret, where the server is, and what names the run that this very command may be part of.
+const NEVER: [&str; 8] = [
+    "FLASH_TOKEN",
+    "FLASH_SERVER",
+    "FLASH_JOB_ID",
+    "FLASH_ATTEMPT",
+    "FLASH_TASK",
+    "FLASH_NAMESPACE",
+    "FLASH_QUEUE",
+    "CUDA_VISIBLE_DEVICES",
+];
+
+/// How a job is treated: what may be said of a command and of a file of jobs alike.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "How the job is treated")]
+pub(crate) struct PolicyArgs {
+    /// Name, a DNS label [default: the program's name]
+    #[arg(short = 'n', long)]
+    pub(crate) name: Option<String>,
+    /// Queue it waits in [default: default-batch]
+    #[arg(short = 'q', long)]
+    pub(crate) queue: Option<String>,
+    /// Project it belongs to [default: default]
+    #[arg(long)]
+    pub(crate) namespace: Option<String>,
+    /// Added to the queue's base priority; larger runs earlier [default: 0]
+    #[arg(short = 'p', long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) priority: Option<i32>,
+    /// Longest time that it may run (90s, 2h, 1h30m)
+    #[arg(short = 't', long, value_name = "DURATION")]
+    pub(crate) time_limit: Option<Duration>,
+    /// Not before: a duration from now (2h) or a time (2026-12-24T18:00, local unless it has a zone)
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) start_after: Option<String>,
+    /// Label for selectors; may be given several times
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Tries in all when infrastructure loses it [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_attempts: Option<u32>,
+    /// Signal that asks it to end [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<String>,
+    /// Time from that signal to SIGKILL [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) grace: Option<Duration>,
+    /// Niceness added, 0 to 19 [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) nice: Option<i32>,
+    /// The same key again is the same job, not a second one
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// What a command needs.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "What it needs")]
+pub(crate) struct NeedArgs {
+    /// CPUs of each task (4, 0.5, 500m) [default: 1]
+    #[arg(short = 'c', long, value_name = "CPUS")]
+    pub(crate) cpus: Option<Cpu>,
+    /// Memory of each task (512Mi, 16Gi) [default: none is reserved]
+    #[arg(short = 'm', long, value_name = "BYTES")]
+    pub(crate) mem: Option<Memory>,
+    /// GPUs of each task [default: 0]
+    #[arg(short = 'g', long, value_name = "N")]
+    pub(crate) gpus: Option<Gpus>,
+    /// Tasks of this command, which start together [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas: Option<u32>,
+}
+
+/// Where a command runs and what it finds there.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Where it runs")]
+pub(crate) struct PlaceArgs {
+    /// Folder to start in [default: the current one]
+    #[arg(short = 'w', long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) workdir: Option<PathBuf>,
+    /// Variable: with a value, or as it is here; may be given several times. PATH, HOME, LANG, USER, VIRTUAL_ENV and
+    /// CONDA_* go along by themselves
+    #[arg(short = 'e', long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Send the whole environment (without FLASH_TOKEN)
+    #[arg(long, conflicts_with = "env_none")]
+    pub(crate) env_all: bool,
+    /// Send no variables but those of --env
+    #[arg(long)]
+    pub(crate) env_none: bool,
+}
+
+/// What is around the command line: passed in, so that tests can pass their own.
+pub(crate) struct Surroundings {
+    /// The moment that durations count from.
+    pub(crate) now: Timestamp,
+    /// The current folder.
+    pub(crate) folder: PathBuf,
+    /// The environment.
+    pub(crate) vars: Vec<(OsString, OsString)>,
+}
+
+impl Surroundings {
+    /// Of this process.
+    pub(crate) fn here() -> Result<Self, Error> {
+        let folder = std::env::current_dir()
+            .map_err(|error| Error::usage(format!("the current folder: {error}; name one with --workdir")))?;
+        Ok(Self { now: Timestamp::now(), folder, vars: std::env::vars_os().collect() })
+    }
+}
+
+/// `key=value`.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+impl PolicyArgs {
+    /// Puts what was said into `spec`; what was not said stays as it is.
+    pub(crate) fn apply(&self, spec: &mut JobSpec, now: Timestamp) -> Result<(), Error> {
+        fn set<T: Clone>(into: &mut Option<T>, said: Option<&T>) {
+            if let Some(said) = said {
+                *into = Some(said.clone());
+            }
+        }
+        set(&mut spec.name, self.name.as_ref());
+        set(&mut spec.queue, self.queue.as_ref());
+        set(&mut spec.namespace, self.namespace.as_ref());
+        set(&mut spec.priority, self.priority.as_ref());
+        set(&mut spec.time_limit, self.time_limit.as_ref());
+        set(&mut spec.nice, self.nice.as_ref());
+        if let Some(text) = &self.start_after {
+            let at = crate::when::parse(text, now).map_err(|why| Error::usage(format!("--start-after `{text}`: {why}")))?;
+            spec.start_after = Some(at);
+        }
+        spec.labels.extend(self.labels.iter().cloned());
+        if self.max_attempts.is_some() {
+            spec.retry = Some(Retry { max_attempts: self.max_attempts });
+        }
+        if self.stop_signal.is_some() || self.grace.is_some() {
+            let stop = spec.stop.get_or_insert_with(Stop::default);
+            set(&mut stop.signal, self.stop_signal.as_ref());
+            set(&mut stop.grace, self.grace.as_ref());
+        }
+        Ok(())
+    }
+}
+
+/// The job that a command line asks for.
+pub(crate) fn from_command(
+    command: &[String],
+    policy: &PolicyArgs,
+    needs: &NeedArgs,
+    place: &PlaceArgs,
+    around: &Surroundings,
+) -> Result<JobSpec, Error> {
+    if command.is_empty() {
+        return Err(Error::usage("nothing to run: give the command behind `--`, as in `flash submit -- python train.py`"));
+    }
+    let folder = match &place.workdir {
+        Some(folder) => around.folder.join(folder),
+        None => around.folder.clone(),
+    };
+    let folder = folder.into_os_string().into_string().map_err(|folder| {
+        Error::usage(format!("--workdir: `{}` is not UTF-8, and cannot be sent", crate::table::clean(&folder.to_string_lossy())))
+    })?;
+    let mut spec = JobSpec { env: environment(place, &around.vars)?, working_dir: Some(folder), ..JobSpec::default() };
+    let resources = Resources { cpu: needs.cpus, memory: needs.mem, gpu: needs.gpus };
+    spec.resources = (resources != Resources::default()).then_some(resources);
+    let command = Some(command.to_vec());
+    if needs.replicas.is_some() {
+        spec.tasks = vec![TaskSpec { replicas: needs.replicas, command, ..TaskSpec::default() }];
+    } else {
+        spec.command = command;
+    }
+    policy.apply(&mut spec, around.now)?;
+    Ok(spec)
+}
+
+/// The variables that go with a command.
+fn environment(place: &PlaceArgs, vars: &[(OsString, OsString)]) -> Result<BTreeMap<String, String>, Error> {
+    let mut env = BTreeMap::new();
+    if !place.env_none {
+        for (name, value) in vars {
+            // What is not UTF-8 cannot be sent; only what was asked for by name is worth an error.
+            let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
+            let wanted = place.env_all || USUAL.contains(&name) || name.starts_with(USUAL_PREFIX);
+            if wanted && !NEVER.contains(&name) {
+                env.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+    for asked in &place.env {
+        let wrong = |why: &str| Error::usage(format!("--env `{}`: {why}", crate::table::clean(asked)));
+        let (name, value) = if let Some(said) = asked.split_once('=') {
+            said
+        } else {
+            let found = vars.iter().find(|(name, _)| name.to_str() == Some(asked));
+            let (_, value) = found.ok_or_else(|| wrong("is not set here; give it a value with NAME=VALUE"))?;
+            (asked.as_str(), value.to_str().ok_or_else(|| wrong("its value is not UTF-8, and cannot be sent"))?)
+        };
+        if name.is_empty() {
+            return Err(wrong("the name is empty"));
+        }
+        if name == "FLASH_TOKEN" {
+            return Err(wrong("a token is not sent with a job: everybody who may see the job would see it"));
+        }
+        env.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(env)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        policy: PolicyArgs,
+        #[command(flatten)]
+        needs: NeedArgs,
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[arg(trailing_var_arg = true)]
+        command: Vec<String>,
+    }
+
+    fn around() -> Surroundings {
+        let vars = [
+            ("PATH", "/bin"),
+            ("HOME", "/h"),
+            ("CONDA_PREFIX", "/c"),
+            ("SECRET", "s"),
+            ("FLASH_TOKEN", "t"),
+            ("FLASH_JOB_ID", "j"),
+        ];
+        Surroundings {
+            now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            folder: "/here/dir".into(),
+            vars: vars.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        }
+    }
+
+    fn spec(line: &[&str]) -> Result<JobSpec, Error> {
+        let line =
+            Line::try_parse_from(std::iter::once(&"flash").chain(line)).map_err(|error| Error::usage(error.to_string()))?;
+        from_command(&line.command, &line.policy, &line.needs, &line.place, &around())
+    }
+
+    #[test]
+    fn a_bare_command_goes_with_folder_and_usual_environment() {
+        let sent = serde_json::to_value(spec(&["--", "python", "train.py", "--lr", "3"]).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "command": ["python", "train.py", "--lr", "3"],
+            "workingDir": "/here/dir",
+            "env": {"PATH": "/bin", "HOME": "/h", "CONDA_PREFIX": "/c"},
+        });
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn every_option_reaches_its_field() {
+        let line = "-n train -q fast --namespace lab -c 500m -m 4Gi -g 2 -p -7 -t 1h30m --start-after 2h -e A=1=2 -e SECRET --env-none \
+                    -w sub --replicas 4 --max-attempts 5 -l team=x -l run=7 --stop-signal SIGINT --grace 5s --nice 3 -- sh -c true";
+        let sent = serde_json::to_value(spec(&line.split_whitespace().collect::<Vec<_>>()).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "name": "train", "queue": "fast", "namespace": "lab", "priority": -7, "timeLimit": "1h30m",
+            "startAfter": "2026-01-01T02:00:00Z", "env": {"A": "1=2", "SECRET": "s"}, "workingDir": "/here/dir/sub",
+            "resources": {"cpu": "500m", "memory": "4Gi", "gpu": "2"},
+            "tasks": [{"replicas": 4, "command": ["sh", "-c", "true"]}],
+            "retry": {"maxAttempts": 5}, "stop": {"signal": "SIGINT", "grace": "5s"}, "nice": 3,
+            "labels": {"team": "x", "run": "7"},
+        });
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn the_token_never_goes_along() {
+        let all = spec(&["--env-all", "--", "true"]).unwrap().env;
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["CONDA_PREFIX", "HOME", "PATH", "SECRET"]);
+        assert!(spec(&["-e", "FLASH_TOKEN", "--", "true"]).is_err());
+        assert!(spec(&["--env-none", "--", "true"]).unwrap().env.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_before_anything_is_sent() {
+        for (line, said) in [
+            (&["--"][..], "nothing to run"),
+            (&["-c", "many", "--", "true"], "an amount of CPU"),
+            (&["-m", "-4", "--", "true"], "'-4"),
+            (&["-t", "soon", "--", "true"], "a duration"),
+            (&["--start-after", "soon", "--", "true"], "neither a time"),
+            (&["-e", "MISSING", "--", "true"], "is not set here"),
+            (&["-e", "=x", "--", "true"], "the name is empty"),
+            (&["-l", "x", "--", "true"], "KEY=VALUE"),
+        ] {
+            let error = spec(line).unwrap_err();
+            assert!(error.to_string().contains(said), "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_file_wins_and_the_rest_stays() {
+        let mut spec: JobSpec =
+            serde_json::from_str(r#"{"command":["x"],"queue":"a","labels":{"k":"1","m":"1"},"stop":{"grace":"9s"}}"#).unwrap();
+        let line = Line::try_parse_from(["flash", "-q", "b", "-l", "k=2", "--stop-signal", "SIGINT"]).unwrap();
+        line.policy.apply(&mut spec, around().now).unwrap();
+        let expected = serde_json::json!({
+            "command": ["x"], "queue": "b", "labels": {"k": "2", "m": "1"}, "stop": {"grace": "9s", "signal": "SIGINT"},
+        });
+        assert_eq!(serde_json::to_value(spec).unwrap(), expected);
+    }
+}

@@ -1,0 +1,100 @@
+//! What the subcommands of `flashd` do, behind the argument parser.
+
+use std::io::Write as _;
+
+use anyhow::Context;
+
+use crate::config::{Config, Settings, paths};
+use crate::{clock, http, telemetry};
+
+/// `flashd serve`.
+pub fn serve(settings: Settings) -> anyhow::Result<()> {
+    let config = Config::load(settings)?;
+    telemetry::init(config.log.format, &config.log.level)?;
+    runtime()?.block_on(crate::serve::serve(config))
+}
+
+/// Leaves a processor to the store's writer and to the jobs themselves: on two cores one worker answers more requests than two do.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors.saturating_sub(1).clamp(1, 8))
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+/// `flashd config check`.
+pub fn config_check(settings: Settings) -> anyhow::Result<()> {
+    let config = Config::load(settings)?;
+    print(&config.to_toml().context("printing the configuration")?)
+}
+
+/// `flashd migrate`.
+pub fn migrate(settings: Settings) -> anyhow::Result<()> {
+    let config = Config::load(settings)?;
+    paths::create_data(&config.data).with_context(|| format!("data folder {}", config.data.display()))?;
+    let runtime = runtime()?;
+    let head = runtime.block_on(async {
+        use store::Store as _;
+        let store = store::sqlite::SqliteStore::open(&config.data, clock::now()).await?;
+        let head = store.head();
+        store.close().await;
+        anyhow::Ok(head)
+    })?;
+    print(&format!("{} is up to date: term {}, revision {}\n", config.data.display(), head.term, head.last_revision))
+}
+
+/// `flashd openapi`.
+pub fn openapi() -> anyhow::Result<()> {
+    print(&http::openapi_json().context("writing the document")?)
+}
+
+/// `flashd doctor`: one line a check; fails if something needed is missing.
+pub fn doctor(settings: Settings) -> anyhow::Result<()> {
+    let config = Config::load(settings)?;
+    let mut missing = 0;
+    let mut report = String::new();
+    let mut line = |good: Option<bool>, what: &str, detail: String| {
+        let word = match good {
+            Some(true) => "ok  ",
+            Some(false) => "FAIL",
+            None => "note",
+        };
+        missing += u32::from(good == Some(false));
+        report.push_str(&format!("{word}  {what}: {detail}\n"));
+    };
+    match paths::create_data(&config.data) {
+        Ok(()) => {
+            let probe = config.data.join(format!(".doctor-{}", std::process::id()));
+            let written = std::fs::write(&probe, "x").and_then(|()| std::fs::remove_file(&probe));
+            match written {
+                Ok(()) => line(Some(true), "data folder", config.data.display().to_string()),
+                Err(error) => line(Some(false), "data folder", format!("{}: {error}", config.data.display())),
+            }
+        }
+        Err(error) => line(Some(false), "data folder", format!("{}: {error}", config.data.display())),
+    }
+    let machine = executors::node::inventory();
+    let cpus = machine.cpu_millis as f64 / 1_000.0;
+    line(Some(true), "machine", format!("{}: {cpus} CPUs, {} bytes of memory", machine.hostname, machine.memory_bytes));
+    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
+    let models: Vec<&str> = found.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
+    let good = if found.problems.is_empty() { Some(true) } else { None };
+    line(good, "GPUs", format!("{} {}{}", models.len(), models.join(", "), found.problems.join("; ")));
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let enough = files.is_none_or(|files| files >= 4_096);
+    let detail = files.map_or_else(|| "no limit".to_owned(), |files| format!("{files} (4096 or more are good)"));
+    line(if enough { Some(true) } else { None }, "open files", detail);
+    print(&report)?;
+    anyhow::ensure!(missing == 0, "{missing} check(s) failed");
+    Ok(())
+}
+
+/// A closed standard output is nobody's fault.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("writing to standard output"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,119 @@
+//! Hands durable orders to the executor: the only caller of its `start`, `stop` and `forget`.
+//!
+//! What must hold:
+//! - Orders of one run go out in the order start, stop, forget.
+//! - A start is given only while the core still says that the run is starting: an order that waited behind a cancel starts nothing.
+//! - An order that could not be given is not retried here. The reconciler finds what is missing by comparing the table with the world.
+
+use std::sync::Arc;
+
+use executors::{Executor, Report, StartOrder};
+use scheduler_core::event::{Effect, RunResult};
+use scheduler_core::ids::{JobId, RunId};
+use store::{JobRecord, Store};
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock;
+use crate::engine::{SharedCore, still_starting};
+use crate::orders::{OrderContext, start_order};
+
+/// Turns whose orders may wait here; beyond that the engine leaves them to the reconciler.
+pub const QUEUE: usize = 1_024;
+/// Turns that are served together.
+const GATHER: usize = 64;
+
+/// Everything that the dispatcher needs.
+pub struct Dispatcher {
+    /// Asked before each start.
+    pub core: SharedCore,
+    /// Where specs are read.
+    pub store: Arc<dyn Store>,
+    /// Who is ordered.
+    pub executor: Arc<dyn Executor>,
+    /// Where a run is reported whose order cannot be made.
+    pub reports: mpsc::Sender<Report>,
+    /// The reconciler's signal.
+    pub nudge: Arc<Notify>,
+    /// What orders are made with.
+    pub context: OrderContext,
+}
+
+impl Dispatcher {
+    /// Serves orders until the engine is gone. `adopted` has to come first: before that the executor takes no orders.
+    pub async fn run(self, mut orders: mpsc::Receiver<Vec<Effect>>, mut adopted: tokio::sync::watch::Receiver<bool>) {
+        if adopted.wait_for(|adopted| *adopted).await.is_err() {
+            return;
+        }
+        let mut gathered = Vec::with_capacity(GATHER);
+        while orders.recv_many(&mut gathered, GATHER).await > 0 {
+            let mut starts = Vec::new();
+            let mut stops = Vec::new();
+            let mut forgets = Vec::new();
+            for effect in gathered.drain(..).flatten() {
+                match effect {
+                    Effect::Start { run } => starts.push(run),
+                    Effect::Stop { run, policy } => stops.push((run, policy)),
+                    Effect::Forget { run } => forgets.push(run),
+                }
+            }
+            self.start(starts).await;
+            for (run, policy) in stops {
+                if let Err(error) = self.executor.stop(run, policy).await {
+                    self.failed("stop", &error);
+                }
+            }
+            if !forgets.is_empty()
+                && let Err(error) = self.executor.forget(forgets).await
+            {
+                self.failed("forget", &error);
+            }
+        }
+    }
+
+    fn failed(&self, order: &'static str, error: &dyn std::error::Error) {
+        tracing::warn!(order, %error, "order not given; the reconciler will settle it");
+        self.nudge.notify_one();
+    }
+
+    async fn start(&self, mut runs: Vec<RunId>) {
+        runs.retain(|run| still_starting(&self.core, *run));
+        if runs.is_empty() {
+            return;
+        }
+        let ids: Vec<JobId> = runs.iter().map(|run| run.job).collect();
+        let records = match self.store.jobs_by_id(&ids).await {
+            Ok(records) => records,
+            Err(error) => return self.failed("start", &error),
+        };
+        let mut orders = Vec::with_capacity(runs.len());
+        for record in records {
+            match self.order(&record) {
+                Some(Ok(order)) if still_starting(&self.core, order.run) => orders.push(order),
+                Some(Ok(_)) | None => {}
+                Some(Err((run, message))) => self.give_up(run, message).await,
+            }
+        }
+        if let Err(error) = self.executor.start(orders).await {
+            self.failed("start", &error);
+        }
+    }
+
+    /// The order for a record that is starting; `None` where it no longer is.
+    fn order(&self, record: &JobRecord) -> Option<Result<StartOrder, (RunId, String)>> {
+        let placement = match &record.lifecycle.state {
+            scheduler_core::state::JobState::Starting { placement } => placement,
+            _ => return None,
+        };
+        let run = RunId { job: record.id, attempt: record.lifecycle.attempt };
+        Some(start_order(record, run, placement, &self.context).map_err(|error| (run, error.to_string())))
+    }
+
+    async fn give_up(&self, run: RunId, message: String) {
+        tracing::error!(%run, message, "no order can be made for this run");
+        let result = RunResult::Lost { message: message.into() };
+        let report = Report::Ended { run, result, started_at: None, at: clock::now() };
+        if self.reports.send(report).await.is_err() {
+            tracing::debug!(%run, "the engine has ended");
+        }
+    }
+}

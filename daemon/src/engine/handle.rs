@@ -1,0 +1,102 @@
+//! The engine as the rest of the daemon sees it: a way to ask, and nothing to change by hand.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use scheduler_core::ids::{JobId, Name};
+use store::Store;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Channels, Command, SharedCore, lock, snapshot};
+use crate::backend::{Action, Backend, BackendError, Readiness, Snapshot, SubmitRequest, Why};
+use crate::clock;
+use crate::watch::{Feed, Watch};
+
+/// Implements [`Backend`] over the engine's queue, the shared core and the store.
+pub struct EngineHandle {
+    commands: mpsc::Sender<Command>,
+    core: SharedCore,
+    feed: Feed,
+    store: Arc<dyn Store>,
+    degraded: watch::Receiver<Option<String>>,
+    adopted: watch::Receiver<bool>,
+    gpu_note: Option<String>,
+    stopping: CancellationToken,
+}
+
+/// What a handle needs beside the engine's channels.
+pub struct HandleParts {
+    /// Shared with the engine.
+    pub core: SharedCore,
+    /// Live events.
+    pub feed: Feed,
+    /// The job table.
+    pub store: Arc<dyn Store>,
+    /// Turns true when the executors were taken over.
+    pub adopted: watch::Receiver<bool>,
+    /// Why there are no GPUs, where that was looked for.
+    pub gpu_note: Option<String>,
+    /// Cancelled when the daemon goes down.
+    pub stopping: CancellationToken,
+}
+
+impl EngineHandle {
+    /// A handle on an engine's channels.
+    pub fn new(channels: &Channels, parts: HandleParts) -> Self {
+        let HandleParts { core, feed, store, adopted, gpu_note, stopping } = parts;
+        let (commands, degraded) = (channels.commands.clone(), channels.degraded.clone());
+        Self { commands, core, feed, store, degraded, adopted, gpu_note, stopping }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command) -> Result<T, BackendError> {
+        let (reply, answer) = oneshot::channel();
+        let ending = || BackendError::Unavailable("the daemon is stopping".to_owned());
+        self.commands.send(command(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
+    }
+}
+
+#[async_trait]
+impl Backend for EngineHandle {
+    async fn submit(&self, request: SubmitRequest) -> Result<Vec<JobId>, BackendError> {
+        self.ask(|reply| Command::Submit { request, reply }).await
+    }
+
+    async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError> {
+        self.ask(|reply| Command::Act { job, action, by, reply }).await
+    }
+
+    async fn why(&self, job: JobId) -> Result<Option<Why>, BackendError> {
+        Ok(lock(&self.core).explain(job, clock::now()))
+    }
+
+    async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError> {
+        Ok(self.store.ids_between(first, last, limit).await?)
+    }
+
+    async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError> {
+        Ok(Arc::new(snapshot::take(&self.core, self.feed.revision(), self.gpu_note.as_deref())))
+    }
+
+    fn watch(&self) -> Watch {
+        self.feed.watch()
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    fn ready(&self) -> Readiness {
+        if self.stopping.is_cancelled() {
+            return Readiness::Draining;
+        }
+        if let Some(why) = self.degraded.borrow().as_ref() {
+            return Readiness::NotReady(why.clone());
+        }
+        if !*self.adopted.borrow() {
+            return Readiness::NotReady("taking over the executors".to_owned());
+        }
+        Readiness::Ready
+    }
+}

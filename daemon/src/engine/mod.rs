@@ -1,0 +1,294 @@
+//! The one road on which anything changes: commands and reports come in, decisions are made, one transaction makes them durable,
+//! and only then does anybody hear of them.
+//!
+//! What must hold:
+//! - Nobody but the engine changes the core. Readers may look at it under its lock; the lock is never held across an await.
+//! - Acknowledgements, published events and orders to executors leave after the commit of their transitions, never before.
+//! - If a commit fails, callers get an error, no effect leaves, and the core is rebuilt from the store before it decides again.
+//! - Revisions are published in order and without a gap.
+
+mod handle;
+mod idempotency;
+mod rebuild;
+mod snapshot;
+mod turn;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use executors::Report;
+use scheduler_core::Scheduler;
+use scheduler_core::event::Effect;
+use scheduler_core::ids::{JobId, Name, RunId};
+use scheduler_core::scheduler::ConfigError;
+use store::{Store, StoreError};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::{Action, BackendError, SubmitRequest};
+use crate::clock;
+use crate::metrics::{Decision, Metrics};
+use crate::watch::Feed;
+
+pub use handle::EngineHandle;
+pub use handle::HandleParts;
+pub use rebuild::{RebuildError, rebuild};
+pub(crate) use turn::run_of;
+use turn::{Turn, Waiters};
+
+/// Commands and reports that wait for the engine, each; senders beyond that wait themselves.
+const QUEUE: usize = 4_096;
+/// Commands or reports that one turn takes from each queue.
+const GATHER: usize = 1_024;
+/// New jobs after which a turn takes no more commands.
+const GATHER_JOBS: usize = 8_192;
+/// Starts, and timers, that one turn decides at most; the rest follows in the next.
+const DECISIONS: usize = 512;
+/// Pause after a failed commit: doubled each time, up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The core, shared with readers.
+pub type SharedCore = Arc<Mutex<Scheduler>>;
+
+/// Locks the core. A poisoned lock means that the engine panicked, and then the process is ending.
+pub fn lock(core: &SharedCore) -> MutexGuard<'_, Scheduler> {
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the engine is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// New jobs, all or none.
+    Submit { request: SubmitRequest, reply: oneshot::Sender<Result<Vec<JobId>, BackendError>> },
+    /// A user's wish about one job.
+    Act { job: JobId, action: Action, by: Name, reply: oneshot::Sender<Result<(), BackendError>> },
+}
+
+/// Everything that the engine needs from outside.
+pub struct Parts {
+    /// The rebuilt core.
+    pub core: SharedCore,
+    /// Makes a core without jobs: the configuration's queues and nodes.
+    pub blank: Box<dyn Fn() -> Result<Scheduler, ConfigError> + Send + Sync>,
+    /// The job table.
+    pub store: Arc<dyn Store>,
+    /// Live events.
+    pub feed: Feed,
+    /// Where orders to executors go.
+    pub orders: mpsc::Sender<Vec<Effect>>,
+    /// Wakes the reconciler, when an order could not be handed on.
+    pub nudge: Arc<Notify>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Owner of the core.
+pub struct Engine {
+    parts: Parts,
+    commands: mpsc::Receiver<Command>,
+    reports: mpsc::Receiver<Report>,
+    keys: idempotency::RecentKeys,
+    ids: crate::ids::JobIds,
+    /// After a failed commit: no other try before this, and what is wrong.
+    degraded: Option<Degraded>,
+    degraded_flag: tokio::sync::watch::Sender<Option<String>>,
+}
+
+struct Degraded {
+    until: tokio::time::Instant,
+    pause: Duration,
+    why: String,
+}
+
+/// An engine's channels.
+pub struct Channels {
+    /// For [`EngineHandle`].
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// For executors.
+    pub reports: mpsc::Sender<Report>,
+    /// What keeps the engine from writing, if anything.
+    pub degraded: tokio::sync::watch::Receiver<Option<String>>,
+}
+
+/// Why the engine ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Another daemon leads now.
+    #[error("leadership is lost")]
+    Fenced(#[source] StoreError),
+    /// The store is gone for good.
+    #[error("the store ended")]
+    StoreEnded(#[source] StoreError),
+    /// What the store holds cannot be taken into the core.
+    #[error("the core could not be rebuilt")]
+    Rebuild(#[source] RebuildError),
+    /// The configuration made a core once, and does no more.
+    #[error("the core could not be made")]
+    Config(#[source] ConfigError),
+}
+
+impl Engine {
+    /// An engine that continues where the store's head stands.
+    pub fn new(parts: Parts) -> (Self, Channels) {
+        let (command_sender, commands) = mpsc::channel(QUEUE);
+        let (report_sender, reports) = mpsc::channel(QUEUE);
+        let (degraded_flag, degraded) = tokio::sync::watch::channel(None);
+        let head = parts.store.head();
+        let engine = Self {
+            parts,
+            commands,
+            reports,
+            keys: idempotency::RecentKeys::default(),
+            ids: crate::ids::JobIds::new(head.last_seq),
+            degraded: None,
+            degraded_flag,
+        };
+        (engine, Channels { commands: command_sender, reports: report_sender, degraded })
+    }
+
+    /// Runs until `stop`, or until it must not go on. What was taken from the queues is settled before it returns.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), EngineError> {
+        let mut commands = Vec::with_capacity(GATHER);
+        let mut reports = Vec::with_capacity(GATHER);
+        let mut again = true;
+        loop {
+            let wakeup = if again { Duration::ZERO } else { self.until_wakeup() };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                taken = self.reports.recv_many(&mut reports, GATHER) => if taken == 0 { break },
+                taken = self.commands.recv_many(&mut commands, GATHER) => if taken == 0 { break },
+                () = tokio::time::sleep(wakeup) => {}
+            }
+            self.gather(&mut commands, &mut reports);
+            again = self.turn(&mut commands, &mut reports).await?;
+        }
+        // Callers whose commands were acknowledged by the queue but not decided see their reply channel close: not accepted.
+        Ok(())
+    }
+
+    fn until_wakeup(&self) -> Duration {
+        const IDLE: Duration = Duration::from_secs(60);
+        if let Some(degraded) = &self.degraded {
+            return degraded.until.saturating_duration_since(tokio::time::Instant::now());
+        }
+        let next = lock(&self.parts.core).next_wakeup();
+        next.map_or(IDLE, |at| at.since(clock::now()).to_std().min(IDLE))
+    }
+
+    /// Takes what else has come meanwhile, so that one transaction serves it all.
+    fn gather(&mut self, commands: &mut Vec<Command>, reports: &mut Vec<Report>) {
+        while reports.len() < GATHER {
+            let Ok(report) = self.reports.try_recv() else { break };
+            reports.push(report);
+        }
+        let size = |command: &Command| match command {
+            Command::Submit { request, .. } => request.jobs.len(),
+            Command::Act { .. } => 1,
+        };
+        let mut jobs: usize = commands.iter().map(size).sum();
+        while commands.len() < GATHER && jobs < GATHER_JOBS {
+            let Ok(command) = self.commands.try_recv() else { break };
+            jobs += size(&command);
+            commands.push(command);
+        }
+    }
+
+    /// One turn: decide, make durable, tell. True where there is more to decide at once.
+    async fn turn(&mut self, commands: &mut Vec<Command>, reports: &mut Vec<Report>) -> Result<bool, EngineError> {
+        if self.degraded.as_ref().is_some_and(|degraded| tokio::time::Instant::now() < degraded.until) {
+            self.refuse(commands, reports);
+            return Ok(false);
+        }
+        let turn = self.decide(commands, reports);
+        if turn.batch.submits.is_empty() && turn.batch.changes.is_empty() {
+            self.finish(turn.waiters, turn.effects);
+            return Ok(turn.again);
+        }
+        self.count(&turn.batch);
+        let Turn { batch, records, effects, waiters, again, .. } = turn;
+        let size = batch.submits.len() + batch.changes.len();
+        let begun = std::time::Instant::now();
+        match self.parts.store.commit(batch).await {
+            Ok(committed) => {
+                self.parts.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+                self.parts.metrics.commit_batch.observe(size as f64);
+                self.parts.metrics.revision.set(committed.last.0);
+                self.recovered();
+                self.parts.feed.publish(committed.last, || turn::number(records, committed));
+                self.finish(waiters, effects);
+                Ok(again)
+            }
+            Err(error) => {
+                self.failed(waiters, error).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn count(&self, batch: &store::Batch) {
+        let decisions = &self.parts.metrics.decisions;
+        if !batch.submits.is_empty() {
+            decisions.get_or_create(&Decision { event: "submitted" }).inc_by(batch.submits.len() as u64);
+        }
+        for change in &batch.changes {
+            decisions.get_or_create(&Decision { event: change.event.word() }).inc();
+        }
+    }
+
+    /// Answers callers and hands orders on. Orders that find no room are the reconciler's: it compares the table with the world.
+    fn finish(&self, waiters: Waiters, effects: Vec<Effect>) {
+        waiters.tell();
+        if !effects.is_empty() && self.parts.orders.try_send(effects).is_err() {
+            self.parts.nudge.notify_one();
+        }
+    }
+
+    /// While the store cannot be written: callers hear so at once, and reports are dropped, because reconciling brings them back.
+    fn refuse(&mut self, commands: &mut Vec<Command>, reports: &mut Vec<Report>) {
+        let why = self.degraded.as_ref().map(|degraded| degraded.why.clone()).unwrap_or_default();
+        for command in commands.drain(..) {
+            match command {
+                Command::Submit { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
+                Command::Act { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
+            }
+        }
+        reports.clear();
+    }
+
+    async fn failed(&mut self, waiters: Waiters, error: StoreError) -> Result<(), EngineError> {
+        let why = error.to_string();
+        tracing::error!(error = %why, "commit failed; rebuilding from the store");
+        waiters.refuse(&why);
+        self.parts.metrics.commit_failures.inc();
+        match error {
+            StoreError::Fenced { .. } => return Err(EngineError::Fenced(error)),
+            StoreError::Closed { .. } => return Err(EngineError::StoreEnded(error)),
+            _ => {}
+        }
+        let pause = self.degraded.as_ref().map_or(BACKOFF.0, |degraded| (degraded.pause * 2).min(BACKOFF.1));
+        self.keys.clear();
+        let blank = (self.parts.blank)().map_err(EngineError::Config)?;
+        let fresh = rebuild(blank, self.parts.store.as_ref(), clock::now()).await.map_err(EngineError::Rebuild)?;
+        *lock(&self.parts.core) = fresh;
+        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone() });
+        self.degraded_flag.send_replace(Some(why));
+        Ok(())
+    }
+
+    fn recovered(&mut self) {
+        if self.degraded.take().is_some() {
+            tracing::info!("the store takes writes again");
+            self.degraded_flag.send_replace(None);
+            // Reports were dropped meanwhile.
+            self.parts.nudge.notify_one();
+        }
+    }
+}
+
+/// True while the core says that this run is to be started: the dispatcher asks right before it gives the order.
+pub fn still_starting(core: &SharedCore, run: RunId) -> bool {
+    lock(core).view(run.job).is_some_and(|view| {
+        view.lifecycle.attempt == run.attempt && view.lifecycle.state.kind() == scheduler_core::state::StateKind::Starting
+    })
+}

@@ -1,0 +1,255 @@
+//! What one turn decides: pure bookkeeping around the core's answers, no IO and no await.
+
+use executors::Report;
+use scheduler_core::Scheduler;
+use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
+use scheduler_core::ids::{JobId, Name, Revision, RunId};
+use scheduler_core::job::NewJob;
+use scheduler_core::time::Timestamp;
+use store::{Batch, Committed, EventRecord, KeyRecord, Submit};
+use tokio::sync::oneshot;
+
+use super::idempotency::Known;
+use super::{Command, DECISIONS, Engine, lock};
+use crate::backend::{Action, BackendError, SubmitRequest};
+use crate::clock;
+use crate::metrics::RunEnd;
+
+type Reply<T> = oneshot::Sender<Result<T, BackendError>>;
+
+/// Who waits for the commit, and what they will hear.
+#[derive(Default)]
+pub(super) struct Waiters {
+    submits: Vec<(Reply<Vec<JobId>>, Result<Vec<JobId>, BackendError>)>,
+    acts: Vec<(Reply<()>, Result<(), BackendError>)>,
+}
+
+impl Waiters {
+    /// The commit is durable. A caller who has left meanwhile is no fault.
+    pub(super) fn tell(self) {
+        for (reply, answer) in self.submits {
+            let _gone = reply.send(answer);
+        }
+        for (reply, answer) in self.acts {
+            let _gone = reply.send(answer);
+        }
+    }
+
+    /// The commit failed: what would have been accepted is not; refusals stay what they are.
+    pub(super) fn refuse(self, why: &str) {
+        for (reply, answer) in self.submits {
+            let _gone = reply.send(answer.and_then(|_| Err(BackendError::Unavailable(why.to_owned()))));
+        }
+        for (reply, answer) in self.acts {
+            let _gone = reply.send(answer.and_then(|()| Err(BackendError::Unavailable(why.to_owned()))));
+        }
+    }
+}
+
+/// Everything that a turn decided.
+#[derive(Default)]
+pub(super) struct Turn {
+    pub(super) batch: Batch,
+    /// Whether somebody watches; else no records are made.
+    watched: bool,
+    /// One for every transition of the batch; submits first. Revisions are filled in by [`number`].
+    pub(super) records: Vec<EventRecord>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) waiters: Waiters,
+    /// A bound was reached: there is more to decide at once.
+    pub(super) again: bool,
+}
+
+impl Turn {
+    fn change(&mut self, namespace: Name, transition: Transition) {
+        if self.watched {
+            self.records.push(EventRecord {
+                revision: Revision(0),
+                job: transition.job,
+                namespace,
+                at: transition.at,
+                what: transition.event.word().into(),
+                lifecycle: transition.to.clone(),
+            });
+        }
+        self.effects.extend(transition.effects.iter().cloned());
+        self.batch.changes.push(transition);
+    }
+
+    /// Feeds one event to the core.
+    fn handle(&mut self, core: &mut Scheduler, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
+        let namespace = core.view(job).map(|view| view.shape.namespace.clone()).ok_or(Rejected::Unknown)?;
+        let transition = core.handle(job, event, now)?;
+        self.change(namespace, transition);
+        Ok(())
+    }
+}
+
+/// Gives the records of a batch their revisions.
+pub(super) fn number(records: Vec<EventRecord>, committed: Committed) -> Vec<EventRecord> {
+    records
+        .into_iter()
+        .zip(committed.first.0..)
+        .map(|(record, revision)| EventRecord { revision: Revision(revision), ..record })
+        .collect()
+}
+
+impl Engine {
+    /// Lets the core decide on everything that was gathered, then on what is due, then on who starts.
+    pub(super) fn decide(&mut self, commands: &mut Vec<Command>, reports: &mut Vec<Report>) -> Turn {
+        let now = clock::now();
+        let core = self.parts.core.clone();
+        let mut core = lock(&core);
+        let mut turn = Turn { watched: self.parts.feed.is_watched(), ..Turn::default() };
+        turn.batch.term = self.parts.store.head().term;
+        // Submits first: their records have to stand before all others.
+        let (submits, acts): (Vec<_>, Vec<_>) = commands.drain(..).partition(|command| matches!(command, Command::Submit { .. }));
+        for command in submits.into_iter().chain(acts) {
+            match command {
+                Command::Submit { request, reply } => {
+                    let answer = self.submit(&mut core, &mut turn, request, now);
+                    turn.waiters.submits.push((reply, answer));
+                }
+                Command::Act { job, action, by, reply } => {
+                    let answer = act(&mut core, &mut turn, job, action, by, now);
+                    turn.waiters.acts.push((reply, answer));
+                }
+            }
+        }
+        for report in reports.drain(..) {
+            self.report(&mut core, &mut turn, report, now);
+        }
+        let due = core.tick(now, DECISIONS);
+        let begun = std::time::Instant::now();
+        let starts = core.plan(now, DECISIONS);
+        self.parts.metrics.plan_seconds.observe(begun.elapsed().as_secs_f64());
+        turn.again = due.len() == DECISIONS || starts.len() == DECISIONS;
+        for transition in due.into_iter().chain(starts) {
+            let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
+            turn.change(namespace, transition);
+        }
+        turn
+    }
+
+    fn submit(
+        &mut self,
+        core: &mut Scheduler,
+        turn: &mut Turn,
+        request: SubmitRequest,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, BackendError> {
+        if let Some(key) = &request.key {
+            match self.keys.look(key) {
+                Some(Known::Same(jobs)) => return Ok(jobs),
+                Some(Known::Other) => return Err(BackendError::KeyReused),
+                None => {}
+            }
+        }
+        for (index, job) in request.jobs.iter().enumerate() {
+            core.admit(&job.shape, &job.policy).map_err(|refused| BackendError::Refused { index, refused })?;
+        }
+        let mut accepted = Vec::with_capacity(request.jobs.len());
+        for (index, job) in request.jobs.into_iter().enumerate() {
+            let (id, seq) = self.ids.next(now);
+            let new = NewJob {
+                id,
+                seq,
+                shape: job.shape,
+                policy: job.policy,
+                submitted_at: now,
+                start_after: job.start_after,
+                hold: job.hold,
+            };
+            let lifecycle = core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
+            if turn.watched {
+                turn.records.push(EventRecord {
+                    revision: Revision(0),
+                    job: id,
+                    namespace: new.shape.namespace.clone(),
+                    at: now,
+                    what: "submitted".into(),
+                    lifecycle: lifecycle.clone(),
+                });
+            }
+            turn.batch.submits.push(Submit {
+                job: new,
+                lifecycle,
+                owner: job.owner,
+                name: job.name,
+                labels: job.labels,
+                spec: job.spec,
+            });
+            accepted.push(id);
+        }
+        if let Some(key) = request.key {
+            self.keys.remember(&key, accepted.clone(), std::time::Instant::now());
+            turn.batch.keys.push(KeyRecord {
+                scope: key.scope,
+                key: key.key,
+                fingerprint: key.fingerprint,
+                jobs: accepted.clone(),
+                at: now,
+            });
+        }
+        Ok(accepted)
+    }
+
+    /// A report that changes nothing is no fault: executors repeat themselves. An end that is on record already is forgotten there,
+    /// after this turn's commit, so that whatever put it on record is durable by then.
+    fn report(&mut self, core: &mut Scheduler, turn: &mut Turn, report: Report, now: Timestamp) {
+        let (run, event, ended) = match report {
+            Report::Started { run, at } => (run, Event::Started { attempt: run.attempt, at }, None),
+            Report::Ended { run, result, started_at, at } => {
+                let word = result_word(&result);
+                // Its start may have been reported to a daemon that is gone, or not at all.
+                if let Some(started) = started_at {
+                    let event = Event::Started { attempt: run.attempt, at: started };
+                    let _known_already = turn.handle(core, run.job, event, now);
+                }
+                let retry_at = core.retry_at(run, now);
+                (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some(word))
+            }
+            Report::Disturbed { message } => {
+                tracing::warn!(%message, "executor disturbed");
+                self.parts.nudge.notify_one();
+                return;
+            }
+        };
+        match (turn.handle(core, run.job, event, now), ended) {
+            (Ok(()), Some(result)) => drop(self.parts.metrics.exits.get_or_create(&RunEnd { result }).inc()),
+            (Ok(()), None) => drop(self.parts.metrics.starts.inc()),
+            (Err(rejected), Some(_)) => {
+                tracing::debug!(%run, %rejected, "end was on record already");
+                turn.effects.push(Effect::Forget { run });
+            }
+            (Err(rejected), None) => tracing::debug!(%run, %rejected, "start was on record already"),
+        }
+    }
+}
+
+/// The label of a run's end.
+const fn result_word(result: &RunResult) -> &'static str {
+    match result {
+        RunResult::Succeeded => "succeeded",
+        RunResult::Failed { .. } => "failed",
+        RunResult::Lost { .. } => "lost",
+    }
+}
+
+fn act(core: &mut Scheduler, turn: &mut Turn, job: JobId, action: Action, by: Name, now: Timestamp) -> Result<(), BackendError> {
+    let event = match action {
+        Action::Cancel => Event::Cancel { by },
+        Action::Hold => Event::Hold { by },
+        Action::Requeue => Event::Requeue { by },
+        Action::Release => {
+            let not_before = core.view(job).and_then(|view| view.start_after);
+            Event::Release { by, not_before }
+        }
+    };
+    turn.handle(core, job, event, now).map_err(BackendError::Rejected)
+}
+
+/// A run's identity from a job's present attempt.
+pub(crate) fn run_of(job: JobId, lifecycle: &scheduler_core::state::Lifecycle) -> RunId {
+    RunId { job, attempt: lifecycle.attempt }
+}

@@ -1,0 +1,92 @@
+//! `flashd`: one binary for the daemon, its runner, and the tools around them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use daemon::config::Settings;
+use executors::local::runner::{RunnerOptions, detect_cgroup_root, runner_main};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Queues, schedules and runs jobs on the CPUs and GPUs of this machine.
+///
+/// Start it with `flashd serve`, then use `flash submit`, `flash ls`, `flash why`.
+#[derive(Parser)]
+#[command(name = "flashd", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon
+    #[command(after_help = "Examples:\n  flashd serve\n  flashd serve --data /srv/flash --listen off\n  \
+        FLASHD_NODE_CPUS=8 flashd serve\n\nThe first SIGTERM or Ctrl-C drains and leaves jobs running; the second ends at once.")]
+    Serve(Box<Settings>),
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Bring the job table to this version's schema, without serving
+    Migrate(Box<Settings>),
+    /// Look whether this machine has what the daemon needs
+    Doctor(Box<Settings>),
+    /// Print the OpenAPI document of the REST API
+    Openapi,
+    /// Start and watch local processes (started by the daemon itself)
+    #[command(hide = true)]
+    Runner(RunnerArgs),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print the whole configuration as it would be used, or what is wrong with it
+    #[command(after_help = "Example:\n  flashd config check --config /etc/flash-sched/flashd.toml")]
+    Check(Box<Settings>),
+}
+
+/// How the daemon starts its runner. An older daemon's arguments stay valid: its runner may be started by a newer binary.
+#[derive(clap::Args)]
+struct RunnerArgs {
+    /// Folder of its lock, socket and journal
+    #[arg(long)]
+    dir: PathBuf,
+    /// Threads that start processes
+    #[arg(long)]
+    spawn_threads: Option<usize>,
+    /// Delegated cgroup v2 folder
+    #[arg(long)]
+    cgroup_root: Option<PathBuf>,
+}
+
+impl RunnerArgs {
+    fn options(self) -> RunnerOptions {
+        let mut options = RunnerOptions::new(self.dir);
+        options.spawn_threads = self.spawn_threads.unwrap_or(options.spawn_threads);
+        options.cgroup_root = self.cgroup_root.or_else(detect_cgroup_root);
+        options
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        // Before anything starts a thread: the runner is small and has its own threads.
+        Command::Runner(args) => runner_main(args.options()).map_err(anyhow::Error::from),
+        Command::Serve(settings) => daemon::commands::serve(*settings),
+        Command::Config { command: ConfigCommand::Check(settings) } => daemon::commands::config_check(*settings),
+        Command::Migrate(settings) => daemon::commands::migrate(*settings),
+        Command::Doctor(settings) => daemon::commands::doctor(*settings),
+        Command::Openapi => daemon::commands::openapi(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flashd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

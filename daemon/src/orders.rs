@@ -1,0 +1,189 @@
+//! From a stored job to the order that an executor can carry out: environment, folders, identity.
+
+use std::collections::BTreeMap;
+
+use api::{JobSpec, TaskSpec};
+use executors::{StartOrder, TaskOrder};
+use scheduler_core::ids::RunId;
+use scheduler_core::state::{Placement, Slot};
+use store::JobRecord;
+
+/// Where programs are looked for when the job does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What every order is made with.
+#[derive(Clone, Debug)]
+pub struct OrderContext {
+    /// The daemon's own uid: a job of another owner is run as that owner, which takes a daemon that is root.
+    pub own_uid: u32,
+}
+
+/// Why a stored job gives no order. Its spec was checked when it was accepted; so this is damage or a fault of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// The spec does not parse.
+    #[error("stored spec of job {job} is damaged")]
+    Spec {
+        /// The job.
+        job: scheduler_core::ids::JobId,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The placement speaks of a task that the spec does not have.
+    #[error("job {job} has no task group {group}")]
+    Group {
+        /// The job.
+        job: scheduler_core::ids::JobId,
+        /// Index of the group.
+        group: u16,
+    },
+}
+
+/// Name of one task of a job: its group, with the replica's number where the group has several.
+pub fn task_name(group: &TaskSpec, replica: u32) -> String {
+    let name = group.name.as_deref().unwrap_or("task");
+    if group.replicas.unwrap_or(1) > 1 { format!("{name}-{replica}") } else { name.to_owned() }
+}
+
+/// The order for one run.
+pub fn start_order(
+    record: &JobRecord,
+    run: RunId,
+    placement: &Placement,
+    context: &OrderContext,
+) -> Result<StartOrder, OrderError> {
+    let spec: JobSpec = serde_json::from_slice(&record.spec).map_err(|source| OrderError::Spec { job: record.id, source })?;
+    let tasks = placement
+        .slots
+        .iter()
+        .map(|slot| {
+            let group = spec.tasks.get(usize::from(slot.group)).ok_or(OrderError::Group { job: record.id, group: slot.group })?;
+            Ok(task_order(record, &spec, group, slot, run))
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(StartOrder {
+        run,
+        tasks,
+        uid: (record.owner.uid != context.own_uid).then_some(record.owner.uid),
+        nice: spec.nice.unwrap_or(0),
+        rlimits: spec.rlimits,
+    })
+}
+
+fn task_order(record: &JobRecord, spec: &JobSpec, group: &TaskSpec, slot: &Slot, run: RunId) -> TaskOrder {
+    let name = task_name(group, slot.replica);
+    let working_dir = group.working_dir.as_ref().or(spec.working_dir.as_ref()).cloned().unwrap_or_else(|| "/".to_owned());
+    let mut env: BTreeMap<String, String> = BTreeMap::new();
+    env.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
+    env.insert("USER".to_owned(), record.owner.user.to_string());
+    env.extend(spec.env.iter().chain(&group.env).map(|(key, value)| (key.clone(), value.clone())));
+    // Set last: a job cannot lie to itself about who it is or which devices are its own.
+    let gpus: Vec<&str> = slot.gpus.iter().map(scheduler_core::ids::Name::as_str).collect();
+    for (key, value) in [
+        ("FLASH_JOB_ID", run.job.to_string()),
+        ("FLASH_ATTEMPT", run.attempt.to_string()),
+        ("FLASH_TASK", name.clone()),
+        ("FLASH_NAMESPACE", record.namespace.to_string()),
+        ("FLASH_QUEUE", record.queue.to_string()),
+        ("FLASH_REPLICA", slot.replica.to_string()),
+        ("FLASH_REPLICAS", group.replicas.unwrap_or(1).to_string()),
+        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()),
+        ("CUDA_VISIBLE_DEVICES", gpus.join(",")),
+        ("NVIDIA_VISIBLE_DEVICES", if gpus.is_empty() { "void".to_owned() } else { gpus.join(",") }),
+    ] {
+        env.insert(key.to_owned(), value);
+    }
+    let resources = group.resources.clone().unwrap_or_default();
+    TaskOrder {
+        name: name.into(),
+        command: group.command.clone().unwrap_or_default(),
+        env,
+        working_dir,
+        cpu_millis: resources.cpu.unwrap_or_default().0,
+        memory_bytes: resources.memory.unwrap_or_default().0,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use scheduler_core::ids::{Attempt, JobId, Revision, Seq};
+    use scheduler_core::state::{JobState, Lifecycle};
+    use scheduler_core::time::Timestamp;
+    use store::Owner;
+
+    use super::*;
+
+    fn record(spec: &str) -> (JobRecord, Placement) {
+        let placement = Placement {
+            slots: vec![
+                Slot { group: 0, replica: 0, node: "n".into(), gpus: ["GPU-b".into(), "GPU-a".into()].into_iter().collect() },
+                Slot { group: 0, replica: 1, node: "n".into(), gpus: smallvec::SmallVec::new() },
+                Slot { group: 1, replica: 0, node: "n".into(), gpus: smallvec::SmallVec::new() },
+            ],
+        };
+        let record = JobRecord {
+            id: JobId(uuid::Uuid::from_u128(5)),
+            seq: Seq(1),
+            namespace: "vision".into(),
+            queue: "default-batch".into(),
+            owner: Owner { user: "ann".into(), uid: 1_000 },
+            name: "train".into(),
+            lifecycle: Lifecycle {
+                state: JobState::Starting { placement: Box::new(placement.clone()) },
+                attempt: Attempt(2),
+                lost: 1,
+            },
+            revision: Revision(3),
+            submitted_at: Timestamp(0),
+            start_after: None,
+            started_at: None,
+            last_placement: None,
+            spec: spec.to_owned().into(),
+        };
+        (record, placement)
+    }
+
+    const SPEC: &str = r#"{"env":{"SEED":"1","CUDA_VISIBLE_DEVICES":"0"},"workingDir":"/data","tasks":[
+        {"name":"worker","replicas":2,"command":["w"],"resources":{"cpu":"2","memory":"1Gi","gpu":"2"}},
+        {"name":"head","replicas":1,"command":["h","x"],"env":{"SEED":"2"},"workingDir":"/head","resources":{"cpu":"500m"}}]}"#;
+
+    #[test]
+    fn a_task_knows_who_it_is_and_sees_only_its_devices() {
+        let (record, placement) = record(SPEC);
+        let run = RunId { job: record.id, attempt: Attempt(2) };
+        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 0 }).unwrap();
+        let names: Vec<&str> = order.tasks.iter().map(|task| task.name.as_str()).collect();
+        assert_eq!(names, ["worker-0", "worker-1", "head"]);
+        assert_eq!(order.uid, Some(1_000));
+        let [worker, other, head] = order.tasks.as_slice() else { panic!("three tasks") };
+        assert_eq!(worker.env["CUDA_VISIBLE_DEVICES"], "GPU-b,GPU-a");
+        assert_eq!(other.env["CUDA_VISIBLE_DEVICES"], "", "the job's own value is not believed");
+        assert_eq!((worker.env["SEED"].as_str(), head.env["SEED"].as_str()), ("1", "2"));
+        assert_eq!((worker.working_dir.as_str(), head.working_dir.as_str()), ("/data", "/head"));
+        assert_eq!((worker.cpu_millis, worker.memory_bytes, head.cpu_millis), (2_000, 1 << 30, 500));
+        for (key, value) in [("FLASH_ATTEMPT", "2"), ("FLASH_TASK", "head"), ("FLASH_NAMESPACE", "vision"), ("USER", "ann")] {
+            assert_eq!(head.env[key], value);
+        }
+        assert_eq!(head.env["FLASH_JOB_ID"], record.id.to_string());
+    }
+
+    #[test]
+    fn the_daemons_own_user_needs_no_change_of_identity() {
+        let (record, placement) = record(SPEC);
+        let run = RunId { job: record.id, attempt: Attempt(2) };
+        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 1_000 }).unwrap();
+        assert_eq!(order.uid, None);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let (mut record, placement) = record("{");
+        let run = RunId { job: record.id, attempt: Attempt(2) };
+        let context = OrderContext { own_uid: 0 };
+        assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Spec { .. })));
+        record.spec = r#"{"tasks":[{"command":["w"]}]}"#.into();
+        assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Group { group: 1, .. })));
+    }
+}

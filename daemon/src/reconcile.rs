@@ -1,0 +1,305 @@
+//! Compares what executors observe with the job table, and feeds the difference back as events.
+//!
+//! Takes no input: a timer and a nudge. Each round reads the active runs, then the world, then the active runs again, because both move
+//! while it looks. What must hold:
+//! - A run counts as lost only if it was running or stopping before the world was read and still is afterwards: then the executor knew it
+//!   once, and nobody but us could have made it forget.
+//! - A run that is starting and is not there gets its order again: the order never left, or died with a runner before it was written
+//!   down. Starts are idempotent by run.
+//! - A run that the table does not have as active is a stray, and is ended, once the store confirms that; the core alone is not asked,
+//!   because it may be ahead of what is durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use executors::{Executor, ExecutorError, Observed, Report, RunPhase};
+use scheduler_core::event::{Effect, RunResult};
+use scheduler_core::ids::RunId;
+use scheduler_core::job::StopPolicy;
+use scheduler_core::state::StateKind;
+use store::{Store, StoreError};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::engine::{SharedCore, lock, run_of};
+use crate::metrics::Metrics;
+
+/// Pause between rounds when nobody nudges.
+const PERIOD: Duration = Duration::from_secs(30);
+/// Pause after a failed round: doubled each time, up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
+/// The reconciler of one executor.
+pub struct Reconciler {
+    /// Whose runs.
+    pub executor: Arc<dyn Executor>,
+    /// The present.
+    pub core: SharedCore,
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The dispatcher's queue.
+    pub orders: mpsc::Sender<Vec<Effect>>,
+    /// The engine's queue.
+    pub reports: mpsc::Sender<Report>,
+    /// Wakes it.
+    pub nudge: Arc<Notify>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The world could not be read.
+    #[error("observing the {executor} executor")]
+    Observe {
+        /// Which one.
+        executor: &'static str,
+        /// Why.
+        #[source]
+        source: ExecutorError,
+    },
+    /// The table could not be read.
+    #[error("confirming strays")]
+    Confirm(#[source] StoreError),
+    /// The engine is gone.
+    #[error("the engine has ended")]
+    Ended,
+}
+
+type Active = BTreeMap<RunId, (StateKind, StopPolicy)>;
+
+/// What a round found. Pure: made by [`compare`] from the three readings.
+#[derive(Debug, Default, PartialEq)]
+struct Difference {
+    orders: Vec<Effect>,
+    reports: Vec<Report>,
+    strays: Vec<RunId>,
+}
+
+/// `before` and `after` are the active runs around the reading of `world`.
+fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_core::time::Timestamp) -> Difference {
+    let mut found = Difference::default();
+    let seen: BTreeMap<RunId, &RunPhase> = world.iter().map(|observed| (observed.run, &observed.phase)).collect();
+    for (run, (state, policy)) in after {
+        match (state, seen.get(run)) {
+            (_, Some(RunPhase::Ended { .. })) => {} // below, with those that the core does not have
+            (StateKind::Starting, Some(RunPhase::Running { since })) => {
+                found.reports.push(Report::Started { run: *run, at: *since });
+            }
+            (StateKind::Stopping, Some(RunPhase::Starting | RunPhase::Running { .. })) => {
+                found.orders.push(Effect::Stop { run: *run, policy: *policy });
+            }
+            (StateKind::Starting, None) => {
+                if before.get(run).is_some_and(|(state, _)| *state == StateKind::Starting) {
+                    found.orders.push(Effect::Start { run: *run });
+                }
+            }
+            (StateKind::Running | StateKind::Stopping, None) => {
+                if before.get(run).is_some_and(|(state, _)| *state != StateKind::Starting) {
+                    let message = "the executor no longer knows this run".into();
+                    let result = RunResult::Lost { message };
+                    found.reports.push(Report::Ended { run: *run, result, started_at: None, at: now });
+                }
+            }
+            (_, Some(_)) | (StateKind::Waiting | StateKind::Queued | StateKind::Finished, None) => {}
+        }
+    }
+    for observed in world {
+        match &observed.phase {
+            RunPhase::Ended { result, started_at, at } => {
+                found.reports.push(Report::Ended { run: observed.run, result: result.clone(), started_at: *started_at, at: *at })
+            }
+            RunPhase::Starting | RunPhase::Running { .. } if !after.contains_key(&observed.run) => {
+                found.strays.push(observed.run);
+            }
+            RunPhase::Starting | RunPhase::Running { .. } | RunPhase::Stopping => {}
+        }
+    }
+    found
+}
+
+impl Reconciler {
+    /// Takes the executor over, says so, and then reconciles until `stop`.
+    pub async fn run(self, adopted: watch::Sender<bool>, stop: CancellationToken) {
+        let mut pause = BACKOFF.0;
+        let mut taken_over = false;
+        loop {
+            let round = async {
+                if !taken_over {
+                    let runs = self.adopt().await?;
+                    tracing::info!(executor = self.executor.kind(), runs, "executor taken over");
+                }
+                self.run_once().await
+            };
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = round => outcome,
+            };
+            let wait = match outcome {
+                Ok(()) => {
+                    if !taken_over {
+                        taken_over = true;
+                        adopted.send_replace(true);
+                    }
+                    pause = BACKOFF.0;
+                    PERIOD
+                }
+                Err(ReconcileError::Ended) => return,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "reconciling failed; trying again");
+                    self.metrics.reconcile_failures.inc();
+                    pause = (pause * 2).min(BACKOFF.1);
+                    pause
+                }
+            };
+            // A nudge does not cut a failure's pause short: it would make a busy loop of an executor that is away.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.nudge.notified(), if wait == PERIOD => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn adopt(&self) -> Result<usize, ReconcileError> {
+        let executor = self.executor.kind();
+        let runs = self.executor.adopt().await.map_err(|source| ReconcileError::Observe { executor, source })?;
+        Ok(runs.len())
+    }
+
+    fn active(&self) -> Active {
+        let core = lock(&self.core);
+        let policy = |job| core.view(job).map(|view| view.policy.stop).unwrap_or_default();
+        core.active().map(|(job, lifecycle)| (run_of(job, lifecycle), (lifecycle.state.kind(), policy(job)))).collect()
+    }
+
+    /// One round.
+    async fn run_once(&self) -> Result<(), ReconcileError> {
+        let executor = self.executor.kind();
+        let before = self.active();
+        let world = self.executor.observe().await.map_err(|source| ReconcileError::Observe { executor, source })?;
+        let after = self.active();
+        let mut found = compare(&before, &world, &after, clock::now());
+        for run in std::mem::take(&mut found.strays) {
+            if self.is_stray(run).await? {
+                tracing::warn!(%run, "runs without a place in the job table; ending it");
+                self.metrics.strays.inc();
+                found.orders.push(Effect::Stop { run, policy: StopPolicy::default() });
+            }
+        }
+        for report in found.reports {
+            self.reports.send(report).await.map_err(|_| ReconcileError::Ended)?;
+        }
+        // No room means that the dispatcher has work enough; the next round finds what is then still missing.
+        if !found.orders.is_empty() && self.orders.try_send(found.orders).is_err() {
+            self.nudge.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The durable table decides: not there, finished, or at another attempt.
+    async fn is_stray(&self, run: RunId) -> Result<bool, ReconcileError> {
+        let record = self.store.job(run.job).await.map_err(ReconcileError::Confirm)?;
+        Ok(record.is_none_or(|record| record.lifecycle.state.placement().is_none() || record.lifecycle.attempt != run.attempt))
+    }
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use scheduler_core::ids::{Attempt, JobId};
+    use scheduler_core::time::Timestamp;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(9);
+
+    fn run(job: u128) -> RunId {
+        RunId { job: JobId(uuid::Uuid::from_u128(job)), attempt: Attempt(1) }
+    }
+
+    fn active(runs: &[(u128, StateKind)]) -> Active {
+        runs.iter().map(|(job, state)| (run(*job), (*state, StopPolicy::default()))).collect()
+    }
+
+    fn world(runs: &[(u128, RunPhase)]) -> Vec<Observed> {
+        runs.iter().map(|(job, phase)| Observed { run: run(*job), phase: phase.clone() }).collect()
+    }
+
+    fn lost(found: &Difference) -> Vec<RunId> {
+        found
+            .reports
+            .iter()
+            .filter_map(|report| match report {
+                Report::Ended { run, result: RunResult::Lost { .. }, .. } => Some(*run),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_agrees_is_left_alone() {
+        let table = active(&[(1, StateKind::Starting), (2, StateKind::Running), (3, StateKind::Stopping)]);
+        let world = world(&[(1, RunPhase::Starting), (2, RunPhase::Running { since: NOW }), (3, RunPhase::Stopping)]);
+        assert_eq!(compare(&table, &world, &table, NOW), Difference::default());
+    }
+
+    #[test]
+    fn a_run_is_lost_only_if_it_was_known_before_and_is_missed_after() {
+        let table = active(&[(1, StateKind::Running), (2, StateKind::Stopping)]);
+        assert_eq!(lost(&compare(&table, &[], &table, NOW)), [run(1), run(2)]);
+        let starting = active(&[(1, StateKind::Starting), (2, StateKind::Starting)]);
+        let found = compare(&starting, &[], &table, NOW);
+        assert_eq!(found, Difference::default(), "it may have come while the world was read");
+        let found = compare(&table, &[], &active(&[]), NOW);
+        assert_eq!(found, Difference::default(), "it may have ended meanwhile");
+    }
+
+    #[test]
+    fn a_start_that_never_arrived_is_given_again() {
+        let starting = active(&[(1, StateKind::Starting)]);
+        assert_eq!(compare(&starting, &[], &starting, NOW).orders, [Effect::Start { run: run(1) }]);
+        assert_eq!(compare(&active(&[]), &[], &starting, NOW), Difference::default(), "its order is still under way");
+    }
+
+    #[test]
+    fn news_that_were_missed_are_fed_back() {
+        let table = active(&[(1, StateKind::Starting), (2, StateKind::Stopping), (3, StateKind::Running)]);
+        let ended = RunPhase::Ended { result: RunResult::Succeeded, started_at: Some(Timestamp(3)), at: Timestamp(4) };
+        let world =
+            world(&[(1, RunPhase::Running { since: Timestamp(5) }), (2, RunPhase::Running { since: Timestamp(5) }), (3, ended)]);
+        let found = compare(&table, &world, &table, NOW);
+        assert_eq!(found.orders, [Effect::Stop { run: run(2), policy: StopPolicy::default() }]);
+        assert_eq!(
+            found.reports,
+            [
+                Report::Started { run: run(1), at: Timestamp(5) },
+                Report::Ended { run: run(3), result: RunResult::Succeeded, started_at: Some(Timestamp(3)), at: Timestamp(4) },
+            ]
+        );
+    }
+
+    #[test]
+    fn strays_are_found_and_old_ends_are_reported_so_that_they_can_be_forgotten() {
+        let ended = RunPhase::Ended { result: RunResult::Succeeded, started_at: None, at: NOW };
+        let world = world(&[(1, RunPhase::Running { since: NOW }), (2, RunPhase::Stopping), (3, ended)]);
+        let found = compare(&active(&[]), &world, &active(&[]), NOW);
+        assert_eq!(found.strays, [run(1)]);
+        assert_eq!(found.reports.len(), 1);
+        assert_eq!(found.orders, []);
+    }
+}

@@ -1,0 +1,284 @@
+//! `flashd serve`: builds every part, connects them, and decides what the end of each means.
+//!
+//! What must hold:
+//! - Parts start in the order store, core, executor, engine, HTTP, and stop in the reverse order. Jobs run on.
+//! - The first signal drains: HTTP takes no more, what is under way is answered, the engine settles what it has. The second ends at once.
+//! - The end of any part that was not asked to end is the end of the daemon, with an error: half a daemon is worse than none.
+
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, anyhow};
+use executors::Executor;
+use executors::local::{LocalExecutor, LocalOptions};
+use scheduler_core::Scheduler;
+use scheduler_core::amounts::{CpuMillis, MemoryBytes};
+use scheduler_core::scheduler::{GpuDevice, NodeConfig, QueueConfig};
+use scheduler_core::time::Span;
+use store::Store;
+use store::sqlite::SqliteStore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, paths};
+use crate::dispatch::{self, Dispatcher};
+use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
+use crate::metrics::Metrics;
+use crate::orders::OrderContext;
+use crate::reconcile::Reconciler;
+use crate::retention::Retention;
+use crate::systemd::{Notice, notify};
+use crate::watch::Feed;
+use crate::{clock, http};
+
+/// What a task's end means: its name, and how it ended.
+type Ended = (&'static str, anyhow::Result<()>);
+
+/// This machine as a node of the core, and why it has no GPUs, if it has none.
+fn node(config: &Config) -> (NodeConfig, Option<String>) {
+    let machine = executors::node::inventory();
+    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
+    let note = (!found.problems.is_empty()).then(|| found.problems.join("; "));
+    let gpus = found.gpus.into_iter().map(|gpu| GpuDevice {
+        uuid: gpu.uuid.into(),
+        model: gpu.model.into(),
+        memory: MemoryBytes(gpu.memory_bytes),
+    });
+    let name = config.node.name.as_ref().map_or(machine.hostname.as_str(), |name| name.as_str());
+    let node = NodeConfig {
+        name: name.into(),
+        cpu: CpuMillis(config.node.cpus.map_or(machine.cpu_millis, |cpu| cpu.0)),
+        memory: MemoryBytes(config.node.memory.map_or(machine.memory_bytes, |memory| memory.0)),
+        gpus: gpus.collect(),
+    };
+    (node, note)
+}
+
+fn core_config(config: &Config, node: NodeConfig) -> scheduler_core::scheduler::Config {
+    let queues = config.queues.iter().map(|queue| QueueConfig {
+        name: queue.name.as_str().into(),
+        priority: queue.priority,
+        preemptible: queue.preemptible,
+        age_per_point: (queue.age.0 > 0).then_some(Span(queue.age.0)),
+    });
+    scheduler_core::scheduler::Config {
+        queues: queues.collect(),
+        nodes: vec![node],
+        ..scheduler_core::scheduler::Config::default()
+    }
+}
+
+/// Output of jobs is nobody's but theirs who ask through the daemon.
+fn create_logs(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// This very program in its other mode. The path is that of the file, also where it has been replaced since this process began.
+fn runner_command(config: &Config) -> anyhow::Result<Vec<OsString>> {
+    let program = std::env::current_exe().context("finding the own program")?;
+    let mut command = vec![program.into_os_string(), "runner".into()];
+    command.extend(["--spawn-threads".into(), config.local.spawn_threads.to_string().into()]);
+    if let Some(root) = &config.local.cgroup_root {
+        command.extend(["--cgroup-root".into(), root.clone().into_os_string()]);
+    }
+    Ok(command)
+}
+
+/// Runs the daemon until it is told to stop.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    paths::create_data(&config.data).with_context(|| format!("data folder {}", config.data.display()))?;
+    let logs = config.data.join("logs");
+    create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
+    let metrics = Arc::new(Metrics::new());
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
+    let head = store.head();
+
+    let (node, gpu_note) = node(&config);
+    tracing::info!(
+        node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
+        gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
+    );
+    let core_config = core_config(&config, node);
+    let blank = {
+        let config = core_config.clone();
+        // Checked here once; the same configuration is as good the second time.
+        Scheduler::new(core_config).context("configuration of queues and node")?;
+        move || Scheduler::new(config.clone())
+    };
+    let first = blank().context("configuration of queues and node")?;
+    let core = Arc::new(Mutex::new(rebuild(first, store.as_ref(), clock::now()).await?));
+
+    let feed = Feed::new(head.last_revision);
+    let nudge = Arc::new(Notify::new());
+    let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
+    let (engine, channels) = Engine::new(Parts {
+        core: core.clone(),
+        blank: Box::new(blank),
+        store: store.clone(),
+        feed: feed.clone(),
+        orders: orders.clone(),
+        nudge: nudge.clone(),
+        metrics: metrics.clone(),
+    });
+    let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
+    let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
+    let (adopted_sender, adopted) = watch::channel(false);
+    let ready = adopted.clone();
+    let stopping = CancellationToken::new();
+    let handle = HandleParts {
+        core: core.clone(),
+        feed,
+        store: store.clone(),
+        adopted: adopted.clone(),
+        gpu_note,
+        stopping: stopping.clone(),
+    };
+    let backend = Arc::new(EngineHandle::new(&channels, handle));
+    let dispatcher = Dispatcher {
+        core: core.clone(),
+        store: store.clone(),
+        executor: executor.clone(),
+        reports: channels.reports.clone(),
+        nudge: nudge.clone(),
+        context: OrderContext { own_uid: rustix::process::geteuid().as_raw() },
+    };
+    let reconciler = Reconciler {
+        executor,
+        core,
+        store: store.clone(),
+        orders,
+        reports: channels.reports.clone(),
+        nudge,
+        metrics: metrics.clone(),
+    };
+    let retention = Retention {
+        store: store.clone(),
+        logs: logs.clone(),
+        events: Span(config.retention.events.0),
+        jobs: Span(config.retention.jobs.0),
+    };
+
+    // Two stages, so that HTTP is drained while the engine still answers.
+    let engine_stop = CancellationToken::new();
+    let app = http::App::new(&config, logs, backend, metrics, stopping.clone());
+    let listeners = http::Listeners::bind(&config).await?;
+    tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
+    let mut parts: JoinSet<Ended> = JoinSet::new();
+    let stop = engine_stop.clone();
+    parts.spawn(async move { ("engine", engine.run(stop).await.map_err(anyhow::Error::from)) });
+    parts.spawn(async move {
+        dispatcher.run(order_queue, adopted).await;
+        ("dispatcher", Ok(()))
+    });
+    let stop = engine_stop.clone();
+    parts.spawn(async move {
+        reconciler.run(adopted_sender, stop).await;
+        ("reconciler", Ok(()))
+    });
+    let stop = stopping.clone();
+    parts.spawn(async move {
+        retention.run(stop).await;
+        ("retention", Ok(()))
+    });
+    let mut edge: JoinSet<Ended> = JoinSet::new();
+    edge.spawn(async move {
+        let router = http::router(app.clone());
+        listeners.serve(app, router).await;
+        ("http", Ok(()))
+    });
+    tokio::spawn(tell_ready(ready));
+
+    let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
+    store.close().await;
+    outcome
+}
+
+/// Tells systemd once the executors are taken over; from then on `/readyz` says so too.
+async fn tell_ready(mut adopted: watch::Receiver<bool>) {
+    if adopted.wait_for(|adopted| *adopted).await.is_ok()
+        && let Err(error) = notify(Notice::Ready)
+    {
+        tracing::warn!(%error, "telling systemd failed");
+    }
+}
+
+/// Waits for the end, asked for or not, and brings the rest down in order.
+async fn supervise(
+    signals: &mut Signals,
+    parts: &mut JoinSet<Ended>,
+    edge: &mut JoinSet<Ended>,
+    stopping: &CancellationToken,
+    engine_stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let unexpected = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "draining; jobs run on, another signal ends at once");
+            None
+        }
+        Some(ended) = parts.join_next() => Some(ended),
+        Some(ended) = edge.join_next() => Some(ended),
+    };
+    stopping.cancel();
+    if let Err(error) = notify(Notice::Stopping) {
+        tracing::debug!(%error, "telling systemd failed");
+    }
+    let drain = async {
+        while let Some(ended) = edge.join_next().await {
+            report(ended);
+        }
+        engine_stop.cancel();
+        while let Some(ended) = parts.join_next().await {
+            report(ended);
+        }
+    };
+    tokio::select! {
+        name = signals.next() => {
+            tracing::warn!(signal = name, "ending at once");
+            std::process::exit(130);
+        }
+        () = drain => {}
+    }
+    match unexpected {
+        None => Ok(()),
+        Some(Ok((name, Ok(())))) => Err(anyhow!("the {name} ended by itself")),
+        Some(Ok((name, Err(error)))) => Err(error.context(format!("the {name} failed"))),
+        Some(Err(error)) => Err(anyhow!(error).context("a part panicked")),
+    }
+}
+
+fn report(ended: Result<Ended, tokio::task::JoinError>) {
+    match ended {
+        Ok((name, Ok(()))) => tracing::debug!(part = name, "ended"),
+        Ok((name, Err(error))) => tracing::error!(part = name, error = format!("{error:#}"), "ended with an error"),
+        Err(error) => tracing::error!(%error, "a part panicked"),
+    }
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

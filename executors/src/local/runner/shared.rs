@@ -1,0 +1,90 @@
+//! What the runner's threads share, and how they wake one another.
+
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+
+use super::RunnerOptions;
+use super::cgroup::Cgroups;
+use super::follow::Follower;
+use super::journal::Journal;
+use super::table::Table;
+
+/// The runner.
+pub(super) struct Shared {
+    /// As it was started.
+    pub options: RunnerOptions,
+    /// This boot of the machine.
+    pub boot_id: String,
+    /// Its memory on disk.
+    pub journal: Journal,
+    /// Who watches the processes of earlier runners.
+    pub follower: Follower,
+    /// The folder of cgroups, if there is one.
+    pub cgroups: Option<Cgroups>,
+    /// The socket's file, removed at the end.
+    pub socket: PathBuf,
+    /// Of the main thread: it reaps, and orphans become its children.
+    pub main: ThreadId,
+    /// Woken: spawn threads, when a run waits.
+    pub work: Condvar,
+    /// Woken: the order reader, when the queue has room or another connection wants to read.
+    pub room: Condvar,
+    /// Woken: the reaper, when a process was made or the runner is to end.
+    pub children: Condvar,
+    /// Woken: the committer, when a run settles or the queue runs empty.
+    pub settled: Condvar,
+    /// Woken: the keeper of timers, when there is an earlier one or the runner may have become idle.
+    pub timer: Condvar,
+    /// Woken: the writer, when there is something to send.
+    pub out: Condvar,
+    table: Mutex<Table>,
+}
+
+/// Parts of [`Shared`] that are made before it.
+pub(super) struct Parts {
+    pub options: RunnerOptions,
+    pub boot_id: String,
+    pub journal: Journal,
+    pub follower: Follower,
+    pub cgroups: Option<Cgroups>,
+    pub socket: PathBuf,
+}
+
+impl Shared {
+    /// Called by the main thread.
+    pub(super) fn new(parts: Parts, table: Table) -> Self {
+        Self {
+            options: parts.options,
+            boot_id: parts.boot_id,
+            journal: parts.journal,
+            follower: parts.follower,
+            cgroups: parts.cgroups,
+            socket: parts.socket,
+            main: std::thread::current().id(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            children: Condvar::new(),
+            settled: Condvar::new(),
+            timer: Condvar::new(),
+            out: Condvar::new(),
+            table: Mutex::new(table),
+        }
+    }
+
+    /// The table. A thread that panics ends the process, so there is no poison to heed.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits on a condition variable.
+pub(super) fn wait<'a>(condition: &Condvar, table: MutexGuard<'a, Table>) -> MutexGuard<'a, Table> {
+    condition.wait(table).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits on a condition variable for a limited time.
+pub(super) fn wait_for<'a>(condition: &Condvar, table: MutexGuard<'a, Table>, micros: u64) -> MutexGuard<'a, Table> {
+    let time = std::time::Duration::from_micros(micros);
+    condition.wait_timeout(table, time).unwrap_or_else(PoisonError::into_inner).0
+}

@@ -1,0 +1,165 @@
+//! The threads that make processes. A few of them, so that one program on a slow file system does not hold up the others.
+//!
+//! All tasks of a run are made by one thread, one after the other. If one cannot be made, or the run is being ended meanwhile, the
+//! rest is not made either.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use scheduler_core::event::RunResult;
+use scheduler_core::ids::RunId;
+
+use super::clock;
+use super::journal::Record;
+use super::launch::{Credentials, Launch, LaunchError, Launched, Stack, launch};
+use super::note;
+use super::prepare::{self, Limit};
+use super::shared::{Shared, wait};
+use super::table::{Made, SpawnJob, lost, not_startable};
+use crate::contract::{StartOrder, TaskOrder};
+
+/// How long the groups of a user are believed: the database may be on another machine.
+const GROUPS_FOR: Duration = Duration::from_secs(10);
+/// The largest niceness there is.
+const MAX_NICE: i32 = 19;
+
+/// What a spawn thread keeps from one run to the next.
+pub(super) struct Spawner {
+    stack: Stack,
+    null: File,
+    nice: i32,
+    limits: Vec<Limit>,
+    credentials: Option<(Instant, Credentials)>,
+}
+
+/// What all tasks of a run have in common.
+struct Common<'a> {
+    order: &'a StartOrder,
+    log_dir: &'a str,
+    credentials: Option<Credentials>,
+    limits: Vec<Limit>,
+    nice: Option<i32>,
+    cgroup: Option<File>,
+}
+
+impl Spawner {
+    /// `limits` are given to every task, before those of its order.
+    pub(super) fn new(limits: Vec<Limit>) -> io::Result<Self> {
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let nice = rustix::process::getpriority_process(None)?;
+        Ok(Self { stack: Stack::new(), null, nice, limits, credentials: None })
+    }
+
+    /// The thread. It ends with the process.
+    pub(super) fn run(mut self, shared: &Shared) {
+        loop {
+            let mut table = shared.lock();
+            let job = loop {
+                match table.queue.pop_front() {
+                    Some(job) => break job,
+                    None => table = wait(&shared.work, table),
+                }
+            };
+            shared.room.notify_one();
+            if table.queue.is_empty() {
+                shared.settled.notify_one();
+            }
+            drop(table);
+            self.start(shared, &job);
+        }
+    }
+
+    fn start(&mut self, shared: &Shared, job: &SpawnJob) {
+        let run = job.order.run;
+        let problem = match self.common(shared, job) {
+            Ok(common) => self.tasks(shared, run, &common),
+            Err(problem) => Some(problem),
+        };
+        shared.lock().spawning_done(shared, run, problem);
+    }
+
+    fn common<'a>(&mut self, shared: &Shared, job: &'a SpawnJob) -> Result<Common<'a>, RunResult> {
+        let order = &job.order;
+        let credentials = match &self.credentials {
+            Some((since, known)) if Some(known.uid) == order.uid && since.elapsed() < GROUPS_FOR => Some(known.clone()),
+            _ => prepare::credentials(order)?,
+        };
+        if let Some(found) =
+            credentials.as_ref().filter(|found| self.credentials.as_ref().is_none_or(|(_, c)| c.uid != found.uid))
+        {
+            self.credentials = Some((Instant::now(), found.clone()));
+        }
+        let mut limits = self.limits.clone();
+        limits.extend(prepare::limits(order)?);
+        let nice = (order.nice > 0).then(|| (self.nice + order.nice).min(MAX_NICE));
+        let cgroup = match &shared.cgroups {
+            Some(cgroups) => {
+                let cpu_millis = order.tasks.iter().map(|task| task.cpu_millis).sum();
+                let unlimited = order.tasks.iter().any(|task| task.memory_bytes == 0);
+                let memory_bytes = if unlimited { 0 } else { order.tasks.iter().map(|task| task.memory_bytes).sum() };
+                let made = cgroups.make(order.run, cpu_millis, memory_bytes);
+                Some(made.map_err(|error| lost(&format!("the run's cgroup could not be made: {error}")))?)
+            }
+            None => None,
+        };
+        Ok(Common { order, log_dir: &job.log_dir, credentials, limits, nice, cgroup })
+    }
+
+    /// Makes the processes of all tasks; gives what kept one from being made.
+    fn tasks(&mut self, shared: &Shared, run: RunId, common: &Common<'_>) -> Option<RunResult> {
+        if common.order.tasks.is_empty() {
+            return Some(not_startable("the run has no tasks".to_owned()));
+        }
+        for (index, task) in common.order.tasks.iter().enumerate() {
+            let ticks = clock::ticks(clock::boot_us());
+            let mut table = shared.lock();
+            let live = table.live(run)?;
+            if live.ending.is_some() {
+                return None;
+            }
+            live.began.get_or_insert(ticks);
+            let began = table.begin_start();
+            drop(table);
+
+            let made = self.task(run, common, task);
+
+            let mut table = shared.lock();
+            let exit = table.claim(began, made.as_ref().ok().map(|launched| launched.pid));
+            match made {
+                Ok(launched) => {
+                    let ticks = (ticks, clock::ticks(launched.born_us));
+                    let made = Made { pid: launched.pid, ticks, at: clock::now() };
+                    table.task_started(shared, run, index, made, exit);
+                    drop(table);
+                    let record = Record::Spawned { run, task: index, pid: made.pid, ticks, at: made.at };
+                    if let Err(error) = shared.journal.append([&record]) {
+                        // It runs; a next runner would have to find it by its environment.
+                        note(&format!("journal: {error}"));
+                    }
+                }
+                Err(problem) => return Some(problem),
+            }
+        }
+        None
+    }
+
+    fn task(&mut self, run: RunId, common: &Common<'_>, task: &TaskOrder) -> Result<Launched, RunResult> {
+        let program = prepare::program(run, task)?;
+        let stdout = prepare::open_log(common.log_dir, run, task, "out", common.credentials.as_ref())?;
+        let stderr = prepare::open_log(common.log_dir, run, task, "err", common.credentials.as_ref())?;
+        let what = Launch {
+            programs: &program.programs,
+            args: &program.args,
+            env: &program.env,
+            working_dir: &program.working_dir,
+            stdio: [self.null.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            credentials: common.credentials.as_ref(),
+            nice: common.nice,
+            rlimits: &common.limits,
+            cgroup: common.cgroup.as_ref().map(AsFd::as_fd),
+        };
+        launch(&what, &mut self.stack).map_err(|failed: LaunchError| prepare::explain(common.order, task, &failed))
+    }
+}

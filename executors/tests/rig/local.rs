@@ -1,0 +1,68 @@
+//! A local executor with a real runner, in folders of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use executors::Executor;
+use executors::local::{LocalExecutor, LocalOptions};
+
+use super::{Inbox, Rig};
+
+/// The folders of one runner, whoever is connected to it. The runner is killed at the end.
+pub struct Site {
+    folder: tempfile::TempDir,
+    /// Arguments for runners that are started from now on.
+    pub runner_args: Vec<OsString>,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        std::fs::create_dir(folder.path().join("work")).unwrap();
+        Self { folder, runner_args: ["--leftover-grace-ms", "300"].map(OsString::from).to_vec() }
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.folder.path().join("logs")
+    }
+
+    pub fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    /// An executor that has not adopted yet.
+    pub fn executor(&self) -> (Arc<LocalExecutor>, Inbox) {
+        let (reports, inbox) = Inbox::new();
+        let mut command = vec![OsString::from(env!("CARGO_BIN_EXE_flash-test-runner"))];
+        command.extend(self.runner_args.iter().cloned());
+        let options = LocalOptions::new(self.dir(), self.logs(), command, reports);
+        (Arc::new(LocalExecutor::new(options).unwrap()), inbox)
+    }
+
+    /// An executor that has adopted: a daemon that has come up.
+    pub async fn daemon(&self) -> Rig {
+        let (executor, inbox) = self.executor();
+        executor.adopt().await.unwrap();
+        Rig { executor, inbox, folder: self.work(), logs: self.logs() }
+    }
+
+    /// The runner's process.
+    pub fn runner_pid(&self) -> i32 {
+        std::fs::read_to_string(self.dir().join("runner.lock")).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.dir().join("runner.lock")).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What executor tests are written with: orders, reports that are waited for, and signals from inside a run.
+#![allow(dead_code, reason = "every test program uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+pub mod local;
+pub mod suite;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use executors::{Executor, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};
+use scheduler_core::event::RunResult;
+use scheduler_core::ids::{Attempt, JobId, RunId};
+use scheduler_core::job::StopPolicy;
+use scheduler_core::state::FailReason;
+use scheduler_core::time::Span;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// After this long a test that waits has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A run that no other test has.
+pub fn new_run() -> RunId {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) << 64 | u128::from(std::process::id());
+    RunId { job: JobId(Uuid::from_u128(number)), attempt: Attempt(1) }
+}
+
+/// A task that a shell runs.
+pub fn task(name: &str, script: &str) -> TaskOrder {
+    command(name, &["/bin/sh", "-c", script])
+}
+
+/// A task.
+pub fn command(name: &str, command: &[&str]) -> TaskOrder {
+    TaskOrder {
+        name: name.into(),
+        command: command.iter().map(ToString::to_string).collect(),
+        env: BTreeMap::from([("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]),
+        working_dir: "/".to_owned(),
+        cpu_millis: 1_000,
+        memory_bytes: 0,
+    }
+}
+
+/// An order for a new run.
+pub fn order(tasks: Vec<TaskOrder>) -> StartOrder {
+    StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new() }
+}
+
+/// An order for a new run of one script.
+pub fn script(text: &str) -> StartOrder {
+    order(vec![task("main", text)])
+}
+
+/// SIGTERM, and this long until SIGKILL.
+pub fn stop_after(grace: Duration) -> StopPolicy {
+    StopPolicy { signal: 15, grace: Span(grace.as_micros() as u64) }
+}
+
+/// The result of a task that ended with a code other than 0.
+pub fn exit_code(task: &str, code: i32) -> RunResult {
+    RunResult::Failed { reason: FailReason::ExitCode { task: task.into(), code } }
+}
+
+/// The result of a task that a signal ended.
+pub fn signalled(task: &str, signal: i32) -> RunResult {
+    RunResult::Failed { reason: FailReason::Signal { task: task.into(), signal } }
+}
+
+/// The message of a run that could not be started as asked.
+pub fn start_message(result: &RunResult) -> String {
+    match result {
+        RunResult::Failed { reason: FailReason::Start { message } } => message.to_string(),
+        other => panic!("not a start that failed: {other:?}"),
+    }
+}
+
+/// The message of a run that was lost.
+pub fn lost_message(result: &RunResult) -> String {
+    match result {
+        RunResult::Lost { message } => message.to_string(),
+        other => panic!("not lost: {other:?}"),
+    }
+}
+
+/// Reports, kept by run.
+pub struct Inbox {
+    reports: mpsc::Receiver<Report>,
+    started: BTreeMap<RunId, usize>,
+    ended: BTreeMap<RunId, Vec<Report>>,
+    disturbed: Vec<String>,
+}
+
+impl Inbox {
+    /// With the sender for an executor.
+    pub fn new() -> (mpsc::Sender<Report>, Self) {
+        let (sender, reports) = mpsc::channel(16);
+        (sender, Self { reports, started: BTreeMap::new(), ended: BTreeMap::new(), disturbed: Vec::new() })
+    }
+
+    /// Waits for one more report.
+    pub async fn next(&mut self) {
+        match timeout(PATIENCE, self.reports.recv()).await.expect("a report in time").expect("an executor that lives") {
+            Report::Started { run, .. } => *self.started.entry(run).or_default() += 1,
+            Report::Disturbed { message } => self.disturbed.push(message),
+            report @ Report::Ended { run, .. } => {
+                let reports = self.ended.entry(run).or_default();
+                assert!(reports.iter().all(|earlier| *earlier == report), "two ends of one run: {reports:?}, {report:?}");
+                reports.push(report);
+            }
+        }
+    }
+
+    /// Waits until a run has started.
+    pub async fn started(&mut self, run: RunId) {
+        while !self.started.contains_key(&run) {
+            assert!(!self.ended.contains_key(&run), "ended without a start: {:?}", self.ended[&run]);
+            self.next().await;
+        }
+    }
+
+    /// Whether a start of a run has been reported so far.
+    pub fn has_started(&self, run: RunId) -> bool {
+        self.started.contains_key(&run)
+    }
+
+    /// How often the end of a run was reported so far.
+    pub fn ends(&self, run: RunId) -> usize {
+        self.ended.get(&run).map_or(0, Vec::len)
+    }
+
+    /// Waits until a run has ended.
+    pub async fn ended(&mut self, run: RunId) -> RunResult {
+        while !self.ended.contains_key(&run) {
+            self.next().await;
+        }
+        match &self.ended[&run][0] {
+            Report::Ended { result, .. } => result.clone(),
+            _ => unreachable!("only ends are kept"),
+        }
+    }
+
+    /// Waits until the executor has said so often that it was disturbed.
+    pub async fn disturbed(&mut self, times: usize) {
+        while self.disturbed.len() < times {
+            self.next().await;
+        }
+    }
+}
+
+/// An executor and what it tells.
+pub struct Rig {
+    /// Under test.
+    pub executor: Arc<dyn Executor>,
+    /// Its reports.
+    pub inbox: Inbox,
+    /// For whatever a test writes.
+    pub folder: PathBuf,
+    /// Where tasks' output goes.
+    pub logs: PathBuf,
+}
+
+impl Rig {
+    /// Starts a run; gives it.
+    pub async fn start(&self, order: StartOrder) -> RunId {
+        let run = order.run;
+        self.executor.start(vec![order]).await.unwrap();
+        run
+    }
+
+    /// Starts a run and waits for its end.
+    pub async fn result(&mut self, order: StartOrder) -> RunResult {
+        let run = self.start(order).await;
+        self.inbox.ended(run).await
+    }
+
+    /// What is observed of a run.
+    pub async fn phase(&self, run: RunId) -> Option<RunPhase> {
+        let observed = self.executor.observe().await.unwrap();
+        observed.into_iter().find(|observed| observed.run == run).map(|Observed { phase, .. }| phase)
+    }
+
+    /// What a task has written.
+    pub fn log(&self, run: RunId, task: &str, stream: &str) -> String {
+        std::fs::read_to_string(self.logs.join(log_file_name(run, task, stream))).unwrap()
+    }
+
+    /// A new channel from inside runs.
+    pub fn signal(&self, name: &str) -> Signal {
+        Signal::new(&self.folder, name)
+    }
+}
+
+/// Lines that a run writes into a named pipe: what a test waits for.
+pub struct Signal {
+    path: PathBuf,
+    lines: BufReader<pipe::Receiver>,
+}
+
+impl Signal {
+    fn new(folder: &Path, name: &str) -> Self {
+        let path = folder.join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        // Open for both, so that there is no end of file between two writers.
+        let lines = BufReader::new(pipe::OpenOptions::new().read_write(true).open_receiver(&path).unwrap());
+        Self { path, lines }
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
+
+    /// Waits for a line.
+    pub async fn line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(PATIENCE, self.lines.read_line(&mut line)).await.expect("a line in time").unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Waits for a line with a number.
+    pub async fn pid(&mut self) -> i32 {
+        self.line().await.parse().unwrap()
+    }
+}
+
+/// Whether a process is there; one that was not reaped by its parent counts as gone.
+pub fn lives(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X'])
+}
+
+/// Sends SIGKILL.
+pub fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}

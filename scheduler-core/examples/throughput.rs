@@ -1,0 +1,158 @@
+//! Prints what the core does a second, and how much memory a queued job takes, with 1 thousand to 1 million jobs queued.
+//!
+//! Run it with `cargo run --release -p scheduler-core --example throughput`. A *start* is one decision of a pass: which job, which
+//! node, which GPUs, with all books kept. A *cycle* is submit, start, `Started` and `Ended` of one job. The number of queued jobs stays the
+//! same during a measurement. The last lines are full passes that find room for nobody: many kinds of jobs behind a blocked head.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+use scheduler_core::event::{Event, RunResult};
+use scheduler_core::ids::{JobId, Name, Seq};
+use scheduler_core::job::{NewJob, Policy, Shape, TaskGroup};
+use scheduler_core::time::{Span, Timestamp};
+use scheduler_core::{Config, GpuDevice, NodeConfig, QueueConfig, Scheduler};
+use uuid::Uuid;
+
+/// Jobs that run at once.
+const SLOTS: usize = 512;
+
+/// A boxed error is all that an example needs.
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn scheduler() -> Fallible<Scheduler> {
+    let gpus = |node: u64| {
+        let gpu = move |index: u64| GpuDevice {
+            uuid: format!("GPU-{node}-{index}").into(),
+            model: "H200".into(),
+            memory: MemoryBytes(80 << 30),
+        };
+        (0..8).map(gpu).collect()
+    };
+    let node = |index: u64| NodeConfig {
+        name: format!("node-{index}").into(),
+        cpu: CpuMillis(1000 * SLOTS as u64 / 4),
+        memory: MemoryBytes(1 << 42),
+        gpus: gpus(index),
+    };
+    let queue = |name: &str, priority| QueueConfig {
+        name: name.into(),
+        priority,
+        preemptible: false,
+        age_per_point: Some(Span::from_secs(60)),
+    };
+    Ok(Scheduler::new(Config {
+        queues: vec![queue("interactive", 10_000), queue("batch", 100)],
+        nodes: (0..4).map(node).collect(),
+        ..Config::default()
+    })?)
+}
+
+/// A cheap scrambled number, the same in every run.
+fn scramble(number: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+/// Jobs of two queues, four namespaces, eight sizes, five priorities; each with its own copy of shape and policy, as a server makes them.
+fn job(number: u64, now: Timestamp) -> NewJob {
+    let random = scramble(number);
+    let request = Request { cpu: CpuMillis(100 + 100 * (random % 8)), memory: MemoryBytes(1 << 28), gpus: 0 };
+    let shape = Shape {
+        namespace: ["alpha", "beta", "gamma", "delta"][(random >> 8) as usize % 4].into(),
+        queue: ["interactive", "batch"][(random >> 16) as usize % 2].into(),
+        tasks: vec![TaskGroup { name: Name::from("main"), replicas: 1, request }],
+    };
+    let policy = Policy { priority: ((random >> 24) % 5) as i32, time_limit: Some(Span::from_secs(3600)), ..Policy::default() };
+    NewJob {
+        id: JobId(Uuid::from_u128((0x0192_0000_0000_7000 << 64) | (1 << 63) | u128::from(random >> 2))),
+        seq: Seq(number),
+        shape: Arc::new(shape),
+        policy: Arc::new(policy),
+        submitted_at: now,
+        start_after: None,
+        hold: false,
+    }
+}
+
+/// Resident bytes of this process.
+fn resident() -> Fallible<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = text.split(' ').nth(1).unwrap_or("0").parse()?;
+    Ok(pages * 4096)
+}
+
+fn measure(queued: u64) -> Fallible<()> {
+    let before = resident()?;
+    let mut core = scheduler()?;
+    let now = |number: u64| Timestamp(1_700_000_000_000_000 + number.cast_signed() * 10);
+    let clock = Instant::now();
+    for number in 0..queued {
+        core.submit(job(number, now(number)), now(number))?;
+    }
+    let submits = queued as f64 / clock.elapsed().as_secs_f64();
+    let bytes = resident()?.saturating_sub(before) / queued;
+    let mut number = queued;
+    let (mut starts, mut planning) = (0_u64, 0.0);
+    let clock = Instant::now();
+    while starts < 300_000 {
+        let pass = Instant::now();
+        let made = core.plan(now(number), 256);
+        planning += pass.elapsed().as_secs_f64();
+        starts += made.len() as u64;
+        for transition in made {
+            let (attempt, at) = (transition.to.attempt, now(number));
+            core.handle(transition.job, Event::Started { attempt, at }, at)?;
+            core.handle(transition.job, Event::Ended { attempt, result: RunResult::Succeeded, at, retry_at: at }, at)?;
+            number += 1;
+            core.submit(job(number, at), at)?;
+        }
+    }
+    let (starts_s, cycles_s) = (starts as f64 / planning, starts as f64 / clock.elapsed().as_secs_f64());
+    println!(
+        "{queued:>9} queued: {starts_s:>9.0} starts/s {cycles_s:>9.0} cycles/s {submits:>9.0} submits/s {bytes:>4} bytes/queued job"
+    );
+    Ok(())
+}
+
+/// Passes over `kinds` kinds of jobs that do not fit, behind a head with a reservation.
+fn measure_blocked(kinds: u64) -> Fallible<()> {
+    let mut core = scheduler()?;
+    let now = Timestamp(1_700_000_000_000_000);
+    let sized = |number: u64, cpu: u64| {
+        let mut new = job(number, now);
+        let mut shape = (*new.shape).clone();
+        shape.tasks[0].request.cpu = CpuMillis(cpu);
+        new.shape = Arc::new(shape);
+        new
+    };
+    let whole = 1000 * SLOTS as u64 / 4;
+    for number in 0..400 {
+        core.submit(sized(number, whole / 100 - 1), now)?;
+    }
+    let running = core.plan(now, usize::MAX).len();
+    for number in 0..kinds {
+        core.submit(sized(1000 + number, 2000 + number % (whole - 2000)), now)?;
+    }
+    core.submit(sized(500, 10), now)?;
+    let clock = Instant::now();
+    let made = core.plan(now, usize::MAX).len();
+    let first = clock.elapsed();
+    let clock = Instant::now();
+    for _ in 0..10 {
+        core.plan(now, usize::MAX);
+    }
+    println!(
+        "{kinds:>9} kinds blocked behind {running} runs: {:?} a pass ({first:?} with {made} backfilled)",
+        clock.elapsed() / 10
+    );
+    Ok(())
+}
+
+fn main() -> Fallible<()> {
+    for queued in [1_000, 10_000, 100_000, 1_000_000] {
+        measure(queued)?;
+    }
+    measure_blocked(1_000)?;
+    measure_blocked(10_000)
+}

@@ -1,0 +1,121 @@
+//! Why a job is where it is, as data: the words are the client's.
+
+use crate::ids::JobId;
+use crate::scheduler::Scheduler;
+use crate::scheduler::config::Resource;
+use crate::scheduler::place::{Demand, Room, pack};
+use crate::scheduler::queue::BucketIx;
+use crate::scheduler::table::JobIx;
+use crate::state::{JobState, WaitFor};
+use crate::time::Timestamp;
+
+/// Why a job does not run, or that it does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// Somebody has to release it.
+    Held,
+    /// It waits for this time.
+    NotBefore(Timestamp),
+    /// Others are ahead of it in the order, and it cannot pass them.
+    Behind {
+        /// Its place in its queue, from 1.
+        position: u64,
+        /// The first job of the order over all queues, which everybody behind it waits for.
+        first: JobId,
+        /// What it would lack itself at present; empty if it would fit now and only must not delay the first.
+        shortages: Vec<Shortage>,
+    },
+    /// It is the first of the order and does not fit.
+    Resources {
+        /// Its place in its queue, from 1.
+        position: u64,
+        /// What it lacks. Empty if each amount is there but not on the same nodes.
+        shortages: Vec<Shortage>,
+        /// When it starts at the latest, if the time limits of what runs allow to say so. `None` also where it could never fit.
+        expected: Option<Timestamp>,
+    },
+    /// The next pass starts it.
+    Scheduling,
+    /// It is placed and its start is on the way.
+    Starting,
+    /// It runs.
+    Running,
+    /// It is being ended.
+    Stopping,
+}
+
+/// A resource of which there is too little free for a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shortage {
+    /// Which.
+    pub resource: Resource,
+    /// What all tasks of the job ask for together.
+    pub asked: u128,
+    /// What is free over all nodes.
+    pub free: u128,
+    /// What all nodes have.
+    pub total: u128,
+    /// The most that one task asks for.
+    pub largest_task: u64,
+    /// The most that is free on one node.
+    pub largest_free: u64,
+}
+
+impl Scheduler {
+    /// Why an unfinished job is where it is. Walks the jobs of its queue once if it is queued, and never changes anything.
+    pub fn explain(&self, job: JobId, now: Timestamp) -> Option<Why> {
+        let index = self.jobs.find(job)?;
+        Some(match &self.jobs[index].lifecycle.state {
+            JobState::Waiting { on: WaitFor::Hold } => Why::Held,
+            JobState::Waiting { on: WaitFor::NotBefore(at) } => Why::NotBefore(*at),
+            JobState::Queued { .. } => self.explain_queued(index, now),
+            JobState::Starting { .. } => Why::Starting,
+            JobState::Running { .. } => Why::Running,
+            JobState::Stopping { .. } => Why::Stopping,
+            JobState::Finished { .. } => return None,
+        })
+    }
+
+    fn explain_queued(&self, index: JobIx, now: Timestamp) -> Why {
+        let bucket = self.jobs[index].bucket;
+        let demand = &self.tree.bucket(bucket).demand;
+        let fits = pack(demand, self.nodes.rooms()).is_ok();
+        let first = self.first(now).map_or(index, |(_, first)| first);
+        let position = self.tree.ahead(bucket, index) + 1;
+        if first != index {
+            return Why::Behind { position, first: self.jobs[first].id, shortages: self.shortages(demand) };
+        }
+        if fits {
+            return Why::Scheduling;
+        }
+        let expected = self.shadow(demand, now).and_then(|shadow| shadow.at);
+        Why::Resources { position, shortages: self.shortages(demand), expected }
+    }
+
+    /// The first job of the order over all queues.
+    fn first(&self, now: Timestamp) -> Option<(BucketIx, JobIx)> {
+        let ranked = self.tree.indexes().filter_map(|queue| Some((self.tree.rank(queue, now)?, queue)));
+        self.tree.first(ranked.max()?.1)
+    }
+
+    fn shortages(&self, demand: &Demand) -> Vec<Shortage> {
+        let shortage = |resource| {
+            let task = demand.groups.iter().map(|group| (group.of(resource), group.replicas));
+            let rooms = |rooms: &[Room]| {
+                let amounts: Vec<u64> = rooms.iter().map(|room| room.of(resource)).collect();
+                (amounts.iter().copied().map(u128::from).sum(), amounts.into_iter().max().unwrap_or(0))
+            };
+            let (free, largest_free) = rooms(self.nodes.rooms());
+            Shortage {
+                resource,
+                asked: task.clone().map(|(each, replicas)| u128::from(each) * u128::from(replicas)).sum(),
+                free,
+                total: rooms(self.nodes.whole()).0,
+                largest_task: task.map(|(each, _)| each).max().unwrap_or(0),
+                largest_free,
+            }
+        };
+        let lacking = |shortage: &Shortage| shortage.asked > shortage.free || shortage.largest_task > shortage.largest_free;
+        Resource::ALL.into_iter().map(shortage).filter(lacking).collect()
+    }
+}

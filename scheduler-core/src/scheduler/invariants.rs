@@ -1,0 +1,170 @@
+//! The books, audited: everything that is kept beside the lifecycles is worked out from them again and compared.
+
+use std::cmp::Reverse;
+
+use hashbrown::HashMap;
+
+use crate::hash::Build;
+use crate::ids::Name;
+use crate::scheduler::Scheduler;
+use crate::scheduler::place::pack;
+use crate::scheduler::queue::{BucketIx, stay};
+use crate::scheduler::table::{JobIx, PolicyIx, ShapeIx};
+use crate::state::{JobState, StateKind, WaitFor};
+
+/// A broken invariant: a fault of the core.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what}: {detail}")]
+pub struct Violation {
+    /// Which books are wrong.
+    pub what: &'static str,
+    /// What was found.
+    pub detail: String,
+}
+
+fn ensure(holds: bool, what: &'static str, detail: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation { what, detail: detail() }) }
+}
+
+impl Scheduler {
+    /// Compares all books with the lifecycles of the jobs. Takes time and memory in proportion to the jobs: for tests and simulators.
+    ///
+    /// # Errors
+    /// The first difference found.
+    pub fn check_invariants(&self) -> Result<(), Violation> {
+        self.check_jobs()?;
+        self.check_queues()?;
+        self.check_resources()?;
+        self.check_interned()
+    }
+
+    /// Index, counts, timers and the list of active jobs.
+    fn check_jobs(&self) -> Result<(), Violation> {
+        let mut counts = [0; 5];
+        let mut timers = 0;
+        let mut active = 0;
+        for (index, job) in self.jobs.iter() {
+            let state = &job.lifecycle.state;
+            ensure(self.jobs.find(job.id) == Some(index), "index by id", || format!("{} is not found", job.id))?;
+            ensure(state.kind() != StateKind::Finished, "finished job kept", || job.id.to_string())?;
+            if let Some(count) = counts.get_mut(state.kind() as usize) {
+                *count += 1;
+            }
+            let policy = self.policies.get(job.policy);
+            let due = match state {
+                JobState::Waiting { on: WaitFor::NotBefore(at) } => Some(*at),
+                JobState::Running { since, .. } => policy.time_limit.map(|limit| *since + limit),
+                _ => None,
+            };
+            timers += usize::from(due.is_some());
+            let timer = self.timers.get_priority(&index).copied();
+            ensure(timer == due.map(|due| Reverse((due, job.seq))), "timers", || format!("{}: {timer:?}, not {due:?}", job.id))?;
+            let holds = state.placement().is_some();
+            active += usize::from(holds);
+            let listed = self.active.get(&job.order) == Some(&index);
+            ensure(holds == listed, "active jobs", || format!("{}: holds {holds}, listed {listed}", job.id))?;
+            let bucket = self.tree.bucket(job.bucket);
+            ensure(bucket.stay == stay(policy), "bucket of a job", || job.id.to_string())?;
+        }
+        ensure(self.jobs.indexed() == self.jobs.len(), "index by id", || format!("{} entries", self.jobs.indexed()))?;
+        ensure(self.counts[..5] == counts, "counts", || format!("{:?}, not {counts:?}", self.counts))?;
+        ensure(self.timers.len() == timers, "timers", || format!("{}, not {timers}", self.timers.len()))?;
+        ensure(self.active.len() == active, "active jobs", || format!("{}, not {active}", self.active.len()))
+    }
+
+    /// Heaps hold exactly the queued jobs, under the right keys.
+    fn check_queues(&self) -> Result<(), Violation> {
+        ensure(self.tree.is_consistent(), "queue tree", || "a heap differs from the level below it".to_owned())?;
+        let mut queued = 0;
+        for (index, job) in self.jobs.iter() {
+            let expected = match job.lifecycle.state {
+                JobState::Queued { since } => {
+                    queued += 1;
+                    let priority = self.policies.get(job.policy).priority;
+                    Some(self.tree.queue(self.tree.bucket(job.bucket).queue).key(priority, since, job.seq))
+                }
+                _ => None,
+            };
+            let found = self.tree.key(job.bucket, index);
+            ensure(found == expected, "queue", || format!("{}: key {found:?}, not {expected:?}", job.id))?;
+        }
+        let held: usize = self.tree.buckets().map(|(_, bucket)| bucket.len()).sum();
+        ensure(held == queued, "queue", || format!("{held} entries for {queued} queued jobs"))?;
+        let rooms = self.nodes.rooms();
+        let mut kinds = self.tree.buckets().map(|(_, bucket)| bucket).filter(|bucket| bucket.len() > 0);
+        let overlooked = self.exhausted && kinds.any(|bucket| pack(&bucket.demand, rooms).is_ok());
+        ensure(!overlooked, "exhausted", || "there is room for a queued job".to_owned())?;
+        let mut counts = vec![[0; 5]; self.tree.queues().len()];
+        for (_, job) in self.jobs.iter() {
+            let queue = crate::slab::Index::position(self.tree.bucket(job.bucket).queue);
+            if let Some(count) = counts[queue].get_mut(job.lifecycle.state.kind() as usize) {
+                *count += 1;
+            }
+        }
+        let same = self.tree.queues().iter().zip(&counts).all(|(queue, counts)| queue.counts == *counts);
+        ensure(same, "counts of queues", || format!("not {counts:?}"))
+    }
+
+    /// What is taken on each node is what the jobs on it asked for, no more than there is, and each GPU has the owner that says so.
+    fn check_resources(&self) -> Result<(), Violation> {
+        let mut used: HashMap<&Name, (u128, u128), Build> = HashMap::default();
+        let mut owners: HashMap<&Name, JobIx, Build> = HashMap::default();
+        for (index, job) in self.jobs.iter() {
+            let Some(placement) = job.lifecycle.state.placement() else { continue };
+            let shape = self.shape_of(job);
+            let tasks = placement.slots.len() as u64;
+            ensure(tasks == shape.task_count(), "gang", || format!("{}: {tasks} of {} tasks", job.id, shape.task_count()))?;
+            for slot in &placement.slots {
+                let request = &shape.tasks[usize::from(slot.group)].request;
+                let sums = used.entry(&slot.node).or_default();
+                sums.0 += u128::from(request.cpu.0);
+                sums.1 += u128::from(request.memory.0);
+                let gpus = slot.gpus.len();
+                ensure(gpus == request.gpus as usize, "GPUs of a task", || format!("{}: {gpus} of {}", job.id, request.gpus))?;
+                for uuid in &slot.gpus {
+                    let other = owners.insert(uuid, index);
+                    ensure(other.is_none(), "GPU promised twice", || format!("{uuid}, one is {}", job.id))?;
+                }
+            }
+        }
+        for (index, node) in self.nodes.all().iter().enumerate() {
+            let sums = used.get(&node.name).copied().unwrap_or_default();
+            let booked = (node.cpu_used, node.memory_used);
+            ensure(booked == sums, "node", || format!("{}: {booked:?} booked, {sums:?} asked", node.name))?;
+            let fits = sums.0 <= u128::from(node.cpu.0) && sums.1 <= u128::from(node.memory.0);
+            let over = self.overcommitted.contains(&index);
+            ensure(fits || over, "node beyond capacity", || format!("{}: {sums:?}", node.name))?;
+        }
+        for device in self.nodes.devices() {
+            let owner = owners.get(&device.uuid).copied();
+            ensure(device.owner == owner, "owner of a GPU", || device.uuid.to_string())?;
+        }
+        ensure(self.nodes.is_current(), "offers of nodes", || "an offer differs from the books".to_owned())
+    }
+
+    /// References to shapes and policies are counted right, and the last one frees.
+    fn check_interned(&self) -> Result<(), Violation> {
+        let mut buckets: HashMap<BucketIx, u32, Build> = HashMap::default();
+        let mut policies: HashMap<PolicyIx, u32, Build> = HashMap::default();
+        for (_, job) in self.jobs.iter() {
+            *buckets.entry(job.bucket).or_default() += 1;
+            *policies.entry(job.policy).or_default() += 1;
+        }
+        let mut shapes: HashMap<ShapeIx, u32, Build> = HashMap::default();
+        for (index, bucket) in self.tree.buckets() {
+            let jobs = buckets.get(&index).copied().unwrap_or_default();
+            ensure(bucket.refs() == jobs && jobs > 0, "references to a bucket", || format!("{}, {jobs} jobs", bucket.refs()))?;
+            *shapes.entry(bucket.shape).or_default() += 1;
+        }
+        for (index, refs) in self.shapes.refs() {
+            let buckets = shapes.get(&index).copied().unwrap_or_default();
+            ensure(refs == buckets && refs > 0, "references to a shape", || format!("{refs}, {buckets} buckets"))?;
+        }
+        for (index, refs) in self.policies.refs() {
+            let jobs = policies.get(&index).copied().unwrap_or_default();
+            ensure(refs == jobs && refs > 0, "references to a policy", || format!("{refs}, {jobs} jobs"))?;
+        }
+        let consistent = self.shapes.is_consistent() && self.policies.is_consistent();
+        ensure(consistent, "tables of shared values", || "table and values differ".to_owned())
+    }
+}

@@ -1,0 +1,148 @@
+//! What can be read from the core.
+
+use std::sync::Arc;
+
+use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::ids::{JobId, Name, Seq};
+use crate::job::{Policy, Shape};
+use crate::scheduler::Scheduler;
+use crate::state::Lifecycle;
+use crate::time::Timestamp;
+
+/// An unfinished job.
+#[derive(Clone, Copy, Debug)]
+pub struct JobView<'a> {
+    /// Its identity.
+    pub id: JobId,
+    /// Its place in the order of submission.
+    pub seq: Seq,
+    /// Where it stands.
+    pub lifecycle: &'a Lifecycle,
+    /// What it asks for. Shared with every job that asks for the same.
+    pub shape: &'a Arc<Shape>,
+    /// How it is treated. Shared likewise.
+    pub policy: &'a Arc<Policy>,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// `startAfter` as it was sent.
+    pub start_after: Option<Timestamp>,
+}
+
+/// A GPU and who has it.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuUse<'a> {
+    /// Its identity.
+    pub uuid: &'a Name,
+    /// Product name; `unknown` where it is not configured.
+    pub model: &'a Name,
+    /// Its memory; 0 where it is not configured.
+    pub memory: MemoryBytes,
+    /// The job that has it.
+    pub job: Option<JobId>,
+    /// False where only a restored job knows it: it is not offered.
+    pub configured: bool,
+}
+
+/// A machine and what is taken of it.
+#[derive(Clone, Debug)]
+pub struct NodeUse<'a> {
+    /// Its name.
+    pub name: &'a Name,
+    /// False where only restored jobs know it: it has no capacity and is offered nothing.
+    pub configured: bool,
+    /// Processor time that may be used.
+    pub cpu: CpuMillis,
+    /// Processor time taken; more than there is only after a restore onto a smaller machine.
+    pub cpu_used: CpuMillis,
+    /// Memory that may be used.
+    pub memory: MemoryBytes,
+    /// Memory taken; as with `cpu_used`.
+    pub memory_used: MemoryBytes,
+    /// Its GPUs in the order of the configuration.
+    pub gpus: Vec<GpuUse<'a>>,
+}
+
+/// A queue and how many unfinished jobs it has.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueUse<'a> {
+    /// Its name.
+    pub name: &'a Name,
+    /// False where only restored jobs know it: it accepts nothing.
+    pub configured: bool,
+    /// Base priority.
+    pub priority: i32,
+    /// Whether its running jobs may be ended to make room.
+    pub preemptible: bool,
+    /// Jobs in `Waiting`.
+    pub waiting: u64,
+    /// Jobs in `Queued`.
+    pub queued: u64,
+    /// Jobs in `Starting`, `Running` and `Stopping`.
+    pub active: u64,
+}
+
+impl Scheduler {
+    /// An unfinished job; finished ones are in the store.
+    pub fn view(&self, job: JobId) -> Option<JobView<'_>> {
+        let job = &self.jobs[self.jobs.find(job)?];
+        Some(JobView {
+            id: job.id,
+            seq: job.seq,
+            lifecycle: &job.lifecycle,
+            shape: self.shape_of(job),
+            policy: self.policies.get(job.policy),
+            submitted_at: job.submitted_at,
+            start_after: job.start_after(),
+        })
+    }
+
+    /// Jobs that hold resources, in the order in which they got them.
+    pub fn active(&self) -> impl Iterator<Item = (JobId, &Lifecycle)> {
+        self.active.values().map(|&index| (self.jobs[index].id, &self.jobs[index].lifecycle))
+    }
+
+    /// The nodes, configured ones first and in the order of the configuration.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeUse<'_>> {
+        self.nodes.all().iter().enumerate().map(|(index, node)| NodeUse {
+            name: &node.name,
+            configured: self.nodes.is_configured(index),
+            cpu: node.cpu,
+            cpu_used: CpuMillis(u64::try_from(node.cpu_used).unwrap_or(u64::MAX)),
+            memory: node.memory,
+            memory_used: MemoryBytes(u64::try_from(node.memory_used).unwrap_or(u64::MAX)),
+            gpus: node.devices.iter().map(|&device| self.gpu(device)).collect(),
+        })
+    }
+
+    fn gpu(&self, index: usize) -> GpuUse<'_> {
+        let device = self.nodes.device(index);
+        GpuUse {
+            uuid: &device.uuid,
+            model: &device.model,
+            memory: device.memory,
+            job: device.owner.map(|owner| self.jobs[owner].id),
+            configured: device.configured,
+        }
+    }
+
+    /// The queues, configured ones first and in the order of the configuration.
+    pub fn queues(&self) -> impl Iterator<Item = QueueUse<'_>> {
+        self.tree.queues().iter().map(|queue| {
+            let [waiting, queued, starting, running, stopping] = queue.counts;
+            QueueUse {
+                name: &queue.config.name,
+                configured: queue.configured,
+                priority: queue.config.priority,
+                preemptible: queue.config.preemptible,
+                waiting,
+                queued,
+                active: starting + running + stopping,
+            }
+        })
+    }
+
+    /// Number of jobs in each state, by [`StateKind`](crate::state::StateKind). Finished ones are those that finished since this core was made.
+    pub const fn counts(&self) -> [u64; 6] {
+        self.counts
+    }
+}

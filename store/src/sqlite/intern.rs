@@ -1,0 +1,123 @@
+//! What many jobs share, as numbers: the writer's memory of the tables `shapes`, `policies` and `owners`.
+//!
+//! It is bounded. What it has forgotten gets another row when it comes again, which costs that row and breaks nothing; duplicates
+//! that no job uses any more are removed when a store is opened.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use scheduler_core::ids::Name;
+use scheduler_core::job::{Policy, Shape};
+
+use super::codec::{json, parse};
+use super::raw::{Arg, Connection, RawError, Row};
+use crate::Owner;
+
+/// Most entries of each kind that are remembered.
+const MOST: usize = 16_384;
+
+static LATEST_SHAPES: &str = include_str!("queries/latest_shapes.sql");
+static LATEST_POLICIES: &str = include_str!("queries/latest_policies.sql");
+static LATEST_OWNERS: &str = include_str!("queries/latest_owners.sql");
+static INSERT_SHAPE: &str = include_str!("queries/insert_shape.sql");
+static INSERT_POLICY: &str = include_str!("queries/insert_policy.sql");
+static INSERT_OWNER: &str = include_str!("queries/insert_owner.sql");
+static SWEEP: &str = include_str!("queries/sweep.sql");
+
+/// Values and the ids of their rows.
+struct Ids<K> {
+    ids: HashMap<K, i64>,
+    last: i64,
+}
+
+impl<K: Eq + Hash> Ids<K> {
+    /// Reads the latest rows; the query gives the id first and the newest row first.
+    fn load(db: &mut Connection, sql: &'static str, read: impl Fn(&Row) -> Result<K, RawError>) -> Result<Self, RawError> {
+        let mut loaded = Self { ids: HashMap::new(), last: 0 };
+        db.query(sql, &[Arg::Int(MOST as i64)], |row| {
+            let id = row.int(0)?;
+            loaded.last = loaded.last.max(id);
+            loaded.ids.entry(read(row)?).or_insert(id);
+            Ok(())
+        })?;
+        Ok(loaded)
+    }
+
+    fn id_of(&mut self, key: &K, insert: impl FnOnce(i64) -> Result<(), RawError>) -> Result<i64, RawError>
+    where
+        K: Clone,
+    {
+        if let Some(id) = self.ids.get(key) {
+            return Ok(*id);
+        }
+        if self.ids.len() >= MOST {
+            self.ids.clear();
+        }
+        let id = self.last + 1;
+        insert(id)?;
+        self.last = id;
+        self.ids.insert(key.clone(), id);
+        Ok(id)
+    }
+}
+
+/// The three tables. After a transaction that failed it must be loaded anew: it may know rows that are not there.
+pub(super) struct Interned {
+    shapes: Ids<Arc<Shape>>,
+    policies: Ids<Arc<Policy>>,
+    owners: Ids<Owner>,
+}
+
+impl Interned {
+    pub(super) fn load(db: &mut Connection) -> Result<Self, RawError> {
+        Ok(Self {
+            shapes: Ids::load(db, LATEST_SHAPES, |row| shape(row, 1).map(Arc::new))?,
+            policies: Ids::load(db, LATEST_POLICIES, |row| parse("a policy", row.text(1)?).map(Arc::new))?,
+            owners: Ids::load(db, LATEST_OWNERS, |row| owner(row, 1))?,
+        })
+    }
+
+    /// Removes rows that nothing uses, if there are more than are remembered anyway: only then can there be many duplicates.
+    pub(super) fn sweep(db: &mut Connection) -> Result<(), RawError> {
+        db.execute(SWEEP, &[Arg::Int(MOST as i64)]).map(|_| ())
+    }
+
+    /// The row of this shape, made if it is not there.
+    pub(super) fn shape(&mut self, db: &mut Connection, shape: &Arc<Shape>) -> Result<i64, RawError> {
+        self.shapes.id_of(shape, |id| {
+            let tasks = json(&shape.tasks)?;
+            let args = [id.into(), shape.namespace.as_str().into(), shape.queue.as_str().into(), tasks.as_str().into()];
+            db.execute(INSERT_SHAPE, &args).map(|_| ())
+        })
+    }
+
+    /// The row of this policy, made if it is not there.
+    pub(super) fn policy(&mut self, db: &mut Connection, policy: &Arc<Policy>) -> Result<i64, RawError> {
+        self.policies.id_of(policy, |id| {
+            let text = json(&**policy)?;
+            db.execute(INSERT_POLICY, &[id.into(), text.as_str().into()]).map(|_| ())
+        })
+    }
+
+    /// The row of this owner, made if it is not there.
+    pub(super) fn owner(&mut self, db: &mut Connection, owner: &Owner) -> Result<i64, RawError> {
+        self.owners.id_of(owner, |id| {
+            db.execute(INSERT_OWNER, &[id.into(), owner.user.as_str().into(), i64::from(owner.uid).into()]).map(|_| ())
+        })
+    }
+}
+
+/// A shape from its columns `namespace, queue, tasks`, of which the first is column `first`.
+pub(super) fn shape(row: &Row, first: i32) -> Result<Shape, RawError> {
+    Ok(Shape {
+        namespace: Name::from(row.text(first)?),
+        queue: Name::from(row.text(first + 1)?),
+        tasks: parse("the tasks of a shape", row.text(first + 2)?)?,
+    })
+}
+
+/// An owner from its columns `user, uid`, of which the first is column `first`.
+pub(super) fn owner(row: &Row, first: i32) -> Result<Owner, RawError> {
+    Ok(Owner { user: Name::from(row.text(first)?), uid: row.number(first + 1)? })
+}

@@ -1,0 +1,55 @@
+//! One daemon a folder: an advisory lock that the kernel releases with the process, however it ends.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::fault::At;
+use crate::StoreError;
+
+/// The held lock. The file stays behind when it is released: removing it would let two daemons lock two files of one name.
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    /// Closing it releases the lock; children do not inherit it (close-on-exec).
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes `dir/flashd.lock` and writes this process's id into it.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] with the id that the holder wrote, or what the file system says.
+    pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("flashd.lock");
+        let at = At { op: "lock", path: &path };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| at.io(&error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                // Who holds it is a courtesy: unreadable is as good as unknown.
+                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(StoreError::Locked { subject: dir.display().to_string(), pid });
+            }
+            Err(errno) => return Err(at.io(&errno.into())),
+        }
+        let pid = format!("{}\n", std::process::id());
+        // The new id is written over the old one before the rest is cut off: a reader never finds an empty file.
+        file.rewind()
+            .and_then(|()| file.write_all(pid.as_bytes()))
+            .and_then(|()| file.set_len(pid.len() as u64))
+            .map_err(|error| at.io(&error))?;
+        Ok(Self { _file: file })
+    }
+}

@@ -1,0 +1,6 @@
+-- The compare-and-set. Placement and start are those of the latest run and outlive it.
+UPDATE jobs
+SET state = ?4, attempt = ?5, lost = ?6, state_at = ?7, placement = coalesce(?8, placement), outcome = ?9, detail = ?10,
+    started_at = CASE ?4 WHEN 2 THEN NULL WHEN 3 THEN ?7 ELSE started_at END,
+    revision = ?11, term = ?12
+WHERE seq = ?1 AND state = ?2 AND attempt = ?3

@@ -1,0 +1,1 @@
+DELETE FROM specs WHERE seq = ?1

@@ -1,0 +1,1 @@
+SELECT floor FROM meta WHERE one = 1

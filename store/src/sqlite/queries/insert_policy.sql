@@ -1,0 +1,1 @@
+INSERT INTO policies (id, policy) VALUES (?1, ?2)

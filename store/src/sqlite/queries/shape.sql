@@ -1,0 +1,1 @@
+SELECT namespace, queue, tasks FROM shapes WHERE id = ?1
