@@ -15,6 +15,8 @@ use store::{Owner, Store, StoreError};
 
 use crate::watch::Watch;
 
+
+
 pub use scheduler_core::{Refused, Resource, Shortage, Why};
 
 /// How a caller was recognised.

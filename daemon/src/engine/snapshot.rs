@@ -32,5 +32,10 @@ pub(super) fn take(shared: &SharedCore, revision: Revision, gpu_note: Option<&st
 
 fn gpu(gpu: &core::GpuUse<'_>) -> api::Gpu {
     let job: Option<Uuid> = gpu.job.map(|JobId(id)| id);
-    api::Gpu { uuid: gpu.uuid.to_string(), model: gpu.model.to_string(), memory: api::quantity::Memory(gpu.memory.0), job }
+    api::Gpu {
+        uuid: gpu.uuid.to_string(),
+        model: gpu.model.to_string(),
+        memory: api::quantity::Memory(gpu.memory.0),
+        job,
+    }
 }

@@ -103,7 +103,8 @@ impl Engine {
         let mut turn = Turn { watched: self.parts.feed.is_watched(), ..Turn::default() };
         turn.batch.term = self.parts.store.head().term;
         // Submits first: their records have to stand before all others.
-        let (submits, acts): (Vec<_>, Vec<_>) = commands.drain(..).partition(|command| matches!(command, Command::Submit { .. }));
+        let (submits, acts): (Vec<_>, Vec<_>) =
+            commands.drain(..).partition(|command| matches!(command, Command::Submit { .. }));
         for command in submits.into_iter().chain(acts) {
             match command {
                 Command::Submit { request, reply } => {
@@ -160,7 +161,8 @@ impl Engine {
                 start_after: job.start_after,
                 hold: job.hold,
             };
-            let lifecycle = core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
+            let lifecycle =
+                core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
             if turn.watched {
                 turn.records.push(EventRecord {
                     revision: Revision(0),
@@ -236,7 +238,14 @@ const fn result_word(result: &RunResult) -> &'static str {
     }
 }
 
-fn act(core: &mut Scheduler, turn: &mut Turn, job: JobId, action: Action, by: Name, now: Timestamp) -> Result<(), BackendError> {
+fn act(
+    core: &mut Scheduler,
+    turn: &mut Turn,
+    job: JobId,
+    action: Action,
+    by: Name,
+    now: Timestamp,
+) -> Result<(), BackendError> {
     let event = match action {
         Action::Cancel => Event::Cancel { by },
         Action::Hold => Event::Hold { by },
