@@ -9,7 +9,8 @@ use common::{Client, Daemon, request, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-const CONFIG: &str = "listen = \"off\"\nnamespaces = [\"default\", \"ml\"]\n[node]\ncpus = 2\nmemory = \"4Gi\"\n[limits]\nbatch_jobs = 50\n";
+const CONFIG: &str =
+    "listen = \"off\"\nnamespaces = [\"default\", \"ml\"]\n[node]\ncpus = 2\nmemory = \"4Gi\"\n[limits]\nbatch_jobs = 50\n";
 
 fn start(folder: &tempfile::TempDir) -> Daemon {
     Daemon::start(&folder.path().join("data"), CONFIG)
@@ -35,7 +36,8 @@ async fn bad_jobs_are_refused_with_field_and_reason_and_leave_nothing() {
     for (body, status, code, field, said) in [
         ("", 400, "malformed", None, "empty"),
         ("{", 400, "malformed", None, "line 1"),
-        ("[]", 400, "malformed", None, "invalid"),
+        ("[]", 400, "malformed", None, "object"),
+        (r#"{"command":["true"],"resources":["1"]}"#, 400, "malformed", Some("resources"), "expected an object"),
         (deep.as_str(), 400, "malformed", Some("labels.a"), ""),
         (r#"{"command":["true"],"colour":"red"}"#, 400, "malformed", Some("colour"), "unknown field `colour`"),
         (r#"{"command":"true"}"#, 400, "malformed", Some("command"), "invalid type"),
@@ -47,8 +49,20 @@ async fn bad_jobs_are_refused_with_field_and_reason_and_leave_nothing() {
         (r#"{"command":["true"],"queue":"fast"}"#, 422, "invalid", Some("queue"), "default-batch"),
         (r#"{"command":["true"],"namespace":"x"}"#, 422, "invalid", Some("namespace"), "default, ml"),
         (r#"{"command":["true"],"workingDir":"/nowhere/at/all"}"#, 422, "invalid", Some("workingDir"), "does not exist"),
-        (r#"{"command":["true"],"resources":{"cpu":3}}"#, 422, "too-large-for-cluster", Some("resources.cpu"), "the largest node has 2"),
-        (r#"{"command":["true"],"resources":{"memory":"5Gi"}}"#, 422, "too-large-for-cluster", Some("resources.memory"), "has 4Gi"),
+        (
+            r#"{"command":["true"],"resources":{"cpu":3}}"#,
+            422,
+            "too-large-for-cluster",
+            Some("resources.cpu"),
+            "the largest node has 2",
+        ),
+        (
+            r#"{"command":["true"],"resources":{"memory":"5Gi"}}"#,
+            422,
+            "too-large-for-cluster",
+            Some("resources.memory"),
+            "has 4Gi",
+        ),
         (r#"{"command":["true"],"resources":{"gpu":1}}"#, 422, "too-large-for-cluster", Some("resources.gpu"), "has 0"),
         (
             r#"{"tasks":[{"command":["true"],"replicas":2},{"command":["true"],"replicas":2}]}"#,
@@ -79,7 +93,12 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
     for (jobs, status, code, field) in [
         (json!([]), 422, "invalid", "jobs"),
         (json!([held("a"), held("B")]), 422, "invalid", "jobs[1].name"),
-        (json!([held("a"), {"command": ["true"], "workingDir": "/", "resources": {"cpu": 9}}]), 422, "too-large-for-cluster", "jobs[1].resources.cpu"),
+        (
+            json!([held("a"), {"command": ["true"], "workingDir": "/", "resources": {"cpu": 9}}]),
+            422,
+            "too-large-for-cluster",
+            "jobs[1].resources.cpu",
+        ),
         (json!([held("a"), {"comand": []}]), 400, "malformed", "jobs[1].comand"),
         (json!(vec![held("a"); 51]), 422, "invalid", "jobs"),
     ] {
@@ -90,13 +109,12 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
     assert_eq!(list["items"], json!([]), "nothing of a refused batch is there");
 
     let names: Vec<String> = (0..50).map(|number| format!("job-{number}")).collect();
-    let (status, answer) = daemon.post("/api/v1/jobs:batch", json!({"jobs": names.iter().map(|name| held(name)).collect::<Vec<_>>()})).await;
+    let (status, answer) =
+        daemon.post("/api/v1/jobs:batch", json!({"jobs": names.iter().map(|name| held(name)).collect::<Vec<_>>()})).await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     let lines = names.iter().map(|name| held(name).to_string()).collect::<Vec<_>>().join("\n");
-    let (status, more) = daemon
-        .send(request("POST", "/api/v1/jobs:batch", lines, &[("content-type", "application/x-ndjson")]))
-        .await
-        .unwrap();
+    let (status, more) =
+        daemon.send(request("POST", "/api/v1/jobs:batch", lines, &[("content-type", "application/x-ndjson")])).await.unwrap();
     assert_eq!(status, StatusCode::CREATED);
     let more: Value = serde_json::from_slice(&more).unwrap();
     for answer in [&answer, &more] {
@@ -104,8 +122,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
             assert_eq!(daemon.job(job["id"].as_str().unwrap()).await["spec"]["name"], **name, "ids are in the order sent");
         }
     }
-    let (status, answer) =
-        daemon.call("POST", "/api/v1/jobs", Some(json!({})), &[("content-type", "text/plain")]).await.unwrap();
+    let (status, answer) = daemon.call("POST", "/api/v1/jobs", Some(json!({})), &[("content-type", "text/plain")]).await.unwrap();
     assert_eq!(problem(status, &answer).1, "unsupported-media-type");
 }
 
@@ -205,10 +222,13 @@ async fn a_key_is_answered_once_with_work_and_then_from_memory() {
     let send = |client: Client, body: Value| async move { client.call("POST", "/api/v1/jobs", Some(body), &key).await.unwrap() };
     let calls = (0..8).map(|_| send(daemon.client(), job.clone()));
     let answers = futures::future::join_all(calls).await;
-    let ids: BTreeSet<String> = answers.iter().map(|(status, body)| {
-        assert_eq!(*status, StatusCode::CREATED, "{body}");
-        body["id"].as_str().unwrap().to_owned()
-    }).collect();
+    let ids: BTreeSet<String> = answers
+        .iter()
+        .map(|(status, body)| {
+            assert_eq!(*status, StatusCode::CREATED, "{body}");
+            body["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
     assert_eq!(ids.len(), 1, "at once or one after the other: one job");
     let (status, body) = send(daemon.client(), json!({"command": ["false"], "workingDir": "/"})).await;
     assert_eq!(problem(status, &body).1, "idempotency-key-reused");
@@ -217,7 +237,11 @@ async fn a_key_is_answered_once_with_work_and_then_from_memory() {
     daemon.kill();
     daemon.restart();
     let (status, body) = send(daemon.client(), job.clone()).await;
-    assert_eq!((status, body["id"].as_str()), (StatusCode::CREATED, ids.first().map(String::as_str)), "a key outlives the daemon");
+    assert_eq!(
+        (status, body["id"].as_str()),
+        (StatusCode::CREATED, ids.first().map(String::as_str)),
+        "a key outlives the daemon"
+    );
     let alias = [("x-request-id", "one")];
     let (_, body) = daemon.call("POST", "/api/v1/jobs", Some(job), &alias).await.unwrap();
     assert_eq!(body["id"].as_str(), ids.first().map(String::as_str), "both headers are one");
@@ -314,10 +338,7 @@ async fn users_see_that_others_work_and_not_their_secrets() {
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let daemon = start(&folder);
     let (ada, bob) = (54_321, 54_322);
-    let spec = json!({"command": ["true"], "workingDir": "/", "hold": true, "env": {"SECRET": "hunter2"},
-                      "tasks": null});
-    let mut spec = spec;
-    spec.as_object_mut().unwrap().remove("tasks");
+    let spec = json!({"command": ["true"], "workingDir": "/", "hold": true, "env": {"SECRET": "hunter2"}});
     let (status, body) = as_user(&daemon, ada, "POST", "/api/v1/jobs", &spec.to_string());
     assert_eq!(status, 201, "{body}");
     let id = body["id"].as_str().unwrap().to_owned();

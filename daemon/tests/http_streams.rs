@@ -41,7 +41,9 @@ async fn a_log_is_followed_from_before_the_start_to_the_end() {
     assert_eq!(rest, "last\n", "it ends with the job, and with all of its output");
     daemon.finished(&id).await;
 
-    for (query, expected) in [("", "first\nlast\n"), ("tail=1", "last\n"), ("stream=err", "side\n"), ("follow=true", "first\nlast\n")] {
+    for (query, expected) in
+        [("", "first\nlast\n"), ("tail=1", "last\n"), ("stream=err", "side\n"), ("follow=true", "first\nlast\n")]
+    {
         assert_eq!(log(&daemon, &id, query).await, (StatusCode::OK, expected.to_owned()), "{query}");
     }
     for query in ["task=other", "attempt=2", "attempt=0", "stream=both", "tail=x", "tial=1"] {

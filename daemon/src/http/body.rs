@@ -84,9 +84,16 @@ async fn throw_away(mut body: Body) {
     }
 }
 
-/// A value from JSON; `at` is the path of the value itself within the request.
+/// A value from a JSON object; `at` is the path of the value itself within the request.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], at: &str) -> ApiResult<T> {
-    serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error, at))
+    // What is derived would take an array for an object too.
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => {
+            let problem = ApiError::new(codes::MALFORMED, "an array, where a JSON object is expected");
+            Err(if at.is_empty() { problem } else { problem.at(at) })
+        }
+        _ => serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error, at)),
+    }
 }
 
 /// What is wrong, and in which field.
@@ -162,6 +169,7 @@ mod tests {
         assert!(fault::<JobSpec>("{\"command\": ").1.contains("line 1"));
         assert!(fault::<JobSpec>(" ").1.contains("empty"));
         assert!(fault::<JobSpec>("{} {}").1.contains("trailing"));
+        assert!(fault::<JobSpec>(" []").1.contains("object"));
     }
 
     #[test]
@@ -170,7 +178,7 @@ mod tests {
         fault::<JobSpec>(&deep);
         let deep = "{\"tasks\":[".repeat(1_000_000);
         fault::<JobSpec>(&deep);
-        let deep = "[".repeat(1_000_000);
+        let deep = "{\"a\":".repeat(1_000_000);
         let error = parse::<serde_json::Value>(deep.as_bytes(), "").unwrap_err();
         assert!(error.problem().detail.as_ref().unwrap().contains("recursion"));
     }
