@@ -146,3 +146,50 @@ async fn watchers_are_bounded_and_one_that_leaves_makes_room() {
     let (status, _) = daemon.post(&format!("/api/v1/jobs/{job}/cancel"), Value::Null).await;
     assert_eq!(status, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_log_does_not_look_like_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(&folder.path().join("data"), CONFIG);
+    let id = daemon.submit(shell("echo begun; sleep 1000")).await;
+    let path = format!("/api/v1/jobs/{id}/logs?follow=true");
+    let mut body = daemon.open(request("GET", &path, String::new(), &[])).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    assert!(daemon.terminate().success(), "a followed log does not hold up the end");
+    let rest = tokio::time::timeout(PATIENCE, body.collect()).await.unwrap();
+    assert!(rest.is_err(), "the job goes on: its log has not ended");
+    daemon.restart();
+    let (status, _) = daemon.post(&format!("/api/v1/jobs/{id}/cancel"), Value::Null).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(log(&daemon, &id, "follow=true").await.1, "begun\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_compacted_away_is_gone_and_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(&folder.path().join("data"), &format!("{CONFIG}[retention]\nevents = \"1s\"\n"));
+    let id = daemon.submit(json!({"command": ["true"], "workingDir": "/", "hold": true})).await;
+    let begun = std::time::Instant::now();
+    // Each start looks for what is old.
+    loop {
+        let (_, list) = daemon.get("/api/v1/jobs").await;
+        let response = daemon.open(request("GET", "/api/v1/events?after=0", String::new(), &[])).await.unwrap();
+        if response.status() == StatusCode::GONE {
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["code"], "gone", "{body}");
+            let (_, history) = daemon.get(&format!("/api/v1/jobs/{id}/events")).await;
+            assert_eq!(history["items"], json!([]), "what is left is shown where nobody asked for more");
+            // As the problem says: list again, and watch from there.
+            let path = format!("/api/v1/events?after={}", list["revision"]);
+            let mut events = daemon.events(&path).await;
+            let other = daemon.submit(json!({"command": ["true"], "workingDir": "/", "hold": true})).await;
+            assert_eq!(events.next().await.unwrap()["job"], *other);
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nothing is ever compacted");
+        drop(response);
+        daemon.terminate();
+        daemon.restart();
+    }
+}
