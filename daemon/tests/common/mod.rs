@@ -239,8 +239,7 @@ impl Client {
     /// Opens an event stream.
     pub async fn events(&self, path: &str) -> Events {
         let response = self.open(request("GET", path, String::new(), &[])).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        Events { body: response.into_body(), buffer: Vec::new() }
+        Events::of(response)
     }
 
     /// Revisions of all events there are, in the order of the stream.
@@ -289,6 +288,12 @@ pub struct Events {
 }
 
 impl Events {
+    /// Of a response that is one.
+    pub fn of(response: Response<hyper::body::Incoming>) -> Self {
+        assert_eq!(response.status(), StatusCode::OK);
+        Self { body: response.into_body(), buffer: Vec::new() }
+    }
+
     /// The next event's data; `None` at the stream's end.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
