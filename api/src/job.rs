@@ -229,6 +229,8 @@ pub struct PlacedTask {
 pub struct Job {
     /// UUIDv7.
     pub id: Uuid,
+    /// Its number in the order of submission: short to type, and taken wherever the id is. Numbers are never used twice; some are left out.
+    pub number: u64,
     /// Who submitted it.
     pub owner: String,
     /// As sent, completed with defaults: `tasks` is filled, the short forms are gone.

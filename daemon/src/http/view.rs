@@ -116,6 +116,7 @@ pub fn job(record: &JobRecord, caller: &Caller) -> ApiResult<Job> {
     };
     Ok(Job {
         id: record.id.0,
+        number: record.seq.0,
         owner: record.owner.user.to_string(),
         spec,
         state: state(record.lifecycle.state.kind()),
