@@ -40,10 +40,10 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// What the one task asks for, or what tasks ask for that do not say. Default: 1 CPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// Groups of tasks that start together.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "crate::object::list", skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskSpec>,
     /// Not to be started before this time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,10 +53,10 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_limit: Option<Duration>,
     /// What happens when infrastructure loses it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
     /// How it is ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
     /// Niceness added, 0 to 19. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +98,7 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
     /// What each replica asks for. Default: the job's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }
 
@@ -229,6 +229,8 @@ pub struct PlacedTask {
 pub struct Job {
     /// UUIDv7.
     pub id: Uuid,
+    /// Its number in the order of submission: short to type, and taken wherever the id is. Numbers are never used twice; some are left out.
+    pub number: u64,
     /// Who submitted it.
     pub owner: String,
     /// As sent, completed with defaults: `tasks` is filled, the short forms are gone.
@@ -278,6 +280,7 @@ pub struct Submitted {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JobBatch {
     /// All are accepted, or none.
+    #[serde(deserialize_with = "crate::object::list")]
     pub jobs: Vec<JobSpec>,
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod job;
+mod object;
 pub mod problem;
 pub mod quantity;
 

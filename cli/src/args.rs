@@ -23,7 +23,7 @@ use crate::commands::{act, cancel, cluster, completion, events, info, logs, ls, 
   flash why 0199c0de                          why it does not run yet
   flash wait 0199c0de && echo done            wait; the exit code is the job's own
 
-Job ids may be shortened to their first digits, at least eight.
+A job is named by its number (as `flash ls` shows it), or by its id, which may be shortened to its first digits, at least eight.
 
 Exit codes: 0 all went well; 2 bad usage; 3 not found; 4 refused; 5 no answer from the server;
 `run` and `wait` give the job's own: its exit code, 128+n for a signal, 124 for the time limit,

@@ -1,4 +1,4 @@
-//! Job ids as people type and read them: a full UUID, or the beginning of one.
+//! Job ids as people type and read them: a job's number, a full UUID, or the beginning of one.
 //!
 //! Invariants: what is sent is a full UUID or a prefix of at least eight hex digits, hyphens in their places; the server says whether a
 //! prefix is unique. What is shown short is long enough to be told apart from everything shown with it.
@@ -16,10 +16,14 @@ const HYPHENS: [usize; 4] = [8, 12, 16, 20];
 
 /// An id as typed, in the form that the server takes.
 pub(crate) fn parse(text: &str) -> Result<String, Error> {
+    // No id begins with another digit than zero for centuries, and no number begins with zero.
+    if !text.is_empty() && !text.starts_with('0') && text.len() < 20 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text.to_owned());
+    }
     let digits: String = text.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
     if digits.len() < SHORTEST || digits.len() > 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Error::usage(format!(
-            "`{}` is not a job id: give the id that `flash submit` printed, or at least its first {SHORTEST} hex digits",
+            "`{}` is not a job: give its number as `flash ls` shows it, the id that `flash submit` printed, or at least the id's first {SHORTEST} hex digits",
             crate::table::clean(text)
         )));
     }
@@ -71,8 +75,9 @@ mod tests {
         assert_eq!(parse(full).unwrap(), full);
         assert_eq!(parse("0199C0DEAAAA7BBB8CCC0123456789AB").unwrap(), full);
         assert_eq!(parse("0199c0de").unwrap(), "0199c0de");
+        assert_eq!(parse("1042").unwrap(), "1042");
         assert_eq!(parse("0199c0deaaaa7").unwrap(), "0199c0de-aaaa-7");
-        for bad in ["", "0199c0d", "train", "0199c0de-aaaa-7bbb-8ccc-0123456789abc", "../../x", "0199c0d\u{1b}e"] {
+        for bad in ["", "0", "10x", "0199c0d", "train", "0199c0de-aaaa-7bbb-8ccc-0123456789abc", "../../x", "0199c0d\u{1b}e"] {
             assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
         }
     }

@@ -29,7 +29,9 @@ pub struct LogLevel(String);
 
 /// Text that is no level.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("`{0}` is not a log level: write error, warn, info, debug or trace, optionally with exceptions as in `info,daemon::http=debug`")]
+#[error(
+    "`{0}` is not a log level: write error, warn, info, debug or trace, optionally with exceptions as in `info,daemon::http=debug`"
+)]
 pub struct LogLevelError(String);
 
 impl Default for LogLevel {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use scheduler_core::ids::Name;
 
 /// How long an answer is kept.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_mins(1);
 /// Answers that are kept at most.
 const CACHED: usize = 1_024;
 /// Largest record that is read.

@@ -106,8 +106,7 @@ impl Watch {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let first = ring.events.front()?.revision;
         let skip = after.next().0.checked_sub(first.0)?;
-        let events: Vec<_> =
-            ring.events.iter().skip(usize::try_from(skip).ok()?).take(limit as usize).cloned().collect();
+        let events: Vec<_> = ring.events.iter().skip(usize::try_from(skip).ok()?).take(limit as usize).cloned().collect();
         // An empty answer would be wrong here: something newer is published, so the ring was cleared in between.
         (!events.is_empty()).then_some(events)
     }

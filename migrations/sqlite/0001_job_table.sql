@@ -101,7 +101,7 @@ CREATE TABLE idempotency_keys (
     fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
     jobs        BLOB NOT NULL CHECK (length(jobs) % 16 = 0),   -- ids, 16 bytes each, in order
     at          INTEGER NOT NULL,
-    UNIQUE (scope, key)
+    UNIQUE (key, scope)                                         -- keys that grow with time are appended, whoever sends them
 ) STRICT;
 
 CREATE TABLE tokens (

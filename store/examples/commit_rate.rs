@@ -82,21 +82,36 @@ fn batch(store: &SqliteStore) -> Batch {
     Batch { term: store.head().term, ..Batch::default() }
 }
 
-async fn fill(store: &SqliteStore, rows: u64, size: u64, keyed: bool) -> Result<(), Box<dyn Error>> {
+/// Idempotency keys that come with the submits, one each.
+#[derive(Clone, Copy, PartialEq)]
+enum Keys {
+    None,
+    /// As of UUIDv7: each larger than the one before.
+    Timed,
+    /// As of UUIDv4.
+    Random,
+}
+
+impl Keys {
+    fn make(self, submit: &Submit, mixer: &mut Mixer) -> Option<KeyRecord> {
+        let key = match self {
+            Self::None => return None,
+            Self::Timed => submit.job.id.to_string(),
+            Self::Random => Uuid::from_u64_pair(mixer.next(), mixer.next()).to_string(),
+        };
+        let (jobs, at) = (vec![submit.job.id], submit.job.submitted_at);
+        Some(KeyRecord { scope: submit.owner.user.to_string(), key, fingerprint: [1; 32], jobs, at })
+    }
+}
+
+async fn fill(store: &SqliteStore, rows: u64, size: u64, keys: Keys) -> Result<(), Box<dyn Error>> {
     let mut mixer = Mixer(size);
     let slice = (rows / 10).max(size);
     let (mut done, mut in_slice, mut spent) = (0, 0, std::time::Duration::ZERO);
     let (mut slowest, mut rates) = (std::time::Duration::ZERO, Vec::new());
     while done < rows {
         let submits: Vec<Submit> = (done + 1..=done + size).map(|seq| job(seq, &mut mixer)).collect();
-        let keys = submits.iter().filter(|_| keyed).map(|submit| KeyRecord {
-            scope: submit.owner.user.to_string(),
-            key: Uuid::from_u64_pair(mixer.next(), mixer.next()).to_string(),
-            fingerprint: [1; 32],
-            jobs: vec![submit.job.id],
-            at: submit.job.submitted_at,
-        });
-        let keys = keys.collect();
+        let keys = submits.iter().filter_map(|submit| keys.make(submit, &mut mixer)).collect();
         let began = Instant::now();
         store.commit(Batch { submits, keys, ..batch(store) }).await?;
         let took = began.elapsed();
@@ -109,7 +124,11 @@ async fn fill(store: &SqliteStore, rows: u64, size: u64, keyed: bool) -> Result<
             (in_slice, spent) = (0, std::time::Duration::ZERO);
         }
     }
-    let keys = if keyed { ", each with a random idempotency key" } else { "" };
+    let keys = match keys {
+        Keys::None => "",
+        Keys::Timed => ", each with a key that grows with time",
+        Keys::Random => ", each with a random key",
+    };
     println!("submits, {size} a batch{keys}: {} rows/s by tenth of {rows}; slowest commit {slowest:?}", rates.join(" "));
     Ok(())
 }
@@ -206,12 +225,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = args.next().map_or_else(std::env::temp_dir, PathBuf::from).join(format!("commit_rate-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        for (name, rows, size, keyed) in
-            [("1", rows / 100, 1, false), ("32", rows / 2, 32, false), ("32k", rows / 2, 32, true), ("1000", rows, 1_000, false)]
-        {
+        let series = [
+            ("1", rows / 100, 1, Keys::None),
+            ("32", rows / 2, 32, Keys::None),
+            ("timed", rows / 2, 32, Keys::Timed),
+            ("random", rows / 2, 32, Keys::Random),
+            ("1000", rows, 1_000, Keys::None),
+        ];
+        for (name, rows, size, keys) in series {
             let dir = base.join(name);
             let store = SqliteStore::open(&dir, NOW).await?;
-            fill(&store, rows.next_multiple_of(size), size, keyed).await?;
+            fill(&store, rows.next_multiple_of(size), size, keys).await?;
             if size == 1_000 {
                 run_jobs(&store, (rows / 10) as u32).await?;
             }

@@ -110,7 +110,8 @@ fn count_states(jobs: &[Job]) -> String {
 pub(super) fn jobs_table(jobs: &[Job], now: Timestamp, look: Look, wide: bool) -> String {
     let short = ids::short_all(&jobs.iter().map(|job| job.id).collect::<Vec<_>>());
     let rows = jobs.iter().zip(short).map(|(job, short)| {
-        let mut row: Vec<Cell> = vec![cell(if wide { job.id.to_string() } else { short }), maybe(job.spec.name.as_deref())];
+        let id = if wide { job.id.to_string() } else { short };
+        let mut row: Vec<Cell> = vec![cell(job.number.to_string()), cell(id), maybe(job.spec.name.as_deref())];
         if wide {
             row.push(maybe(job.spec.namespace.as_deref()));
         }
@@ -127,7 +128,7 @@ pub(super) fn jobs_table(jobs: &[Job], now: Timestamp, look: Look, wide: bool) -
         row.push(maybe(reason(job, now)));
         row
     });
-    let mut header = vec!["ID", "NAME"];
+    let mut header = vec!["JOB", "ID", "NAME"];
     if wide {
         header.push("NAMESPACE");
     }
@@ -219,7 +220,7 @@ pub(super) mod tests {
     /// A job as the server would send it; `more` is merged into it.
     pub(in crate::commands) fn job(id: &str, more: serde_json::Value) -> Job {
         let mut value = serde_json::json!({
-            "id": id, "owner": "ada", "state": "queued", "attempt": 0, "submittedAt": "2026-01-01T00:00:00Z", "revision": 1,
+            "id": id, "number": 7, "owner": "ada", "state": "queued", "attempt": 0, "submittedAt": "2026-01-01T00:00:00Z", "revision": 1,
             "spec": {"name": "train", "namespace": "default", "queue": "fast",
                      "tasks": [{"name": "task", "replicas": 1, "command": ["python", "a b.py"]}]},
         });
@@ -249,10 +250,10 @@ pub(super) mod tests {
         let now = "2026-01-01T01:01:00Z".parse().unwrap();
         let text = jobs_table(&some(), now, Look { width: None, colour: false }, false);
         let expected = "\
-ID             NAME   QUEUE  OWNER  STATE    ATTEMPT  AGE   RUNTIME  REASON
-0199c0de-aaaa  train  fast   ada    waiting  0        1h1m  -        held
-0199c0de-bbbb  train  fast   ada    running  2        1h1m  1h       -
-0199c0de-cccc  train  fast   ada    failed   1        1h1m  5s       exit code 3
+JOB  ID             NAME   QUEUE  OWNER  STATE    ATTEMPT  AGE   RUNTIME  REASON
+7    0199c0de-aaaa  train  fast   ada    waiting  0        1h1m  -        held
+7    0199c0de-bbbb  train  fast   ada    running  2        1h1m  1h       -
+7    0199c0de-cccc  train  fast   ada    failed   1        1h1m  5s       exit code 3
 ";
         assert_eq!(text, expected);
         let wide = jobs_table(&some(), now, Look { width: None, colour: false }, true);

@@ -47,7 +47,7 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
 /// A job as facts, one a line.
 fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     let spec = &job.spec;
-    let mut facts: Vec<(&str, String)> = vec![("id", job.id.to_string())];
+    let mut facts: Vec<(&str, String)> = vec![("job", job.number.to_string()), ("id", job.id.to_string())];
     let mut add = |name: &'static str, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     add("name", spec.name.clone());
     add("namespace", spec.namespace.clone());

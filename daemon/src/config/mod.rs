@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use file::{Fault, FileError};
 pub use settings::{QueueSetting, Settings};
-use values::{Label, Listen, ExecutorKind};
+use values::{ExecutorKind, Label, Listen};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -134,6 +134,7 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
 fn bytes<S: serde::Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&Memory(*bytes))
 }
@@ -188,9 +189,10 @@ impl Config {
 
     /// Defaults for what is still empty.
     fn complete(settings: Settings) -> Result<Self, ConfigError> {
-        let data = settings.data.or_else(paths::default_data).ok_or(ConfigError::Missing(
-            "data folder: neither --data nor a home folder is known; say --data DIR",
-        ))?;
+        let data = settings
+            .data
+            .or_else(paths::default_data)
+            .ok_or(ConfigError::Missing("data folder: neither --data nor a home folder is known; say --data DIR"))?;
         let data = std::path::absolute(&data).map_err(|source| ConfigError::Read { path: data, source })?;
         let mut queues = settings.queues.0;
         for (name, priority, preemptible) in built_in_queues() {

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::file::Slot;
-use super::values::{Count, Label, Listen, Pause, ExecutorKind, Size};
+use super::values::{Count, ExecutorKind, Label, Listen, Pause, Size};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.

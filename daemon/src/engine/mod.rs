@@ -44,6 +44,8 @@ const GATHER: usize = 1_024;
 const GATHER_JOBS: usize = 8_192;
 /// Starts, and timers, that one turn decides at most; the rest follows in the next.
 const DECISIONS: usize = 512;
+/// How long the news that a run has started waits for company.
+const STARTED_GATHER: Duration = Duration::from_millis(4);
 /// Pause after a failed commit: doubled each time, up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -160,6 +162,9 @@ impl Engine {
                 taken = self.commands.recv_many(&mut commands, GATHER) => if taken == 0 { break },
                 () = tokio::time::sleep(wakeup) => {}
             }
+            if commands.is_empty() && reports.iter().all(|report| matches!(report, Report::Started { .. })) {
+                self.wait_for_company(&mut commands, &mut reports, &stop).await;
+            }
             self.gather(&mut commands, &mut reports);
             again = self.turn(&mut commands, &mut reports).await?;
         }
@@ -174,6 +179,22 @@ impl Engine {
         }
         let next = lock(&self.parts.core).next_wakeup();
         next.map_or(IDLE, |at| at.since(clock::now()).to_std().min(IDLE))
+    }
+
+    /// News that runs have started free nothing and nobody waits for them: they share the transaction of what comes next, because for
+    /// short jobs a transaction of their own would be half of all transactions.
+    async fn wait_for_company(&mut self, commands: &mut Vec<Command>, reports: &mut Vec<Report>, stop: &CancellationToken) {
+        if reports.is_empty() {
+            return;
+        }
+        let wait = STARTED_GATHER.min(self.until_wakeup());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            _ = self.reports.recv_many(reports, GATHER) => {}
+            _ = self.commands.recv_many(commands, GATHER) => {}
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 
     /// Takes what else has come meanwhile, so that one transaction serves it all.

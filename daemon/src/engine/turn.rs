@@ -3,7 +3,7 @@
 use executors::Report;
 use scheduler_core::Scheduler;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
-use scheduler_core::ids::{JobId, Name, Revision, RunId};
+use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::NewJob;
 use scheduler_core::time::Timestamp;
 use store::{Batch, Committed, EventRecord, KeyRecord, Submit};
@@ -14,6 +14,8 @@ use super::{Command, DECISIONS, Engine, lock};
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::clock;
 use crate::metrics::RunEnd;
+
+const FIRST: Attempt = Attempt(1);
 
 type Reply<T> = oneshot::Sender<Result<T, BackendError>>;
 
@@ -200,7 +202,13 @@ impl Engine {
     /// after this turn's commit, so that whatever put it on record is durable by then.
     fn report(&mut self, core: &mut Scheduler, turn: &mut Turn, report: Report, now: Timestamp) {
         let (run, event, ended) = match report {
-            Report::Started { run, at } => (run, Event::Started { attempt: run.attempt, at }, None),
+            Report::Started { run, at } => {
+                if let Some(view) = core.view(run.job).filter(|_| run.attempt == FIRST) {
+                    let latency = at.since(view.submitted_at).to_std();
+                    self.parts.metrics.start_latency_seconds.observe(latency.as_secs_f64());
+                }
+                (run, Event::Started { attempt: run.attempt, at }, None)
+            }
             Report::Ended { run, result, started_at, at } => {
                 let word = result_word(&result);
                 // Its start may have been reported to a daemon that is gone, or not at all.

@@ -84,8 +84,7 @@ impl Tokens {
 }
 
 fn head(hash: &[u8; 32]) -> [u8; 8] {
-    let [a, b, c, d, e, f, g, h, ..] = *hash;
-    [a, b, c, d, e, f, g, h]
+    hash.first_chunk().copied().unwrap_or_default()
 }
 
 /// A new secret and its hash.
@@ -122,7 +121,13 @@ impl Auth {
     }
 
     /// Who sends this request; nobody only where that is enough.
-    pub async fn identify(&self, peer: &Peer, path: &str, headers: &HeaderMap, store: &dyn Store) -> ApiResult<Option<Arc<Caller>>> {
+    pub async fn identify(
+        &self,
+        peer: &Peer,
+        path: &str,
+        headers: &HeaderMap,
+        store: &dyn Store,
+    ) -> ApiResult<Option<Arc<Caller>>> {
         match peer {
             Peer::Socket(caller) => Ok(Some(Arc::clone(caller))),
             _ if is_public(path, self.metrics_public) => Ok(None),

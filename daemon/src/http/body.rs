@@ -35,7 +35,8 @@ impl Kind {
             kind if kind.eq_ignore_ascii_case("application/json") => Ok(Self::Json),
             kind if kind.eq_ignore_ascii_case("application/x-ndjson") => Ok(Self::Lines),
             kind => {
-                let detail = format!("`{kind}` is not taken here: send application/json; jobs:batch takes application/x-ndjson too");
+                let detail =
+                    format!("`{kind}` is not taken here: send application/json; jobs:batch takes application/x-ndjson too");
                 Err(ApiError::new(codes::MEDIA_TYPE, detail))
             }
         }
@@ -44,7 +45,8 @@ impl Kind {
 
 /// The whole body, if it has at most `limit` bytes.
 pub async fn read(mut body: Body, limit: u64) -> ApiResult<Bytes> {
-    let too_large = || ApiError::new(codes::BODY_TOO_LARGE, format!("the body has more than the {limit} bytes that are taken here"));
+    let too_large =
+        || ApiError::new(codes::BODY_TOO_LARGE, format!("the body has more than the {limit} bytes that are taken here"));
     if body.size_hint().lower() > limit {
         throw_away(body).await;
         return Err(too_large());
@@ -82,9 +84,16 @@ async fn throw_away(mut body: Body) {
     }
 }
 
-/// A value from JSON; `at` is the path of the value itself within the request.
+/// A value from a JSON object; `at` is the path of the value itself within the request.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], at: &str) -> ApiResult<T> {
-    serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error, at))
+    // What is derived would take an array for an object too.
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => {
+            let problem = ApiError::new(codes::MALFORMED, "an array, where a JSON object is expected");
+            Err(if at.is_empty() { problem } else { problem.at(at) })
+        }
+        _ => serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error, at)),
+    }
 }
 
 /// What is wrong, and in which field.
@@ -160,6 +169,7 @@ mod tests {
         assert!(fault::<JobSpec>("{\"command\": ").1.contains("line 1"));
         assert!(fault::<JobSpec>(" ").1.contains("empty"));
         assert!(fault::<JobSpec>("{} {}").1.contains("trailing"));
+        assert!(fault::<JobSpec>(" []").1.contains("object"));
     }
 
     #[test]
@@ -168,7 +178,7 @@ mod tests {
         fault::<JobSpec>(&deep);
         let deep = "{\"tasks\":[".repeat(1_000_000);
         fault::<JobSpec>(&deep);
-        let deep = "[".repeat(1_000_000);
+        let deep = "{\"a\":".repeat(1_000_000);
         let error = parse::<serde_json::Value>(deep.as_bytes(), "").unwrap_err();
         assert!(error.problem().detail.as_ref().unwrap().contains("recursion"));
     }
@@ -186,9 +196,8 @@ mod tests {
     async fn a_body_is_bounded_however_it_comes() {
         assert_eq!(read(Body::from("12345"), 5).await.unwrap(), "12345");
         assert_eq!(read(Body::from("123456"), 5).await.unwrap_err().problem().status, 413);
-        let pieces = |count: usize| {
-            Body::from_stream(futures::stream::iter((0..count).map(|_| Ok::<_, std::convert::Infallible>("12"))))
-        };
+        let pieces =
+            |count: usize| Body::from_stream(futures::stream::iter((0..count).map(|_| Ok::<_, std::convert::Infallible>("12"))));
         assert_eq!(read(pieces(3), 6).await.unwrap(), "121212");
         assert_eq!(read(pieces(4), 6).await.unwrap_err().problem().code, codes::BODY_TOO_LARGE);
     }

@@ -22,6 +22,7 @@ const BAD: Duration = Duration::from_millis(50);
 /// Answers that are kept at most.
 const KEPT: usize = 4_096;
 
+#[derive(Clone)]
 struct Answer {
     until: Instant,
     /// What is wrong with it.
@@ -46,16 +47,15 @@ impl Dirs {
         self.recall(path, uid).is_some()
     }
 
-    fn recall(&self, path: &str, uid: u32) -> Option<Option<Arc<str>>> {
+    fn recall(&self, path: &str, uid: u32) -> Option<Answer> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = kept.get(&uid)?.get(path)?;
-        (answer.until > Instant::now()).then(|| answer.fault.clone())
+        kept.get(&uid)?.get(path).filter(|answer| answer.until > Instant::now()).cloned()
     }
 
     /// What keeps `uid` from working in the folder, if it is sure. May ask the disk, and so block.
     pub fn fault(&self, path: &str, uid: u32) -> Option<Arc<str>> {
         if let Some(answer) = self.recall(path, uid) {
-            return answer;
+            return answer.fault;
         }
         let fault = self.look(Path::new(path), uid).map(Arc::from);
         let until = Instant::now() + if fault.is_none() { GOOD } else { BAD };
@@ -149,7 +149,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let found = std::fs::metadata(folder.path()).unwrap();
         let (owner, group) = (found.uid(), found.gid());
-        for (mode, as_owner, as_group, as_other) in [(0o700, true, false, false), (0o050, false, true, false), (0o771, true, true, true)]
+        for (mode, as_owner, as_group, as_other) in
+            [(0o700, true, false, false), (0o050, false, true, false), (0o771, true, true, true)]
         {
             std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(may_enter(folder.path(), owner, &[]), as_owner, "{mode:o}");

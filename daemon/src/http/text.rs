@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn base64url_as_others_write_it() {
-        for (bytes, text) in [(&b""[..], ""), (b"f", "Zg"), (b"fo", "Zm8"), (b"foo", "Zm9v"), (b"\xff\xef\xbe", "_---"), (b"foob", "Zm9vYg")]
+        for (bytes, text) in
+            [(&b""[..], ""), (b"f", "Zg"), (b"fo", "Zm8"), (b"foo", "Zm9v"), (b"\xff\xef\xbe", "_---"), (b"foob", "Zm9vYg")]
         {
             assert_eq!(base64url(bytes), text);
             assert_eq!(from_base64url(text).as_deref(), Some(bytes));

@@ -116,6 +116,7 @@ pub fn job(record: &JobRecord, caller: &Caller) -> ApiResult<Job> {
     };
     Ok(Job {
         id: record.id.0,
+        number: record.seq.0,
         owner: record.owner.user.to_string(),
         spec,
         state: state(record.lifecycle.state.kind()),
@@ -232,7 +233,8 @@ pub fn why(job: uuid::Uuid, why: &Why) -> api::Why {
                 format!("it is the next, and too little is free: {}", lacking(shortages))
             };
             if let Some(at) = expected {
-                message.push_str(&format!("; by the limits of what runs it starts at {} at the latest", wire_time(*at)));
+                let at = wire_time(*at);
+                message = format!("{message}; by the limits of what runs it starts at {at} at the latest");
             }
             let answer = answer(State::Queued, "resources", message);
             let shortages = shortages.iter().map(shortage).collect();
@@ -289,7 +291,10 @@ mod tests {
     fn an_outcome_has_what_belongs_to_it() {
         let reason = FailReason::ExitCode { task: "worker-1".into(), code: 3 };
         let ended = outcome(&Outcome::Failed { reason });
-        assert_eq!((ended.reason.as_deref(), ended.exit_code, ended.task.as_deref()), (Some("exitCode"), Some(3), Some("worker-1")));
+        assert_eq!(
+            (ended.reason.as_deref(), ended.exit_code, ended.task.as_deref()),
+            (Some("exitCode"), Some(3), Some("worker-1"))
+        );
         assert_eq!(outcome(&Outcome::Succeeded).exit_code, Some(0));
         assert_eq!(outcome(&Outcome::Cancelled { by: "ada".into() }).by.as_deref(), Some("ada"));
     }

@@ -1,7 +1,7 @@
 //! The real `flashd` as a child process, and a small client for its socket.
 //!
 //! Waiting is on signals: readiness on the systemd notification, progress on the event stream, ends on `waitpid`.
-#![allow(dead_code, clippy::unwrap_used, missing_docs, reason = "shared by test binaries, each of which uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs, reason = "shared by test binaries, each of which uses a part of it")]
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -239,8 +239,7 @@ impl Client {
     /// Opens an event stream.
     pub async fn events(&self, path: &str) -> Events {
         let response = self.open(request("GET", path, String::new(), &[])).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        Events { body: response.into_body(), buffer: Vec::new() }
+        Events::of(response)
     }
 
     /// Revisions of all events there are, in the order of the stream.
@@ -289,6 +288,12 @@ pub struct Events {
 }
 
 impl Events {
+    /// Of a response that is one.
+    pub fn of(response: Response<hyper::body::Incoming>) -> Self {
+        assert_eq!(response.status(), StatusCode::OK);
+        Self { body: response.into_body(), buffer: Vec::new() }
+    }
+
     /// The next event's data; `None` at the stream's end.
     pub async fn next(&mut self) -> Option<Value> {
         loop {

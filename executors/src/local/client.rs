@@ -2,7 +2,7 @@
 //!
 //! It keeps a connection to the runner and no knowledge of runs: what is there, the runner says. If the connection breaks, that is
 //! reported ([`Report::Disturbed`]), the runner is connected to again, or another one started, and that is reported too; orders that
-//! are given meanwhile are refused as unreachable.
+//! are given meanwhile are refused as unreachable. If another daemon has taken over, it stays away until it is told to adopt again.
 //!
 //! Dropping it ends the connection and nothing else: the runner and its tasks go on.
 //!
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::link::{Link, Session, connect_or_start, forget_orders, frame, unreachable};
+use super::link::{Link, Over, Session, connect_or_start, forget_orders, frame, unreachable};
 use super::protocol::{BATCH_BYTES, Order};
 use crate::contract::{Executor, ExecutorError, Observed, Report, StartOrder};
 
@@ -127,12 +127,21 @@ impl Inner {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves one connection after the other. Ends when nobody takes reports any more.
+    /// Serves one connection after the other. Ends when nobody takes reports any more, or another daemon has the runner.
     async fn supervise(self: Arc<Self>, mut session: Session) {
         let reports = &self.options.reports;
         loop {
-            let why = session.serve(reports).await;
+            let over = session.serve(reports).await;
             *self.link() = None;
+            let why = match over {
+                Over::Broken(why) => why,
+                Over::Replaced => {
+                    tracing::warn!("another daemon has taken over the runner");
+                    // Whether anybody hears it or not: it is over, until somebody adopts.
+                    let _ = disturbed(reports, "another daemon has taken over the runner".to_owned()).await;
+                    return;
+                }
+            };
             tracing::warn!(why, "the connection to the runner broke");
             if disturbed(reports, format!("the connection to the runner broke: {why}")).await.is_err() {
                 return;

@@ -42,6 +42,14 @@ struct Answers {
     waiting: BTreeMap<u64, (Vec<Observed>, oneshot::Sender<Vec<Observed>>)>,
 }
 
+/// How a connection ended.
+pub(super) enum Over {
+    /// The runner has another daemon now.
+    Replaced,
+    /// For this reason.
+    Broken(String),
+}
+
 /// A connection that has been made: to be served by [`Session::serve`].
 pub(super) struct Session {
     reader: BufReader<OwnedReadHalf>,
@@ -229,9 +237,9 @@ impl Session {
         Self { subscribe: true, ..self }
     }
 
-    /// Serves the connection until it breaks; says why it did. Reports go to `reports`, and wait there if need be: then the runner
+    /// Serves the connection until it ends; says why it did. Reports go to `reports`, and wait there if need be: then the runner
     /// waits too.
-    pub(super) async fn serve(self, reports: &mpsc::Sender<Report>) -> String {
+    pub(super) async fn serve(self, reports: &mpsc::Sender<Report>) -> Over {
         let Self { mut reader, writer, frames, answers, subscribe } = self;
         let ended = tokio::select! {
             ended = read_all(&mut reader, &answers, reports) => ended,
@@ -239,7 +247,10 @@ impl Session {
         };
         // Whoever waits for an answer hears that none will come.
         lock(&answers).waiting.clear();
-        ended.err().map_or_else(|| "it was closed".to_owned(), |error| error.to_string())
+        match ended {
+            Ok(()) => Over::Replaced,
+            Err(error) => Over::Broken(error.to_string()),
+        }
     }
 }
 
@@ -277,6 +288,7 @@ async fn read_all(
                 }
             }
             Ok(Told::Runs { id, runs, last }) => answer(answers, id, runs, last),
+            Ok(Told::Replaced {}) => return Ok(()),
             // A newer runner may say what this daemon does not know.
             Err(error) => tracing::warn!(%error, "the runner said something that was not understood"),
         }

@@ -99,6 +99,8 @@ pub(crate) enum Told {
         /// Nothing follows.
         last: bool,
     },
+    /// Another daemon has connected. The last word of a connection: who gets it does not come back by itself.
+    Replaced {},
 }
 
 /// Appends `message` as one frame.

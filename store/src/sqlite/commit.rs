@@ -1,13 +1,13 @@
-//! Writing a batch: rows, specs, events and keys of new jobs, then the changes, one compare-and-set each.
-//!
-//! Rows are written one statement each: on a raw handle a prepared single-row insert costs what its share of a multi-row statement
-//! does, so chunks would buy nothing (measured; see the decision record on the store).
+//! Writing a batch: rows, specs and events of new jobs many at a time, then the changes, one compare-and-set each, then keys.
+
+use std::sync::LazyLock;
 
 use scheduler_core::event::Transition;
 use scheduler_core::ids::{Revision, Seq, Term};
 use scheduler_core::state::StateKind;
 use uuid::Uuid;
 
+use super::chunk::Insert;
 use super::codec::{Columns, state_kind};
 use super::raw::{Arg, RawError};
 use super::writer::Writer;
@@ -16,13 +16,28 @@ use crate::{Batch, Committed, KeyRecord, StoreError, Submit};
 const OP: &str = "commit";
 
 static TERM: &str = include_str!("queries/term.sql");
-static INSERT_JOB: &str = include_str!("queries/insert_job.sql");
-static INSERT_SPEC: &str = include_str!("queries/insert_spec.sql");
-static INSERT_EVENT: &str = include_str!("queries/insert_event.sql");
 static INSERT_KEY: &str = include_str!("queries/insert_key.sql");
 static CHANGE_EVENT: &str = include_str!("queries/change_event.sql");
 static CHANGE_JOB: &str = include_str!("queries/change_job.sql");
 static JOB_STATE: &str = include_str!("queries/job_state.sql");
+
+static INSERT_JOBS: LazyLock<Insert> = LazyLock::new(|| Insert::of(include_str!("queries/insert_job.sql")));
+static INSERT_SPECS: LazyLock<Insert> = LazyLock::new(|| Insert::of(include_str!("queries/insert_spec.sql")));
+static INSERT_EVENTS: LazyLock<Insert> = LazyLock::new(|| Insert::of(include_str!("queries/insert_event.sql")));
+
+/// New jobs that are made ready together: a multiple of the largest statement, so that a large batch is not held twice.
+const AT_ONCE: usize = 256;
+
+/// A new job with all that its three rows are made of.
+struct NewRow<'a> {
+    submit: &'a Submit,
+    revision: Revision,
+    shape: i64,
+    policy: i64,
+    owner: i64,
+    columns: Columns,
+    labels: Option<String>,
+}
 
 /// What a batch has done to the writer's memory, which takes it over once it is durable.
 struct Progress {
@@ -51,10 +66,16 @@ impl Writer {
                 return Err(StoreError::Duplicate { op: OP, what });
             }
             progress.last_seq = submit.job.seq;
-            progress.last_revision = progress.last_revision.next();
-            self.insert(submit, progress.last_revision)
-                .map_err(|error| self.refused(error, || format!("job {}", submit.job.id)))?;
             progress.counts[submit.lifecycle.state.kind() as usize] += 1;
+        }
+        for submits in batch.submits.chunks(AT_ONCE) {
+            self.insert(submits, progress.last_revision.next()).map_err(|(row, error)| {
+                self.refused(error, || match row.and_then(|row| submits.get(row)) {
+                    Some(submit) => format!("job {}", submit.job.id),
+                    None => "a job".to_owned(),
+                })
+            })?;
+            progress.last_revision = Revision(progress.last_revision.0 + submits.len() as u64);
         }
         for change in &batch.changes {
             progress.last_revision = progress.last_revision.next();
@@ -81,47 +102,46 @@ impl Writer {
         }
     }
 
-    fn insert(&mut self, submit: &Submit, revision: Revision) -> Result<(), RawError> {
-        let job = &submit.job;
-        let shape = self.interned.shape(&mut self.db, &job.shape)?;
-        let policy = self.interned.policy(&mut self.db, &job.policy)?;
-        let owner = self.interned.owner(&mut self.db, &submit.owner)?;
-        let columns = Columns::of(&submit.lifecycle)?;
-        let [state, attempt, lost, state_at, placement, outcome, detail] = columns.args();
-        let (seq, revision) = (int(job.seq.0), int(revision.0));
-        let id = Arg::Blob(job.id.0.as_bytes());
-        let submitted_at = Arg::Int(job.submitted_at.0);
-        self.db.execute(
-            INSERT_JOB,
-            &[
-                seq,
-                id,
-                shape.into(),
-                policy.into(),
-                owner.into(),
-                submit.name.as_str().into(),
-                state,
-                attempt,
-                lost,
-                state_at,
-                placement,
-                outcome,
-                detail,
-                columns.started_at().into(),
-                submitted_at,
-                job.start_after.map(|time| time.0).into(),
-                revision,
-                int(self.term.0),
-            ],
-        )?;
-        let labels = labels(&submit.labels)?;
-        self.db.execute(INSERT_SPEC, &[seq, labels.as_deref().into(), Arg::Blob(&submit.spec)])?;
-        let what = Arg::Text("submitted");
-        self.db.execute(
-            INSERT_EVENT,
-            &[revision, id, shape.into(), submitted_at, what, state, attempt, lost, state_at, placement, outcome, detail],
-        )?;
-        Ok(())
+    /// Writes new jobs with their specs and events.
+    ///
+    /// # Errors
+    /// What SQLite says, and where one is there already, its place among `submits`.
+    fn insert(&mut self, submits: &[Submit], first: Revision) -> Result<(), (Option<usize>, RawError)> {
+        let mut rows = Vec::with_capacity(submits.len());
+        for (offset, submit) in (0..).zip(submits) {
+            rows.push(self.row(submit, Revision(first.0 + offset)).map_err(|error| (None, error))?);
+        }
+        let mut jobs = Vec::with_capacity(rows.len() * 18);
+        let mut specs = Vec::with_capacity(rows.len() * 3);
+        let mut events = Vec::with_capacity(rows.len() * 12);
+        for NewRow { submit, revision, shape, policy, owner, columns, labels } in &rows {
+            let job = &submit.job;
+            let lifecycle = columns.args();
+            let (seq, id, shape, revision) = (int(job.seq.0), Arg::Blob(job.id.0.as_bytes()), Arg::Int(*shape), int(revision.0));
+            let submitted_at = Arg::Int(job.submitted_at.0);
+            let start_after = job.start_after.map(|time| time.0).into();
+            jobs.extend([seq, id, shape, Arg::Int(*policy), Arg::Int(*owner), Arg::Text(submit.name.as_str())]);
+            jobs.extend(lifecycle);
+            jobs.extend([columns.started_at().into(), submitted_at, start_after, revision, int(self.term.0)]);
+            specs.extend([seq, labels.as_deref().into(), Arg::Blob(&submit.spec)]);
+            events.extend([revision, id, shape, submitted_at, Arg::Text("submitted")]);
+            events.extend(lifecycle);
+        }
+        INSERT_JOBS.rows(&mut self.db, &jobs)?;
+        INSERT_SPECS.rows(&mut self.db, &specs)?;
+        INSERT_EVENTS.rows(&mut self.db, &events)
+    }
+
+    fn row<'a>(&mut self, submit: &'a Submit, revision: Revision) -> Result<NewRow<'a>, RawError> {
+        Ok(NewRow {
+            submit,
+            revision,
+            shape: self.interned.shape(&mut self.db, &submit.job.shape)?,
+            policy: self.interned.policy(&mut self.db, &submit.job.policy)?,
+            owner: self.interned.owner(&mut self.db, &submit.owner)?,
+            columns: Columns::of(&submit.lifecycle)?,
+            labels: labels(&submit.labels)?,
+        })
     }
 
     fn change(&mut self, change: &Transition, revision: Revision) -> Result<(), StoreError> {

@@ -31,6 +31,9 @@ struct Half {
     lifecycle: Lifecycle,
 }
 
+/// Most shapes and policies that are remembered from one call to the next.
+const MOST: usize = 65_536;
+
 /// Shapes and policies by the ids of their rows, which never change.
 #[derive(Default)]
 pub(super) struct Shared {
@@ -40,6 +43,9 @@ pub(super) struct Shared {
 
 /// Unfinished jobs after `after`, at most `limit`. Jobs of one row of `shapes` share one [`Shape`].
 pub(super) fn live(db: &mut Connection, shared: &mut Shared, after: Seq, limit: u32) -> Result<Vec<LiveJob>, ReadError> {
+    if shared.shapes.len() + shared.policies.len() > MOST {
+        *shared = Shared::default();
+    }
     let mut jobs = Vec::new();
     let mut after = i64::try_from(after.0).unwrap_or(i64::MAX);
     let mut left = limit;

@@ -3,6 +3,7 @@
 //! `DIR/flash.db` is written by one thread with one connection ([`writer`]) and read by a few others ([`readers`]); the kernel's
 //! lock on `DIR/flashd.lock` keeps a second daemon out. SQL lives in `queries/` and in `migrations/sqlite/`.
 
+mod chunk;
 mod codec;
 mod commit;
 mod fault;
@@ -80,7 +81,7 @@ impl SqliteStore {
             .mode(0o700)
             .create(dir)
             .map_err(|error| At { op: "make the data folder", path: dir }.io(&error))?;
-        let path = dir.join("flash.db");
+        let path = Self::file(dir);
         let started = writer::start(dir.to_owned(), path.clone(), options, now).await?;
         Ok(Self {
             head: started.head,

@@ -23,6 +23,7 @@ static IDS_BETWEEN: &str = include_str!("queries/ids_between.sql");
 static ID_BY_SEQ: &str = include_str!("queries/id_by_seq.sql");
 static LIST_ALL: &str = include_str!("queries/list_all.sql");
 static LIST_STATE: &str = include_str!("queries/list_state.sql");
+static NTH_OF_STATE: &str = include_str!("queries/nth_of_state.sql");
 static NEWEST_BEFORE: &str = include_str!("queries/newest_before.sql");
 static REVISION: &str = include_str!("queries/revision.sql");
 static FLOOR: &str = include_str!("queries/floor.sql");
@@ -63,11 +64,7 @@ pub(super) fn jobs(db: &mut Connection, query: &JobQuery) -> Result<JobPage, Rea
     let filter = Filter::of(query)?;
     let limit = query.limit.clamp(1, 1_000) as usize;
     let before = query.before.map_or(i64::MAX, |seq| i64::try_from(seq.0).unwrap_or(i64::MAX));
-    let Some(newest) = newest_before(db, before)?.filter(|_| !filter.states.is_empty()) else {
-        return Ok(JobPage { jobs: Vec::new(), next: None, revision });
-    };
-    let scan = if filter.labels.is_some() { SCAN_LABELS } else { SCAN };
-    let from = newest.saturating_sub(scan - 1).max(1);
+    let from = filter.down_to(db, before)?;
     let mut found = filter.find(db, from, before, limit + 1)?;
     let next = if found.len() > limit {
         found.truncate(limit);
@@ -115,6 +112,25 @@ impl<'a> Filter<'a> {
                 .then(|| json(&query.labels.iter().map(selector).collect::<Vec<_>>()))
                 .transpose()?,
         })
+    }
+
+    /// Down to which sequence one page looks: as far as it takes where every row that is looked at matches, else over a bounded
+    /// number of rows.
+    fn down_to(&self, db: &mut Connection, before: i64) -> Result<i64, RawError> {
+        let rare = self.outcomes.is_some() || self.namespaces.is_some() || self.queues.is_some() || self.owners.is_some();
+        if !rare && self.name.is_none() && self.labels.is_none() {
+            return Ok(0);
+        }
+        let scan = if self.labels.is_some() { SCAN_LABELS } else { SCAN };
+        if self.states.len() == StateKind::ALL.len() {
+            return Ok(newest_before(db, before)?.map_or(0, |newest| newest - scan + 1));
+        }
+        let mut from = 0;
+        for state in &self.states {
+            let args = [Arg::Int(*state as i64), Arg::Int(before), Arg::Int(scan - 1)];
+            from = from.max(db.first(NTH_OF_STATE, &args, |row| row.int(0))?.unwrap_or(0));
+        }
+        Ok(from)
     }
 
     /// Sequences of jobs in `from..before` that match, newest first.

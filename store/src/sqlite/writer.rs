@@ -28,13 +28,40 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What the writer can be asked to do.
 pub(super) enum Command {
-    Commit { batch: Batch, answer: Answer<Committed> },
-    Compact { before: Timestamp, limit: u32, answer: Answer<Compaction> },
-    Prune { before: Timestamp, limit: u32, answer: Answer<Vec<JobId>> },
-    AddToken { token: TokenRecord, answer: Answer<()> },
-    RemoveToken { id: String, answer: Answer<bool> },
-    Limit { max_pages: Option<u32>, answer: Answer<()> },
-    Close { answer: Answer<()> },
+    Commit {
+        batch: Batch,
+        answer: Answer<Committed>,
+    },
+    Compact {
+        before: Timestamp,
+        limit: u32,
+        answer: Answer<Compaction>,
+    },
+    Prune {
+        before: Timestamp,
+        limit: u32,
+        answer: Answer<Vec<JobId>>,
+    },
+    AddToken {
+        token: TokenRecord,
+        answer: Answer<()>,
+    },
+    RemoveToken {
+        id: String,
+        answer: Answer<bool>,
+    },
+    Limit {
+        max_pages: Option<u32>,
+        answer: Answer<()>,
+    },
+    Close {
+        answer: Answer<()>,
+    },
+    /// Ends the thread as a fault would.
+    #[cfg(test)]
+    Panic {
+        _answer: Answer<()>,
+    },
 }
 
 /// What the store keeps of its writer.
@@ -138,6 +165,8 @@ impl Writer {
                     inbox.close();
                     return Some(answer);
                 }
+                #[cfg(test)]
+                Command::Panic { _answer } => panic!("asked for by a test"),
             }
         }
         None

@@ -27,8 +27,22 @@ const OWN_VARIABLES: [&str; 5] = ["FLASH_JOB_ID", "FLASH_ATTEMPT", "FLASH_TASK",
 
 /// Names of `setrlimit`, in lower case, without `RLIMIT_`.
 pub(super) const RLIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
-    "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Signals that can ask a task to end.

@@ -84,7 +84,11 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
             "a task of the group `a`",
         ),
         (json!({"tasks": [{"replicas": 0, "command": ["a"]}]}), "tasks[0].replicas", "1 to 10000"),
-        (json!({"tasks": [{"replicas": 9000, "command": ["a"]}, {"replicas": 9000, "command": ["a"]}]}), "tasks", "18000 tasks in all"),
+        (
+            json!({"tasks": [{"replicas": 9000, "command": ["a"]}, {"replicas": 9000, "command": ["a"]}]}),
+            "tasks",
+            "18000 tasks in all",
+        ),
         (json!({"command": ["a"], "namespace": "nope"}), "namespace", "no namespace `nope`; there are: default, ml"),
         (json!({"command": ["a"], "queue": "nope"}), "queue", "configfile-interactive, configfile-job, default-batch"),
         (json!({"command": ["a"], "executor": "job"}), "executor", "there is: local"),

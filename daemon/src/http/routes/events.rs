@@ -90,7 +90,8 @@ pub(super) async fn watch(
     // Says 410 while there still is a status to say it with.
     watch.read(after, 1, app.backend.store()).await?;
     let in_use = InUse::new(&app.metrics.watchers);
-    let follow = Follow { app, watch, after, job, namespace: params.namespace, greeted: false, ended: false, _held: (permit, in_use) };
+    let follow =
+        Follow { app, watch, after, job, namespace: params.namespace, greeted: false, ended: false, _held: (permit, in_use) };
     let stream = futures::stream::unfold(follow, |mut follow| async move {
         let chunk = follow.next().await?;
         Some((Ok::<_, Infallible>(chunk), follow))

@@ -97,7 +97,10 @@ impl ListParams {
             selector::fields(text, &mut query)?;
         }
         if !query.outcomes.is_empty() && !query.states.is_empty() && !query.states.contains(&StateKind::Finished) {
-            return Err(ApiError::invalid("outcome", "only finished jobs have one: leave `state` out, or let it contain finished"));
+            return Err(ApiError::invalid(
+                "outcome",
+                "only finished jobs have one: leave `state` out, or let it contain finished",
+            ));
         }
         if let Some(text) = &self.cursor {
             let before = cursor::decode(text, &self.filters());
@@ -202,7 +205,9 @@ pub(super) async fn history(
     let store = app.backend.store();
     let events = match store.events(Revision(params.after.unwrap_or(0)), Some(record.id), limit).await {
         // Nobody asked for what is gone: begin with what is there.
-        Err(store::StoreError::Compacted { floor }) if params.after.is_none() => store.events(floor, Some(record.id), limit).await?,
+        Err(store::StoreError::Compacted { floor }) if params.after.is_none() => {
+            store.events(floor, Some(record.id), limit).await?
+        }
         other => other?,
     };
     Ok(Json(EventList { items: events.iter().map(view::event).collect(), revision }))
@@ -219,7 +224,8 @@ mod tests {
     fn a_cursor_continues_the_same_list_only() {
         let params = ListParams { state: Some("queued".to_owned()), ..ListParams::default() };
         let cursor = Some(cursor::encode(Seq(5), &params.filters()));
-        let same = ListParams { state: Some("queued".to_owned()), cursor: cursor.clone(), limit: Some(7), ..ListParams::default() };
+        let same =
+            ListParams { state: Some("queued".to_owned()), cursor: cursor.clone(), limit: Some(7), ..ListParams::default() };
         assert_eq!(same.query().unwrap().before, Some(Seq(5)));
         let other = ListParams { queue: Some("queued".to_owned()), cursor, ..ListParams::default() };
         assert_eq!(other.query().unwrap_err().problem().field.as_deref(), Some("cursor"));

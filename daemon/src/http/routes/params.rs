@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::codes;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use scheduler_core::ids::JobId;
+use scheduler_core::ids::{JobId, Seq};
 use serde::de::DeserializeOwned;
 use store::JobRecord;
 use uuid::Uuid;
@@ -56,10 +56,20 @@ fn range(text: &str) -> Option<(Uuid, Uuid)> {
     Some((first, last))
 }
 
-/// The job that is meant: its id, or a prefix that only one job has.
+/// A job's number. No id begins like one: UUIDv7 begin with a zero until the year 2527.
+fn number(text: &str) -> Option<Seq> {
+    let digits = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).map(Seq)
+}
+
+/// The job that is meant: its number, its id, or a prefix that only one job has.
 pub(super) async fn resolve(backend: &dyn Backend, text: &str) -> ApiResult<JobId> {
+    if let Some(number) = number(text) {
+        let found = backend.store().id_by_seq(number).await?;
+        return found.ok_or_else(|| ApiError::new(codes::NOT_FOUND, format!("no job has the number {number}")));
+    }
     let Some((first, last)) = range(text) else {
-        let detail = format!("`{}` is not the id of a job: a UUID, or at least its first 8 digits", text.escape_debug());
+        let detail = format!("`{}` is neither the number of a job nor its id (a UUID, or at least its first 8 digits)", text.escape_debug());
         return Err(ApiError::new(codes::NOT_FOUND, detail));
     };
     if first == last {
@@ -93,6 +103,15 @@ pub(super) async fn find_own(backend: &dyn Backend, caller: &Caller, text: &str)
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_and_ids_are_told_apart() {
+        assert_eq!(number("1042"), Some(Seq(1042)));
+        assert_eq!(number("12345678901"), Some(Seq(12_345_678_901)));
+        for text in ["01990000", "0", "", "1a", "+1", "-1", "99999999999999999999"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_prefix_is_a_range_of_ids() {

@@ -133,7 +133,8 @@ fn admit_all(app: &App, caller: &Caller, kind: Kind, bytes: &Bytes) -> ApiResult
 
 /// The idempotency key of a request, if it has one.
 fn key(headers: &HeaderMap, caller: &Caller, route: &str, bytes: &Bytes) -> ApiResult<Option<IdempotencyKey>> {
-    let Some((name, value)) = ["idempotency-key", "x-request-id"].iter().find_map(|name| Some((name, headers.get(*name)?))) else {
+    let Some((name, value)) = ["idempotency-key", "x-request-id"].iter().find_map(|name| Some((name, headers.get(*name)?)))
+    else {
         return Ok(None);
     };
     let key = value.to_str().ok().filter(|key| (1..=KEY_BYTES).contains(&key.len()));

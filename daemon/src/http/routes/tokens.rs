@@ -83,7 +83,8 @@ pub(super) async fn create(
     let (secret, hash) = new_secret().map_err(|error| ApiError::internal(&error))?;
     let created_at = now();
     // Of the hash, which says nothing about the secret.
-    let id = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let [a, b, c, d, ..] = hash;
+    let id = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
     let expires_at = Some(created_at + Span(ttl.0));
     let record = TokenRecord { id, name: asked.name, hash, owner: caller.owner(), created_at, expires_at };
     let token = shown(&record);

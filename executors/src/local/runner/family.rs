@@ -103,7 +103,7 @@ impl Table {
             members.extend(new.into_iter().map(|process| (process.pid, process)));
         }
         for process in members.values().filter(|process| !is_known(process)) {
-            shared.follower.follow(run, process);
+            shared.follower.follow(run, process.pid, process.start);
         }
         live.adopted = Some(members.values().map(|process| (process.pid, process.start)).collect());
         members.into_values().collect()

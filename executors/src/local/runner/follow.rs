@@ -18,7 +18,7 @@ use super::table::Pid;
 
 /// Hands processes to the thread that watches them.
 pub(super) struct Follower {
-    new: Mutex<Vec<(RunId, Proc)>>,
+    new: Mutex<Vec<(RunId, Pid, u64)>>,
     wake: OwnedFd,
 }
 
@@ -28,9 +28,9 @@ impl Follower {
         Ok(Self { new: Mutex::new(Vec::new()), wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
-    /// Has a process of a run watched from now on.
-    pub(super) fn follow(&self, run: RunId, process: &Proc) {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).push((run, *process));
+    /// Has a process of a run watched from now on: the one with this number that was started at that tick, if it is still there.
+    pub(super) fn follow(&self, run: RunId, pid: Pid, start: u64) {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).push((run, pid, start));
         // It only fails when the counter is full, and then the thread is awake already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
@@ -43,12 +43,12 @@ pub(super) fn follow_all(shared: &Shared) {
     loop {
         let new = std::mem::take(&mut *follower.new.lock().unwrap_or_else(PoisonError::into_inner));
         let mut gone: Vec<(RunId, Pid)> = Vec::new();
-        for (run, process) in new {
-            match open(&process) {
+        for (run, pid, start) in new {
+            match open(pid, start) {
                 Some(descriptor) => {
-                    followed.insert(process.pid, (run, descriptor));
+                    followed.insert(pid, (run, descriptor));
                 }
-                None => gone.push((run, process.pid)),
+                None => gone.push((run, pid)),
             }
         }
         if gone.is_empty() {
@@ -62,17 +62,17 @@ pub(super) fn follow_all(shared: &Shared) {
 }
 
 /// A descriptor of exactly this process.
-fn open(process: &Proc) -> Option<OwnedFd> {
-    let descriptor = match pidfd_open(RawPid::from_raw(process.pid)?, PidfdFlags::empty()) {
+fn open(pid: Pid, start: u64) -> Option<OwnedFd> {
+    let descriptor = match pidfd_open(RawPid::from_raw(pid)?, PidfdFlags::empty()) {
         Ok(descriptor) => descriptor,
         Err(rustix::io::Errno::SRCH) => return None,
         Err(error) => {
             // Without a descriptor its end would never be seen. It is taken for lost, and ended with the rest of its run.
-            note(&format!("process {} cannot be followed: {error}", process.pid));
+            note(&format!("process {pid} cannot be followed: {error}"));
             return None;
         }
     };
-    Proc::read(process.pid).filter(|now| now.start == process.start).map(|_| descriptor)
+    Proc::read(pid).filter(|now| now.start == start).map(|_| descriptor)
 }
 
 /// Waits until a process has ended or there are new ones to follow.

@@ -47,7 +47,10 @@ impl Table {
     pub(super) fn resume(&mut self, shared: &Shared, run: RunId) {
         let Some(live) = self.live(run) else { return };
         let (failed, ending) = (live.verdict.is_some(), live.ending);
-        // Has them followed.
+        for (pid, start) in live.adopted.iter().flatten() {
+            shared.follower.follow(run, *pid, *start);
+        }
+        // Has the others followed, too.
         let members = self.members(shared, run);
         match ending {
             Some(ending) => self.set_ending(shared, run, ending),

@@ -115,8 +115,8 @@ fn failed<E: Into<io::Error>>(op: &'static str, subject: impl std::fmt::Display)
     move |source| RunnerError::System { op, subject: subject.to_string(), source: source.into() }
 }
 
-/// Runs a runner in this process, which becomes its own: new session, signals, subreaper, umask, working folder. Call it on the main
-/// thread before anything else is started. Returns when the runner is idle for long enough, or could not begin.
+/// Runs a runner in this process, which becomes its own: new session, signals, subreaper, umask, working folder, and no
+/// descriptors but the standard three. Call it on the main thread, before any other thread is started or file opened. Returns when the runner is idle for long enough, or could not begin.
 pub fn runner_main(options: RunnerOptions) -> Result<(), RunnerError> {
     if rustix::thread::gettid() != rustix::process::getpid() {
         return Err(RunnerError::NotMainThread);
@@ -165,6 +165,7 @@ pub fn runner_main(options: RunnerOptions) -> Result<(), RunnerError> {
 
 /// Makes this process independent of who started it.
 fn become_runner(mut options: RunnerOptions) -> Result<RunnerOptions, RunnerError> {
+    sys::close_inherited();
     sys::reset_signals();
     // It fails for who leads a process group already; a shell's job, for instance. Then there is a terminal, which may stay.
     let _ = rustix::process::setsid();

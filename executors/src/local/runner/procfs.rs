@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use rustix::process::{Pid as RawPid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid as RawPid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use scheduler_core::ids::RunId;
 
 use super::table::Pid;
@@ -52,11 +52,17 @@ impl Proc {
     /// Sends a signal to this process and to no other that may have got its number since.
     pub(super) fn signal(&self, signal: Signal) {
         let Some(raw) = RawPid::from_raw(self.pid) else { return };
-        let Ok(descriptor) = pidfd_open(raw, PidfdFlags::empty()) else { return };
-        if Self::read(self.pid).is_some_and(|now| now.start == self.start) {
-            // It may be gone by now, or be somebody's whom we may not signal; whether it is gone is looked up again later.
-            let _ = pidfd_send_signal(&descriptor, signal);
+        let descriptor = pidfd_open(raw, PidfdFlags::empty());
+        if !Self::read(self.pid).is_some_and(|now| now.start == self.start) {
+            return;
         }
+        // It may be gone by now, or be somebody's whom we may not signal; whether it is gone is looked up again later.
+        let _ = match descriptor {
+            Ok(descriptor) => pidfd_send_signal(&descriptor, signal),
+            // Before Linux 5.3 the number has to do.
+            Err(rustix::io::Errno::NOSYS) => kill_process(raw, signal),
+            Err(error) => Err(error),
+        };
     }
 }
 

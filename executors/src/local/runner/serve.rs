@@ -1,7 +1,7 @@
 //! The runner's side of the socket.
 //!
 //! One daemon at a time: a new connection ends the old one, and its orders are read only after the last order of the old one was
-//! carried out. So what an earlier daemon still had to say is known to the next one when it observes.
+//! carried out; the old one is told that it was replaced. So what an earlier daemon still had to say is known to the next one when it observes.
 
 use std::io::{self, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,7 +14,7 @@ use scheduler_core::ids::RunId;
 use super::clock;
 use super::journal::Record;
 use super::note;
-use super::shared::{Shared, wait};
+use super::shared::{Shared, wait, wait_for};
 use super::table::{Connection, End, Live, MAX_QUEUE, MAX_RUNS, Outgoing, Run, SpawnJob, lost};
 use crate::contract::StartOrder;
 use crate::local::protocol::{Hello, MAX_FRAME, MAX_HELLO, Order, PROTOCOL, Told, decode, encode, read_frame};
@@ -23,6 +23,8 @@ use crate::local::protocol::{Hello, MAX_FRAME, MAX_HELLO, Order, PROTOCOL, Told,
 const MAX_STRANGERS: usize = 8;
 /// How long a connection may take to say hello, and at most for any write.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a daemon that is replaced may take to be told so, in microseconds.
+const GOODBYE_US: u64 = 1_000_000;
 /// Most reports in one frame.
 const MAX_REPORTS: usize = 512;
 
@@ -95,15 +97,20 @@ fn converse(shared: &Arc<Shared>, stream: UnixStream) {
     let mut table = shared.lock();
     table.generation += 1;
     let generation = table.generation;
-    if let Some(old) = &table.connection {
-        let _ = old.stream.shutdown(std::net::Shutdown::Both);
-    }
-    table.connection = Some(Connection { generation, stream: Arc::clone(&stream), subscribed: false });
+    let old = table.connection.replace(Connection { generation, stream: Arc::clone(&stream), subscribed: false });
     table.outbox.clear();
     shared.out.notify_all();
     shared.room.notify_all();
+    // The old connection's writer says good-bye and closes it. If nobody reads that, it is closed all the same.
+    let until = clock::boot_us() + GOODBYE_US;
     while table.reading && table.generation == generation {
-        table = wait(&shared.room, table);
+        table = match until.saturating_sub(clock::boot_us()) {
+            0 => {
+                let _ = old.as_ref().map(|old| old.stream.shutdown(std::net::Shutdown::Both));
+                wait(&shared.room, table)
+            }
+            left => wait_for(&shared.room, table, left),
+        };
     }
     if table.generation != generation || table.closing {
         return;
@@ -139,18 +146,25 @@ fn write_all(shared: &Shared, mut stream: &UnixStream, generation: u64) {
         while table.outbox.is_empty() && table.connection.as_ref().is_some_and(|c| c.generation == generation) {
             table = wait(&shared.out, table);
         }
-        if table.connection.as_ref().is_none_or(|connection| connection.generation != generation) {
-            return;
+        match &table.connection {
+            Some(connection) if connection.generation == generation => {}
+            Some(_) => {
+                drop(table);
+                let _ = encode(&Told::Replaced {}, &mut bytes).and_then(|()| stream.write_all(&bytes));
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+                return;
+            }
+            None => return,
         }
         let told = next_frame(&mut table.outbox);
         drop(table);
-        bytes.clear();
         if let Err(error) = encode(&told, &mut bytes).and_then(|()| stream.write_all(&bytes)) {
             note(&format!("telling the daemon: {error}"));
             // The reader then ends the connection; what was not told is told to whoever connects next.
             let _ = stream.shutdown(std::net::Shutdown::Both);
             return;
         }
+        bytes.clear();
     }
 }
 
@@ -268,7 +282,7 @@ mod tests {
         let sizes: Vec<Option<usize>> = std::iter::from_fn(|| {
             (!outbox.is_empty()).then(|| match next_frame(&mut outbox) {
                 Told::Reports { reports } => Some(reports.len()),
-                Told::Runs { .. } => None,
+                Told::Runs { .. } | Told::Replaced {} => None,
             })
         })
         .collect();

@@ -84,6 +84,15 @@ pub(super) fn set_disposition(signal: libc::c_int, action: libc::sighandler_t) {
     }
 }
 
+/// Closes every descriptor but the standard three: what a daemon was started with by somebody careless, and would otherwise be held
+/// open, and passed on to every task, for as long as the runner lives. Only for a process that has opened nothing itself yet.
+pub(super) fn close_inherited() {
+    // SAFETY: the caller says that no descriptor above 2 has an owner in this process. Old kernels refuse; then they stay open.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
+    }
+}
+
 /// Primary group and all groups of a user. A uid that nobody has in the user database gets the group of the same number, alone.
 pub(super) fn groups_of(uid: u32) -> io::Result<(u32, Vec<u32>)> {
     let mut text = vec![0_u8; 4_096];

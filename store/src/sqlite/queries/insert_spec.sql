@@ -1,1 +1,1 @@
-INSERT INTO specs (seq, labels, spec) VALUES (?1, ?2, ?3)
+INSERT INTO specs (seq, labels, spec) VALUES (?, ?, ?)

@@ -1,9 +1,4 @@
 //! What executor tests are written with: orders, reports that are waited for, and signals from inside a run.
-#![allow(dead_code, reason = "every test program uses its part")]
-#![allow(clippy::unwrap_used, reason = "tests")]
-
-pub mod local;
-pub mod suite;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,22 +19,22 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 /// After this long a test that waits has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A run that no other test has.
-pub fn new_run() -> RunId {
+pub(crate) fn new_run() -> RunId {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) << 64 | u128::from(std::process::id());
     RunId { job: JobId(Uuid::from_u128(number)), attempt: Attempt(1) }
 }
 
 /// A task that a shell runs.
-pub fn task(name: &str, script: &str) -> TaskOrder {
+pub(crate) fn task(name: &str, script: &str) -> TaskOrder {
     command(name, &["/bin/sh", "-c", script])
 }
 
 /// A task.
-pub fn command(name: &str, command: &[&str]) -> TaskOrder {
+pub(crate) fn command(name: &str, command: &[&str]) -> TaskOrder {
     TaskOrder {
         name: name.into(),
         command: command.iter().map(ToString::to_string).collect(),
@@ -51,32 +46,32 @@ pub fn command(name: &str, command: &[&str]) -> TaskOrder {
 }
 
 /// An order for a new run.
-pub fn order(tasks: Vec<TaskOrder>) -> StartOrder {
+pub(crate) fn order(tasks: Vec<TaskOrder>) -> StartOrder {
     StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new() }
 }
 
 /// An order for a new run of one script.
-pub fn script(text: &str) -> StartOrder {
+pub(crate) fn script(text: &str) -> StartOrder {
     order(vec![task("main", text)])
 }
 
 /// SIGTERM, and this long until SIGKILL.
-pub fn stop_after(grace: Duration) -> StopPolicy {
+pub(crate) fn stop_after(grace: Duration) -> StopPolicy {
     StopPolicy { signal: 15, grace: Span(grace.as_micros() as u64) }
 }
 
 /// The result of a task that ended with a code other than 0.
-pub fn exit_code(task: &str, code: i32) -> RunResult {
+pub(crate) fn exit_code(task: &str, code: i32) -> RunResult {
     RunResult::Failed { reason: FailReason::ExitCode { task: task.into(), code } }
 }
 
 /// The result of a task that a signal ended.
-pub fn signalled(task: &str, signal: i32) -> RunResult {
+pub(crate) fn signalled(task: &str, signal: i32) -> RunResult {
     RunResult::Failed { reason: FailReason::Signal { task: task.into(), signal } }
 }
 
 /// The message of a run that could not be started as asked.
-pub fn start_message(result: &RunResult) -> String {
+pub(crate) fn start_message(result: &RunResult) -> String {
     match result {
         RunResult::Failed { reason: FailReason::Start { message } } => message.to_string(),
         other => panic!("not a start that failed: {other:?}"),
@@ -84,7 +79,7 @@ pub fn start_message(result: &RunResult) -> String {
 }
 
 /// The message of a run that was lost.
-pub fn lost_message(result: &RunResult) -> String {
+pub(crate) fn lost_message(result: &RunResult) -> String {
     match result {
         RunResult::Lost { message } => message.to_string(),
         other => panic!("not lost: {other:?}"),
@@ -92,7 +87,7 @@ pub fn lost_message(result: &RunResult) -> String {
 }
 
 /// Reports, kept by run.
-pub struct Inbox {
+pub(crate) struct Inbox {
     reports: mpsc::Receiver<Report>,
     started: BTreeMap<RunId, usize>,
     ended: BTreeMap<RunId, Vec<Report>>,
@@ -101,13 +96,13 @@ pub struct Inbox {
 
 impl Inbox {
     /// With the sender for an executor.
-    pub fn new() -> (mpsc::Sender<Report>, Self) {
+    pub(crate) fn new() -> (mpsc::Sender<Report>, Self) {
         let (sender, reports) = mpsc::channel(16);
         (sender, Self { reports, started: BTreeMap::new(), ended: BTreeMap::new(), disturbed: Vec::new() })
     }
 
     /// Waits for one more report.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         match timeout(PATIENCE, self.reports.recv()).await.expect("a report in time").expect("an executor that lives") {
             Report::Started { run, .. } => *self.started.entry(run).or_default() += 1,
             Report::Disturbed { message } => self.disturbed.push(message),
@@ -120,7 +115,7 @@ impl Inbox {
     }
 
     /// Waits until a run has started.
-    pub async fn started(&mut self, run: RunId) {
+    pub(crate) async fn started(&mut self, run: RunId) {
         while !self.started.contains_key(&run) {
             assert!(!self.ended.contains_key(&run), "ended without a start: {:?}", self.ended[&run]);
             self.next().await;
@@ -128,17 +123,17 @@ impl Inbox {
     }
 
     /// Whether a start of a run has been reported so far.
-    pub fn has_started(&self, run: RunId) -> bool {
+    pub(crate) fn has_started(&self, run: RunId) -> bool {
         self.started.contains_key(&run)
     }
 
     /// How often the end of a run was reported so far.
-    pub fn ends(&self, run: RunId) -> usize {
+    pub(crate) fn ends(&self, run: RunId) -> usize {
         self.ended.get(&run).map_or(0, Vec::len)
     }
 
     /// Waits until a run has ended.
-    pub async fn ended(&mut self, run: RunId) -> RunResult {
+    pub(crate) async fn ended(&mut self, run: RunId) -> RunResult {
         while !self.ended.contains_key(&run) {
             self.next().await;
         }
@@ -149,7 +144,7 @@ impl Inbox {
     }
 
     /// Waits until the executor has said so often that it was disturbed.
-    pub async fn disturbed(&mut self, times: usize) {
+    pub(crate) async fn disturbed(&mut self, times: usize) {
         while self.disturbed.len() < times {
             self.next().await;
         }
@@ -157,50 +152,50 @@ impl Inbox {
 }
 
 /// An executor and what it tells.
-pub struct Rig {
+pub(crate) struct Rig {
     /// Under test.
-    pub executor: Arc<dyn Executor>,
+    pub(crate) executor: Arc<dyn Executor>,
     /// Its reports.
-    pub inbox: Inbox,
+    pub(crate) inbox: Inbox,
     /// For whatever a test writes.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Where tasks' output goes.
-    pub logs: PathBuf,
+    pub(crate) logs: PathBuf,
 }
 
 impl Rig {
     /// Starts a run; gives it.
-    pub async fn start(&self, order: StartOrder) -> RunId {
+    pub(crate) async fn start(&self, order: StartOrder) -> RunId {
         let run = order.run;
         self.executor.start(vec![order]).await.unwrap();
         run
     }
 
     /// Starts a run and waits for its end.
-    pub async fn result(&mut self, order: StartOrder) -> RunResult {
+    pub(crate) async fn result(&mut self, order: StartOrder) -> RunResult {
         let run = self.start(order).await;
         self.inbox.ended(run).await
     }
 
     /// What is observed of a run.
-    pub async fn phase(&self, run: RunId) -> Option<RunPhase> {
+    pub(crate) async fn phase(&self, run: RunId) -> Option<RunPhase> {
         let observed = self.executor.observe().await.unwrap();
         observed.into_iter().find(|observed| observed.run == run).map(|Observed { phase, .. }| phase)
     }
 
     /// What a task has written.
-    pub fn log(&self, run: RunId, task: &str, stream: &str) -> String {
+    pub(crate) fn log(&self, run: RunId, task: &str, stream: &str) -> String {
         std::fs::read_to_string(self.logs.join(log_file_name(run, task, stream))).unwrap()
     }
 
     /// A new channel from inside runs.
-    pub fn signal(&self, name: &str) -> Signal {
+    pub(crate) fn signal(&self, name: &str) -> Signal {
         Signal::new(&self.folder, name)
     }
 }
 
 /// Lines that a run writes into a named pipe: what a test waits for.
-pub struct Signal {
+pub(crate) struct Signal {
     path: PathBuf,
     lines: BufReader<pipe::Receiver>,
 }
@@ -215,31 +210,31 @@ impl Signal {
     }
 
     /// Where to write.
-    pub fn path(&self) -> std::path::Display<'_> {
+    pub(crate) fn path(&self) -> std::path::Display<'_> {
         self.path.display()
     }
 
     /// Waits for a line.
-    pub async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let mut line = String::new();
         timeout(PATIENCE, self.lines.read_line(&mut line)).await.expect("a line in time").unwrap();
         line.trim().to_owned()
     }
 
     /// Waits for a line with a number.
-    pub async fn pid(&mut self) -> i32 {
+    pub(crate) async fn pid(&mut self) -> i32 {
         self.line().await.parse().unwrap()
     }
 }
 
 /// Whether a process is there; one that was not reaped by its parent counts as gone.
-pub fn lives(pid: i32) -> bool {
+pub(crate) fn lives(pid: i32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X'])
 }
 
 /// Sends SIGKILL.
-pub fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }

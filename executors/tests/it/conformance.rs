@@ -1,9 +1,7 @@
 //! Every executor against the suite: here the local one.
 
-mod rig;
-
-use rig::local::Site;
-use rig::suite;
+use crate::site::Site;
+use crate::suite;
 
 macro_rules! conformance {
     ($($case:ident),* $(,)?) => {

@@ -1,0 +1,9 @@
+//! The local executor with a real runner in a process of its own.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod conformance;
+mod recovery;
+mod rig;
+mod site;
+mod suite;
+mod tasks;
