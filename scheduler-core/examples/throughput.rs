@@ -43,14 +43,13 @@ fn scheduler() -> Fallible<Scheduler> {
         memory: MemoryBytes(1 << 42),
         gpus: gpus(index),
     };
-    let queue = |name: &str, priority| QueueConfig {
-        name: name.into(),
+    let queue = |name: String, priority| QueueConfig {
         priority,
-        preemptible: false,
         age_per_point: Some(Span::from_secs(60)),
+        ..QueueConfig::named(name.into())
     };
     Ok(Scheduler::new(Config {
-        queues: (0..10).map(|index| queue(&format!("queue-{index}"), index / 5)).collect(),
+        queues: (0..10).map(|index| queue(format!("queue-{index}"), index / 5)).collect(),
         nodes: (0..4).map(node).collect(),
         ..Config::default()
     })?)

@@ -10,7 +10,7 @@ use store::{EventRecord, JobRecord};
 
 use super::problem::{ApiError, ApiResult};
 use super::text::wire_time;
-use crate::backend::{Caller, Resource, Shortage, Why};
+use crate::backend::{Caller, Counted, Resource, Shortage, Why};
 
 /// What stands in place of a value that the caller may not see.
 pub const REDACTED: &str = "(hidden)";
@@ -239,6 +239,15 @@ pub fn why(job: uuid::Uuid, why: &Why) -> api::Why {
             let answer = answer(State::Queued, "resources", message);
             let shortages = shortages.iter().map(shortage).collect();
             api::Why { position: Some(*position), shortages, expected_start: expected.map(wire_time), ..answer }
+        }
+        Why::Limit { position, whose, counted, held, asked, limit } => {
+            let what = match counted {
+                Counted::Jobs => "jobs that run",
+                Counted::Amount(resource) => resource.as_str(),
+            };
+            let message =
+                format!("the limit of {} is {limit} {what}: {held} are held, it asks for {asked} more", whose.as_str());
+            api::Why { position: Some(*position), ..answer(State::Queued, "limit", message) }
         }
         Why::Scheduling => answer(State::Queued, "scheduling", "it fits; the next pass starts it".to_owned()),
         Why::Starting => answer(State::Starting, "starting", "it is placed, its tasks are being started".to_owned()),

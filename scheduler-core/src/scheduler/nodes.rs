@@ -11,9 +11,10 @@ use smallvec::SmallVec;
 use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
-use crate::scheduler::config::NodeConfig;
+use crate::scheduler::config::{NodeConfig, Resource};
 use crate::scheduler::place::{Demand, Packing, Room};
 use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::share::Amounts;
 use crate::state::{Placement, Slot};
 
 /// A machine. Those that are only known from restored jobs come after the configured ones and have no capacity.
@@ -108,6 +109,11 @@ impl Nodes {
     /// What the configured nodes offer now.
     pub(crate) fn rooms(&self) -> &[Room] {
         &self.rooms
+    }
+
+    /// What all configured nodes have together.
+    pub(crate) fn capacity(&self) -> Amounts {
+        Resource::ALL.map(|resource| self.whole.iter().map(|room| u128::from(room.of(resource))).sum())
     }
 
     pub(crate) fn all(&self) -> &[Node] {

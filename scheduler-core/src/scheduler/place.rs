@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 
 use crate::job::Shape;
 use crate::scheduler::config::Resource;
+use crate::scheduler::tree::share::Amounts;
+use crate::state::Placement;
 
 /// What can be taken from a node now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +89,8 @@ impl Group {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Demand {
     pub(crate) groups: SmallVec<[Group; 1]>,
+    /// Over all tasks.
+    pub(crate) total: Amounts,
 }
 
 impl Demand {
@@ -104,7 +108,18 @@ impl Demand {
             })
             .collect();
         groups.sort_by_key(|group| std::cmp::Reverse((group.gpus, group.cpu, group.memory, std::cmp::Reverse(group.index))));
-        Self { groups }
+        let total = Resource::ALL
+            .map(|resource| groups.iter().map(|group| u128::from(group.of(resource)) * u128::from(group.replicas)).sum());
+        Self { groups, total }
+    }
+
+    /// What a placement holds.
+    pub(crate) fn held(&self, placement: &Placement) -> Amounts {
+        let tasks: u64 = self.groups.iter().map(|group| u64::from(group.replicas)).sum();
+        if placement.slots.len() as u64 == tasks {
+            return self.total;
+        }
+        Resource::ALL.map(|resource| placement.slots.iter().map(|slot| u128::from(self.group(slot.group).of(resource))).sum())
     }
 
     /// The group with this index in the shape; that of a slot is always there.

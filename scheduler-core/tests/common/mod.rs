@@ -27,7 +27,7 @@ pub(crate) fn id(number: u64) -> JobId {
 }
 
 pub(crate) fn queue(name: &str, priority: i32) -> QueueConfig {
-    QueueConfig { name: name.into(), priority, preemptible: false, age_per_point: None }
+    QueueConfig { priority, ..QueueConfig::named(name.into()) }
 }
 
 pub(crate) fn aging(name: &str, priority: i32, seconds_per_point: u64) -> QueueConfig {

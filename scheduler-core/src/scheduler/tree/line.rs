@@ -16,8 +16,8 @@ use priority_queue::PriorityQueue;
 use smallvec::SmallVec;
 
 use crate::hash::Build;
-use crate::scheduler::queue::Key;
 use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::key::Key;
 
 /// Runs of a line at most; more would cost every look at the first job.
 const RUNS: usize = 8;
