@@ -162,7 +162,11 @@ async fn nothing_is_lost_or_run_twice_over_kills_at_seeded_points() {
         tokio::time::sleep(Duration::from_micros(random.below(3_000))).await;
         let with_runner = point % 3 == 2;
         let runners = if with_runner { daemon.runners() } else { Vec::new() };
-        let kill_runners = || runners.iter().for_each(|pid| drop(kill_process(*pid, Signal::KILL)));
+        let kill_runners = || {
+            for pid in &runners {
+                let _gone_already = kill_process(*pid, Signal::KILL);
+            }
+        };
         if random.below(2) == 0 {
             kill_runners();
             daemon.kill();
@@ -203,7 +207,7 @@ async fn nothing_is_lost_or_run_twice_over_kills_at_seeded_points() {
     }
     no_run_began_twice(&ledger);
     let runs = read_ledger(&ledger);
-    for (id, _) in &acknowledged {
+    for id in acknowledged.keys() {
         let attempts = daemon.job(id).await["attempt"].as_u64().unwrap() as u32;
         assert_eq!(runs.get(&(id.clone(), attempts)), Some(&(1, 1)), "the run that counts of {id} did not run whole");
     }
