@@ -110,7 +110,7 @@ fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_c
     for observed in world {
         match &observed.phase {
             RunPhase::Ended { result, started_at, at } => {
-                found.reports.push(Report::Ended { run: observed.run, result: result.clone(), started_at: *started_at, at: *at })
+                found.reports.push(Report::Ended { run: observed.run, result: result.clone(), started_at: *started_at, at: *at });
             }
             RunPhase::Starting | RunPhase::Running { .. } if !after.contains_key(&observed.run) => {
                 found.strays.push(observed.run);

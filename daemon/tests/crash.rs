@@ -2,7 +2,8 @@
 //! the runner with it. After each restart the promises are checked; at the end all of them, for every job.
 //!
 //! Every job appends `begin JOB ATTEMPT` and `end JOB ATTEMPT` to one file (appends of a line are atomic), so the test sees what really
-//! ran, whatever the daemon says. `FLASH_CRASH_POINTS` sets the number of points, `FLASH_CRASH_SEED` the seed, which is printed.
+//! ran, whatever the daemon says. `FLASH_CRASH_POINTS` sets the number of points, `FLASH_CRASH_SEED` the seed, which is printed;
+//! `FLASH_CRASH_KEEP` leaves the folder for a look.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
 mod common;
@@ -140,7 +141,8 @@ async fn nothing_is_lost_or_run_twice_over_kills_at_seeded_points() {
     let points = setting("FLASH_CRASH_POINTS", 100);
     let seed = setting("FLASH_CRASH_SEED", 20_261_121);
     println!("crash suite: {points} points, seed {seed}");
-    let folder = tempfile::tempdir().unwrap();
+    let mut folder = tempfile::tempdir().unwrap();
+    folder.disable_cleanup(std::env::var_os("FLASH_CRASH_KEEP").is_some());
     let ledger = folder.path().join("ledger");
     let config = "listen = \"off\"\n[node]\ncpus = 4\n";
     let mut daemon = Daemon::start(&folder.path().join("data"), config);
