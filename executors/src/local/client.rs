@@ -88,7 +88,7 @@ impl LocalExecutor {
     pub fn new(options: LocalOptions) -> Result<Self, ExecutorError> {
         let log_dir = options.log_dir.to_str().filter(|path| path.starts_with('/')).map(str::to_owned);
         let Some(log_dir) = log_dir else {
-            let detail = format!("log folder {:?}: has to be an absolute path in UTF-8", options.log_dir);
+            let detail = format!("log folder {}: has to be an absolute path in UTF-8", options.log_dir.display());
             return Err(ExecutorError::Other { op: "making", executor: KIND, detail });
         };
         let inner = Arc::new(Inner { options, log_dir, link: Mutex::new(None) });

@@ -1,7 +1,9 @@
 //! One connection with a runner, from the daemon's side: how it is made, and what goes over it.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,7 +101,11 @@ fn lock(answers: &Mutex<Answers>) -> std::sync::MutexGuard<'_, Answers> {
 
 /// Connects to the runner that is there; starts one if none is.
 pub(super) async fn connect_or_start(op: &'static str, options: &LocalOptions) -> Result<(Link, Session), ExecutorError> {
-    std::fs::create_dir_all(&options.dir).map_err(|error| unreachable(op, format!("{}: {error}", options.dir.display())))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.dir)
+        .map_err(|error| unreachable(op, format!("{}: {error}", options.dir.display())))?;
     let deadline = Instant::now() + options.connect_timeout;
     let mut child: Option<tokio::process::Child> = None;
     let mut pause = CONNECT_PAUSE.0;
@@ -120,12 +126,11 @@ pub(super) async fn connect_or_start(op: &'static str, options: &LocalOptions) -
             Err(error) => return Err(unreachable(op, format!("{}: {error}", options.dir.display()))),
         };
         match child.as_mut().map(tokio::process::Child::try_wait) {
-            None => child = Some(start_runner(op, options)?),
-            // Another runner may have the folder, one that is about to listen or to end: then the next attempt tells.
             Some(Ok(Some(status))) if Instant::now() >= deadline => {
                 return Err(gave_up(op, options, &format!("it ended with {status}")));
             }
-            Some(Ok(Some(_))) => child = Some(start_runner(op, options)?),
+            // Ended: another runner may have the folder, one that is about to listen or to end. Then the next attempt tells.
+            None | Some(Ok(Some(_))) => child = Some(start_runner(op, options)?),
             Some(_) if Instant::now() >= deadline => return Err(gave_up(op, options, &nobody)),
             Some(_) => {}
         }
@@ -155,7 +160,7 @@ fn start_runner(op: &'static str, options: &LocalOptions) -> Result<tokio::proce
     };
     let log = options.dir.join("runner.log");
     let start = || -> io::Result<tokio::process::Child> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log)?;
         let mut command = tokio::process::Command::new(program);
         command.args(args).arg("--dir").arg(&options.dir);
         // It makes itself a session of its own; what it says goes to its log.

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 /// After this long a test that waits has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A run that no other test has.
 pub(crate) fn new_run() -> RunId {
