@@ -6,8 +6,8 @@
 //!
 //! Dropping it ends the connection and nothing else: the runner and its tasks go on.
 //!
-//! Reports wait in the channel that it was made with; while that is full nothing else is read from the runner, answers to
-//! [`Executor::observe`] included. So whoever empties the channel must not be who waits for an observation.
+//! Reports wait for room in the channel that it was made with, and none is dropped. If very many wait, nothing more is read from the
+//! runner, which then waits too: for reports, but also for answers to [`Executor::observe`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;

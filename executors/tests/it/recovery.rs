@@ -253,6 +253,43 @@ async fn a_torn_journal_keeps_the_ends_before_the_tear() {
 }
 
 #[tokio::test]
+async fn runners_killed_at_any_point_start_nothing_twice_and_invent_no_success() {
+    let site = Site::new();
+    let mut rig = site.daemon().await;
+    let mut orders = std::collections::BTreeMap::new();
+    for round in 0..20 {
+        let new: Vec<_> = (0..20).map(|_| script(&format!("echo run >> {}/$FLASH_JOB_ID", site.work().display()))).collect();
+        orders.extend(new.iter().map(|order| (order.run, order.clone())));
+        let before = rig.inbox.all_ends();
+        rig.executor.start(new).await.unwrap();
+        // At another point each round: with orders still to be read, processes to be made, ends to be written.
+        while rig.inbox.all_ends() < before + round % 7 {
+            rig.inbox.next().await;
+        }
+        kill(site.runner_pid());
+        rig.inbox.disturbed(2 * round + 2).await;
+        // As a reconciler: what the runner does not know it has never started.
+        let known: Vec<_> = rig.executor.observe().await.unwrap().into_iter().map(|observed| observed.run).collect();
+        let missing = orders.values().filter(|order| !known.contains(&order.run)).cloned().collect();
+        rig.executor.start(missing).await.unwrap();
+    }
+    let mut lost = 0;
+    for run in orders.into_keys() {
+        let result = rig.inbox.ended(run).await;
+        let times = std::fs::read_to_string(site.work().join(run.job.to_string())).map_or(0, |text| text.lines().count());
+        match result {
+            RunResult::Succeeded => assert_eq!(times, 1, "{run}"),
+            result => {
+                lost_message(&result);
+                lost += 1;
+                assert!(times <= 1, "{run} ran {times} times");
+            }
+        }
+    }
+    assert!(lost > 0, "no kill hit a run: the test has tested nothing");
+}
+
+#[tokio::test]
 async fn a_rewritten_journal_says_what_the_old_one_said() {
     let mut site = Site::new();
     site.runner_args.extend(["--compact-bytes".into(), "16384".into()]);

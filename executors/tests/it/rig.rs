@@ -143,6 +143,11 @@ impl Inbox {
         }
     }
 
+    /// How many ends were reported so far.
+    pub(crate) fn all_ends(&self) -> usize {
+        self.ended.len()
+    }
+
     /// Waits until the executor has said so often that it was disturbed.
     pub(crate) async fn disturbed(&mut self, times: usize) {
         while self.disturbed.len() < times {

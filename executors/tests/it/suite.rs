@@ -215,7 +215,7 @@ pub(crate) async fn stop_reaches_descendants(mut rig: Rig) {
     let text = format!("setsid sh -c 'trap \"\" TERM; echo $$ > {}; sleep 60; sleep 60' & wait", signal.path());
     let run = rig.start(script(&text)).await;
     let pid = signal.pid().await;
-    rig.executor.stop(run, stop_after(Duration::from_millis(200))).await.unwrap();
+    rig.executor.stop(run, stop_after(Duration::from_secs(1))).await.unwrap();
     assert_eq!(rig.inbox.ended(run).await, signalled("main", 15));
     assert!(!lives(pid));
 }
