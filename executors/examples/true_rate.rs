@@ -119,6 +119,9 @@ async fn measure(runs: usize) -> Result<(), Problem> {
             println!("round {round}: runner, {in_flight} in flight: {rate:.0}/s");
         }
     }
+    let pid = std::fs::read_to_string(folder.join("data/runner.lock"))?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()))?;
+    println!("runner: {}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("no figure"));
     drop(executor);
     // After the last measurement: removing many files slows down making new ones for a while.
     std::fs::remove_dir_all(&folder)?;

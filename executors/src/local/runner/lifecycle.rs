@@ -40,16 +40,15 @@ impl Table {
         let Some(live) = self.live(run) else { return };
         live.tasks[task].made = Some(made);
         live.tasks[task].state = TaskState::Running(pid);
-        match exit {
-            Some(exit) => self.task_exited(shared, run, task, exit),
-            None => {
-                let ending = live.ending;
-                self.pids.insert(pid, (run, task));
-                // It was made while the run was told to end: it has to hear of it, too.
-                if let Some(ending) = ending {
-                    self.send(shared, run, if ending.kills > 0 { libc::SIGKILL } else { ending.signal });
-                }
-            }
+        let ending = live.ending;
+        if let Some(exit) = exit {
+            self.task_exited(shared, run, task, exit);
+            return;
+        }
+        self.pids.insert(pid, (run, task));
+        // It was made while the run was told to end: it has to hear of it, too.
+        if let Some(ending) = ending {
+            self.send(shared, run, if ending.kills > 0 { libc::SIGKILL } else { ending.signal });
         }
     }
 

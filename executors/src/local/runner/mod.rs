@@ -3,14 +3,14 @@
 //! Threads, all blocking, none polling:
 //! | thread | waits for | does |
 //! |---|---|---|
-//! | main ([`reap`]) | children | takes exits; as a subreaper it is the parent of every orphan |
-//! | spawn ([`spawn`]), a few | orders | makes processes |
-//! | commit ([`commit`]) | ends | makes them durable, then tells them |
-//! | keeper ([`keeper`]) | deadlines | kills what outlives its grace; ends an idle runner |
-//! | listen, daemon, writer ([`serve`]) | the socket | orders in, reports out |
-//! | follow ([`follow`]), after a crash | process descriptors | watches what an earlier runner had started |
+//! | main (`reap`) | children | takes exits; as a subreaper it is the parent of every orphan |
+//! | spawn (`spawn`), a few | orders | makes processes |
+//! | commit (`commit`) | ends | makes them durable, then tells them |
+//! | keeper (`keeper`) | deadlines | kills what outlives its grace; ends an idle runner |
+//! | listen, daemon, writer (`serve`) | the socket | orders in, reports out |
+//! | follow (`follow`), after a crash | process descriptors | watches what an earlier runner had started |
 //!
-//! A thread that panics ends the process: tasks go on, and the next runner takes over from the journal ([`recover`]). That is safer
+//! A thread that panics ends the process: tasks go on, and the next runner takes over from the journal (`recover`). That is safer
 //! than a runner that lives on without, say, its reaper.
 
 mod cgroup;
