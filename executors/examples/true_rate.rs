@@ -122,6 +122,8 @@ async fn measure(runs: usize) -> Result<(), Problem> {
     let pid = std::fs::read_to_string(folder.join("data/runner.lock"))?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()))?;
     println!("runner: {}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("no figure"));
+    // Once this is answered the last runs are forgotten, so that the runner ends by itself.
+    executor.observe().await?;
     drop(executor);
     // After the last measurement: removing many files slows down making new ones for a while.
     std::fs::remove_dir_all(&folder)?;
