@@ -134,7 +134,7 @@ fn time_step(seconds: f64) -> (f64, f64, &'static str) {
     let fits = units.into_iter().find(|(unit, most, _)| least <= unit * most);
     let (unit, _, label) = fits.unwrap_or((86_400.0, f64::INFINITY, "d"));
     let clock: &[f64] = if label == "h" { &[1.0, 2.0, 3.0, 6.0, 12.0] } else { &[1.0, 2.0, 5.0, 10.0, 15.0, 30.0] };
-    let step = clock.iter().copied().find(|step| *step >= least / unit && least / unit >= 0.5);
+    let step = clock.iter().copied().find(|step| *step >= least / unit && least / unit > 0.5);
     (step.unwrap_or_else(|| nice(least / unit)) * unit, unit, label)
 }
 

@@ -195,8 +195,42 @@ fn jain(shares: impl Iterator<Item = f64>) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+#[expect(clippy::float_cmp, reason = "these figures are exact")]
 mod tests {
-    use super::jain;
+    use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+    use scheduler_core::time::{Span, Timestamp};
+
+    use super::{Measure, jain};
+    use crate::{Builder, Cluster, Job, Machine};
+
+    #[test]
+    fn what_is_ended_to_make_room_is_lost_work() {
+        let mut builder = Builder::new();
+        let (queue, tenant) = (builder.queue("q"), builder.tenant("a"));
+        let request = Request { cpu: CpuMillis(500), memory: MemoryBytes(0), gpus: 0 };
+        let duration = Span::from_secs(20);
+        builder.push(Job { at: Span(0), duration, limit: None, priority: 0, queue, tenant, tasks: 1, request });
+        let workload = builder.finish().unwrap();
+        let machine = Machine { name: "n".into(), cpu_millis: 1_000, memory_bytes: 0, gpus: 0, gpu_model: "none".into() };
+        let mut measure = Measure::new(&workload, &Cluster::new(vec![machine], &workload), false);
+        let (job, at) = (&workload.jobs[0], |seconds: i64| Timestamp(seconds * 1_000_000));
+        measure.queued(job);
+        measure.started(job, true);
+        measure.advance(at(7));
+        measure.preempted(at(0));
+        measure.ended(job, at(0));
+        measure.queued(job);
+        measure.advance(at(10));
+        measure.started(job, false);
+        measure.advance(at(30));
+        measure.ended(job, at(10));
+        measure.finished(job);
+        assert_eq!((measure.preemptions, measure.lost_seconds()), (1, 7.0));
+        assert_eq!(measure.utilisation(Span::from_secs(30)).cpu, 27.0 * 0.5 / 30.0);
+        let (wait, slowdown, _) = measure.into_parts();
+        assert_eq!((wait.mean, slowdown.mean), (0.0, 1.5), "waiting counts to the first start, slowdown to the end");
+    }
 
     #[test]
     fn jain_is_one_for_equals_and_one_over_n_for_a_winner() {

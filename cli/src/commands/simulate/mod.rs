@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Format,
     /// The machines: `32*cpu=64,memory=512Gi,gpu=8`, several kinds separated by `;`; or a CSV file with the columns
-    /// sn,cpu_milli,memory_mib,gpu [default: swf: 256*cpu=1; philly: 64*gpu=8; kueue: the quota of a cohort]
+    /// sn,cpu_milli,memory_mib,gpu [default: swf: cpu=256; philly: 96*gpu=8; kueue: the quota of a cohort]
     #[arg(long, value_name = "SPEC|FILE")]
     nodes: Option<String>,
     /// Who runs next: fifo lets nobody pass whoever does not fit; easy backfills; flash is what flashd does
@@ -172,7 +172,7 @@ fn machines(args: &Args) -> Result<Vec<Machine>, Error> {
     }
     match (args.format, args.format.generated()) {
         (_, Some(scale)) => Ok(scale.machines()),
-        (Format::Swf, _) => nodes::parse(&format!("{}*cpu=1", simulator::SWF_PROCESSORS)),
+        (Format::Swf, _) => nodes::parse(&format!("cpu={}", simulator::SWF_PROCESSORS)),
         (Format::Philly, _) => nodes::parse(&format!("{}*gpu=8", simulator::PHILLY_NODES)),
         (format, _) => Err(Error::usage(format!(
             "--nodes: the machines are needed for --format {}, as '32*cpu=64,memory=512Gi,gpu=8' or as a CSV file",
