@@ -12,7 +12,8 @@ use crate::workload::Workload;
 /// processors of that model are all alike and a job may have any of them.
 pub const SWF_PROCESSORS: u64 = 256;
 /// Nodes of 8 GPUs that the Philly trace runs on by default. Its first half keeps 421 GPUs busy on average and far more in its last
-/// weeks: on 768 jobs queue up by the hundred then and the queue drains again; on 512 it never does, on 1,024 nobody waits.
+/// weeks: on 768, jobs queue up by the hundred then and the queue drains again and again; on 512 thousands wait for days, on 1,024
+/// hardly anybody waits.
 pub const PHILLY_NODES: usize = 96;
 
 /// A machine.

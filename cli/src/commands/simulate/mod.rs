@@ -162,13 +162,12 @@ fn workload(args: &Args) -> Result<Workload, Error> {
 
 fn machines(args: &Args) -> Result<Vec<Machine>, Error> {
     if let Some(spec) = &args.nodes {
-        // A specification says `=` for every amount; what does not is a file.
-        return if spec.contains('=') {
-            nodes::parse(spec)
-        } else {
-            let text = load("--nodes", Path::new(spec))?;
-            simulator::openb_nodes(spec, &text).map_err(|error| Error::usage(error.to_string()))
-        };
+        // A specification says `=` for every amount; what does not, or is there, is a file.
+        if spec.contains('=') && !Path::new(spec).is_file() {
+            return nodes::parse(spec);
+        }
+        let text = load("--nodes", Path::new(spec))?;
+        return simulator::openb_nodes(spec, &text).map_err(|error| Error::usage(error.to_string()));
     }
     match (args.format, args.format.generated()) {
         (_, Some(scale)) => Ok(scale.machines()),

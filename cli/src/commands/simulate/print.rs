@@ -97,14 +97,9 @@ impl Run<'_> {
 
     fn jobs(&self) -> String {
         let report = self.report;
-        let mut text = format!("{}, {} completed", report.jobs, report.completed);
-        if report.timed_out > 0 {
-            text += &format!(", {} ended by their time limit", report.timed_out);
-        }
-        if report.refused.jobs > 0 {
-            text += &format!(", {} refused", report.refused.jobs);
-        }
-        text
+        let counts = [(report.timed_out, "ended by their time limit"), (report.refused.jobs, "refused")];
+        let rest = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
+        format!("{}, {} completed{}", report.jobs, report.completed, rest.collect::<String>())
     }
 
     fn fairness(&self) -> String {
