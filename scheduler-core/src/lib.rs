@@ -17,6 +17,6 @@ pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    Config, ConfigError, GpuDevice, GpuUse, JobView, NodeConfig, NodeUse, QueueConfig, QueueUse, Refused, Resource, RestoreError,
-    Scheduler, Shortage, Violation, Why,
+    Config, ConfigError, Discipline, GpuDevice, GpuUse, JobView, NodeConfig, NodeUse, QueueConfig, QueueUse, Refused, Resource,
+    RestoreError, Scheduler, Shortage, Violation, Why,
 };

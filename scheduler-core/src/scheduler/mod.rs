@@ -25,8 +25,8 @@ use hashbrown::HashSet;
 use priority_queue::PriorityQueue;
 
 pub use config::{
-    AGE_PER_POINT_LIMIT, Config, ConfigError, GpuDevice, NodeConfig, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, QueueConfig, Refused,
-    Resource, RestoreError, TASK_LIMIT,
+    AGE_PER_POINT_LIMIT, Config, ConfigError, Discipline, GpuDevice, NodeConfig, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT,
+    QueueConfig, Refused, Resource, RestoreError, TASK_LIMIT,
 };
 pub use explain::{Shortage, Why};
 pub use invariants::Violation;
@@ -63,6 +63,7 @@ pub struct Scheduler {
     retry_backoff: Span,
     retry_backoff_max: Span,
     scan_limit: usize,
+    discipline: Discipline,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other kind since.
     exhausted: bool,
     /// Nodes that a restore put more on than they have; only there may more be taken than there is.
@@ -89,6 +90,7 @@ impl Scheduler {
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
             scan_limit: config.scan_limit,
+            discipline: config.discipline,
             exhausted: false,
             overcommitted: BTreeSet::new(),
         })

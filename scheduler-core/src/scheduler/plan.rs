@@ -6,6 +6,8 @@
 //! pass costs O(started x log n + kinds), and not O(queued); and a pass gives up after `scan_limit` kinds that found no room. The head
 //! is always looked at first, so giving up delays only backfill.
 //!
+//! Under [`Discipline::Strict`] a pass ends at the blocked head instead.
+//!
 //! When a pass found no room for any kind, the next one has nothing to look at until room comes back or another kind is queued.
 
 use std::collections::BinaryHeap;
@@ -13,6 +15,7 @@ use std::collections::BinaryHeap;
 use crate::event::{Event, Transition};
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
+use crate::scheduler::config::Discipline;
 use crate::scheduler::place::{Demand, Packing, pack};
 use crate::scheduler::queue::BucketIx;
 use crate::scheduler::table::{Job, JobIx};
@@ -51,6 +54,9 @@ impl Scheduler {
             if let Some(transition) = packing.and_then(|packing| self.start(job, bucket, &packing, now)) {
                 made.push(transition);
             } else {
+                if self.discipline == Discipline::Strict && !matches!(head, Head::None) {
+                    break;
+                }
                 self.tree.park(bucket, true);
                 parked.push(bucket);
             }
