@@ -16,8 +16,16 @@ use crate::StoreError;
 /// The held lock. The file stays behind when it is released: removing it would let two daemons lock two files of one name.
 #[derive(Debug)]
 pub(super) struct FolderLock {
-    /// Closing it releases the lock; children do not inherit it (close-on-exec).
-    _file: File,
+    /// Children do not inherit it (close-on-exec).
+    file: File,
+}
+
+impl Drop for FolderLock {
+    /// Unlocks, and does not leave that to the closing: a child that is being started has the file too, until it runs its program.
+    fn drop(&mut self) {
+        // If it fails, the closing that follows is the other way.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// How long to wait for a lock whose owner is dead. A process that was killed while it started another one leaves the lock to that child
@@ -73,6 +81,24 @@ impl FolderLock {
             .and_then(|()| file.write_all(pid.as_bytes()))
             .and_then(|()| file.set_len(pid.len() as u64))
             .map_err(|error| at.io(&error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(dir.path()).unwrap();
+        // As a child has it between fork and exec.
+        let copy = lock.file.try_clone().unwrap();
+        assert!(matches!(FolderLock::take(dir.path()), Err(StoreError::Locked { .. })));
+        drop(lock);
+        FolderLock::take(dir.path()).unwrap();
+        drop(copy);
     }
 }
