@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand, builder::Styles};
 
-use crate::commands::{act, cancel, cluster, completion, events, info, logs, ls, run, show, submit, token, wait, why};
+use crate::commands::{act, cancel, cluster, completion, events, info, logs, ls, run, show, simulate, submit, token, wait, why};
 
 /// Runs jobs on the CPUs and GPUs of this machine or cluster, in turn and fairly.
 #[derive(Parser, Debug)]
@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// List machines, what they have and what is free
     #[command(after_help = cluster::NODES_EXAMPLES)]
     Nodes(cluster::Args),
+    /// Run a trace through the scheduler in virtual time, without a server
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(simulate::Args),
     /// Make, list and remove the tokens that let programs in over TCP
     #[command(after_help = token::EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
     Token {

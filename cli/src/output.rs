@@ -60,7 +60,7 @@ impl Output {
 }
 
 /// A value as indented JSON.
-fn json<T: Serialize>(value: &T) -> Result<String, Error> {
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, Error> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
     Ok(text + "\n")
 }

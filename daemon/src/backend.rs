@@ -15,8 +15,6 @@ use store::{Owner, Store, StoreError};
 
 use crate::watch::Watch;
 
-
-
 pub use scheduler_core::{Counted, Refused, Resource, Shortage, Why};
 
 /// How a caller was recognised.

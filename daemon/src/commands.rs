@@ -54,7 +54,7 @@ pub fn openapi() -> anyhow::Result<()> {
 pub fn doctor(settings: Settings) -> anyhow::Result<()> {
     let config = Config::load(settings)?;
     let mut missing = 0;
-    let mut report = String::new();
+    let mut lines = Vec::new();
     let mut line = |good: Option<bool>, what: &str, detail: String| {
         let word = match good {
             Some(true) => "ok  ",
@@ -62,7 +62,7 @@ pub fn doctor(settings: Settings) -> anyhow::Result<()> {
             None => "note",
         };
         missing += u32::from(good == Some(false));
-        report.push_str(&format!("{word}  {what}: {detail}\n"));
+        lines.push(format!("{word}  {what}: {detail}\n"));
     };
     match paths::create_data(&config.data) {
         Ok(()) => {
@@ -86,7 +86,7 @@ pub fn doctor(settings: Settings) -> anyhow::Result<()> {
     let enough = files.is_none_or(|files| files >= 4_096);
     let detail = files.map_or_else(|| "no limit".to_owned(), |files| format!("{files} (4096 or more are good)"));
     line(if enough { Some(true) } else { None }, "open files", detail);
-    print(&report)?;
+    print(&lines.concat())?;
     anyhow::ensure!(missing == 0, "{missing} check(s) failed");
     Ok(())
 }

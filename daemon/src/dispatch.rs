@@ -10,6 +10,7 @@ use std::sync::Arc;
 use executors::{Executor, Report, StartOrder};
 use scheduler_core::event::{Effect, RunResult};
 use scheduler_core::ids::{JobId, RunId};
+use scheduler_core::state::JobState;
 use store::{JobRecord, Store};
 use tokio::sync::{Notify, mpsc};
 
@@ -100,10 +101,7 @@ impl Dispatcher {
 
     /// The order for a record that is starting; `None` where it no longer is.
     fn order(&self, record: &JobRecord) -> Option<Result<StartOrder, (RunId, String)>> {
-        let placement = match &record.lifecycle.state {
-            scheduler_core::state::JobState::Starting { placement } => placement,
-            _ => return None,
-        };
+        let JobState::Starting { placement } = &record.lifecycle.state else { return None };
         let run = RunId { job: record.id, attempt: record.lifecycle.attempt };
         Some(start_order(record, run, placement, &self.context).map_err(|error| (run, error.to_string())))
     }

@@ -53,16 +53,12 @@ pub fn start_order(
     placement: &Placement,
     context: &OrderContext,
 ) -> Result<StartOrder, OrderError> {
-    let spec: JobSpec =
-        serde_json::from_slice(&record.spec).map_err(|source| OrderError::Spec { job: record.id, source })?;
+    let spec: JobSpec = serde_json::from_slice(&record.spec).map_err(|source| OrderError::Spec { job: record.id, source })?;
     let tasks = placement
         .slots
         .iter()
         .map(|slot| {
-            let group = spec
-                .tasks
-                .get(usize::from(slot.group))
-                .ok_or(OrderError::Group { job: record.id, group: slot.group })?;
+            let group = spec.tasks.get(usize::from(slot.group)).ok_or(OrderError::Group { job: record.id, group: slot.group })?;
             Ok(task_order(record, &spec, group, slot, run))
         })
         .collect::<Result<_, _>>()?;

@@ -85,7 +85,6 @@ fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_c
     let seen: BTreeMap<RunId, &RunPhase> = world.iter().map(|observed| (observed.run, &observed.phase)).collect();
     for (run, (state, policy)) in after {
         match (state, seen.get(run)) {
-            (_, Some(RunPhase::Ended { .. })) => {} // below, with those that the core does not have
             (StateKind::Starting, Some(RunPhase::Running { since })) => {
                 found.reports.push(Report::Started { run: *run, at: *since });
             }
@@ -104,17 +103,15 @@ fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_c
                     found.reports.push(Report::Ended { run: *run, result, started_at: None, at: now });
                 }
             }
+            // Ends are fed back below, together with those that the core does not have.
             (_, Some(_)) | (StateKind::Waiting | StateKind::Queued | StateKind::Finished, None) => {}
         }
     }
     for observed in world {
         match &observed.phase {
-            RunPhase::Ended { result, started_at, at } => found.reports.push(Report::Ended {
-                run: observed.run,
-                result: result.clone(),
-                started_at: *started_at,
-                at: *at,
-            }),
+            RunPhase::Ended { result, started_at, at } => {
+                found.reports.push(Report::Ended { run: observed.run, result: result.clone(), started_at: *started_at, at: *at });
+            }
             RunPhase::Starting | RunPhase::Running { .. } if !after.contains_key(&observed.run) => {
                 found.strays.push(observed.run);
             }
@@ -206,9 +203,7 @@ impl Reconciler {
     /// The durable table decides: not there, finished, or at another attempt.
     async fn is_stray(&self, run: RunId) -> Result<bool, ReconcileError> {
         let record = self.store.job(run.job).await.map_err(ReconcileError::Confirm)?;
-        Ok(record.is_none_or(|record| {
-            record.lifecycle.state.placement().is_none() || record.lifecycle.attempt != run.attempt
-        }))
+        Ok(record.is_none_or(|record| record.lifecycle.state.placement().is_none() || record.lifecycle.attempt != run.attempt))
     }
 }
 
@@ -285,23 +280,15 @@ mod tests {
     fn news_that_were_missed_are_fed_back() {
         let table = active(&[(1, StateKind::Starting), (2, StateKind::Stopping), (3, StateKind::Running)]);
         let ended = RunPhase::Ended { result: RunResult::Succeeded, started_at: Some(Timestamp(3)), at: Timestamp(4) };
-        let world = world(&[
-            (1, RunPhase::Running { since: Timestamp(5) }),
-            (2, RunPhase::Running { since: Timestamp(5) }),
-            (3, ended),
-        ]);
+        let world =
+            world(&[(1, RunPhase::Running { since: Timestamp(5) }), (2, RunPhase::Running { since: Timestamp(5) }), (3, ended)]);
         let found = compare(&table, &world, &table, NOW);
         assert_eq!(found.orders, [Effect::Stop { run: run(2), policy: StopPolicy::default() }]);
         assert_eq!(
             found.reports,
             [
                 Report::Started { run: run(1), at: Timestamp(5) },
-                Report::Ended {
-                    run: run(3),
-                    result: RunResult::Succeeded,
-                    started_at: Some(Timestamp(3)),
-                    at: Timestamp(4)
-                },
+                Report::Ended { run: run(3), result: RunResult::Succeeded, started_at: Some(Timestamp(3)), at: Timestamp(4) },
             ]
         );
     }

@@ -99,7 +99,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let job = JobId(uuid::Uuid::from_u128(1));
         let other = JobId(uuid::Uuid::from_u128(2));
-        for name in [format!("{job}.1.task.out"), format!("{job}.2.task.err"), format!("{other}.1.task.out"), "notes".to_owned()] {
+        for name in [format!("{job}.1.task.out"), format!("{job}.2.task.err"), format!("{other}.1.task.out"), "notes".to_owned()]
+        {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
         remove_logs(folder.path(), &[job]).unwrap();

@@ -148,3 +148,18 @@ fn a_pass_gives_up_after_its_number_of_kinds() {
     world.done(1, at(2));
     assert_eq!(world.run(at(2)), [2, 3, 9], "job 4 waits for job 2 and leaves a core then");
 }
+
+#[test]
+fn strict_order_lets_nobody_pass() {
+    let mut world = World::strict(vec![queue("q", 0)], vec![node("a", 4, 0)]);
+    world.submit(&job(1).asks(1, 3, 0).limit(100), at(0));
+    assert_eq!(world.run(at(0)), [1]);
+    world.submit(&job(2).asks(4, 1, 0), at(1));
+    world.submit(&job(3).limit(1), at(2));
+    assert_eq!(world.plan(at(2)), NONE, "with backfill job 3 would start");
+    world.done(1, at(50));
+    assert_eq!(world.run(at(50)), [2]);
+    world.submit(&job(4).priority(1), at(51));
+    world.done(2, at(60));
+    assert_eq!(world.run(at(60)), [4, 3], "the order itself is the same");
+}

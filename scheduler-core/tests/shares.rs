@@ -194,20 +194,24 @@ fn what_is_no_weight_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the weights, the sizes and lengths of jobs and the machine: what each tenant gets comes to its weight, as long as what it asks
-    /// for lets it.
+    /// Whatever the weights, the lengths of jobs and the machine: what each tenant gets comes to its weight, but for 2 % and a few jobs.
+    /// Sizes are equal and fill the machine: small jobs may always take what is left beside large ones.
     #[test]
     fn shares_converge_to_weights(
-        tenants in prop::collection::vec((1..6_u32, 1..3_u64, 20..200_u64), 2..5),
-        cores in 6..20_u64,
+        tenants in prop::collection::vec((1..6_u32, 20..200_u64), 2..5),
+        (slots, size) in (6..20_u64, 1..3_u64),
     ) {
         let names = ["a", "b", "c", "d"];
         let weights: Vec<_> = tenants.iter().zip(names).map(|((weight, ..), name)| (name, f64::from(*weight))).collect();
-        let mut core = Scheduler::new(config(vec![fair(&weights)], vec![node("n", cores, 0)])).unwrap();
+        let mut core = Scheduler::new(config(vec![fair(&weights)], vec![node("n", slots * size, 0)])).unwrap();
         let kinds: Vec<Kind<'_>> =
-            tenants.iter().zip(names).map(|((_, size, millis), name)| ("q", name, *size, *millis)).collect();
+            tenants.iter().zip(names).map(|((_, millis), name)| ("q", name, size, *millis)).collect();
         let got = contend(&mut core, &kinds, 4000);
-        let wanted: Vec<f64> = weights.iter().map(|(_, weight)| *weight).collect();
-        prop_assert!(error(&got, &wanted) < 0.05, "{got:?} for {weights:?}");
+        let (all, sum) = (got.iter().sum::<f64>(), weights.iter().map(|(_, weight)| weight).sum::<f64>());
+        let largest = tenants.iter().map(|(_, millis)| (size * millis * 1000) as f64).fold(0.0, f64::max);
+        for (got, (name, weight)) in got.iter().zip(&weights) {
+            let wanted = all * weight / sum;
+            prop_assert!((got - wanted).abs() < wanted * 0.02 + largest * 5.0, "{name} got {got}, not {wanted}: {tenants:?}");
+        }
     }
 }

@@ -14,13 +14,14 @@ use crate::length;
 use crate::step::{cargo, output_of, root};
 
 /// Every crate of the workspace with those that it may depend on, in any way. `daemon` is on no list.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("scheduler-core", &[]),
     ("store", &["scheduler-core"]),
     ("executors", &["scheduler-core"]),
     ("api", &[]),
     ("daemon", &["scheduler-core", "store", "executors", "api"]),
-    ("cli", &["api"]),
+    ("simulator", &["scheduler-core"]),
+    ("cli", &["api", "simulator"]),
     ("benches", &["scheduler-core", "api", "store"]),
     ("xtask", &[]),
 ];

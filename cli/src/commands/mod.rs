@@ -12,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod simulate;
 pub(crate) mod submit;
 pub(crate) mod token;
 pub(crate) mod wait;
@@ -31,6 +32,9 @@ use crate::query::Query;
 pub(crate) fn dispatch(cli: Cli) -> Result<u8, Error> {
     if let Command::Completion(args) = &cli.command {
         return completion::run(args);
+    }
+    if let Command::Simulate(args) = &cli.command {
+        return simulate::run(args);
     }
     let client = Arc::new(Client::new(cli.server.as_deref().filter(|server| !server.is_empty()))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::system("starting"))?;
@@ -56,6 +60,7 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Events(args) => events::run(&client, &args).await,
         Command::Queues(args) => cluster::queues(&client, &args).await,
         Command::Nodes(args) => cluster::nodes(&client, &args).await,
+        Command::Simulate(args) => simulate::run(&args),
         Command::Token { command } => token::run(&client, &command).await,
         Command::Info(args) => info::run(&client, &args).await,
         Command::Completion(args) => completion::run(&args),

@@ -49,10 +49,7 @@ impl EngineHandle {
         Self { commands, core, feed, store, degraded, adopted, gpu_note, stopping }
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command,
-    ) -> Result<T, BackendError> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command) -> Result<T, BackendError> {
         let (reply, answer) = oneshot::channel();
         let ending = || BackendError::Unavailable("the daemon is stopping".to_owned());
         self.commands.send(command(reply)).await.map_err(|_| ending())?;

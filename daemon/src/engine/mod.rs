@@ -26,9 +26,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Action, BackendError, SubmitRequest};
-use crate::watch::Feed;
-use crate::metrics::{Decision, Metrics};
 use crate::clock;
+use crate::metrics::{Decision, Metrics};
+use crate::watch::Feed;
 
 pub use handle::EngineHandle;
 pub use handle::HandleParts;

@@ -10,7 +10,7 @@ use crate::backend::Snapshot;
 /// Queues and nodes as they are now.
 pub(super) fn take(shared: &SharedCore, revision: Revision, gpu_note: Option<&str>) -> Snapshot {
     let core = lock(shared);
-    let queues = core.queues().into_iter().map(|queue| api::Queue {
+    let queues = core.queues().map(|queue| api::Queue {
         name: queue.name.to_string(),
         priority: queue.priority,
         preemptible: queue.preemptible,
@@ -18,7 +18,7 @@ pub(super) fn take(shared: &SharedCore, revision: Revision, gpu_note: Option<&st
         queued: queue.queued,
         active: queue.active,
     });
-    let nodes = core.nodes().into_iter().map(|node| api::Node {
+    let nodes = core.nodes().map(|node| api::Node {
         name: node.name.to_string(),
         cpu: api::quantity::Cpu(node.cpu.0),
         cpu_used: api::quantity::Cpu(node.cpu_used.0),
@@ -32,10 +32,5 @@ pub(super) fn take(shared: &SharedCore, revision: Revision, gpu_note: Option<&st
 
 fn gpu(gpu: &core::GpuUse<'_>) -> api::Gpu {
     let job: Option<Uuid> = gpu.job.map(|JobId(id)| id);
-    api::Gpu {
-        uuid: gpu.uuid.to_string(),
-        model: gpu.model.to_string(),
-        memory: api::quantity::Memory(gpu.memory.0),
-        job,
-    }
+    api::Gpu { uuid: gpu.uuid.to_string(), model: gpu.model.to_string(), memory: api::quantity::Memory(gpu.memory.0), job }
 }

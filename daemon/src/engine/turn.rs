@@ -17,13 +17,16 @@ use crate::metrics::RunEnd;
 
 const FIRST: Attempt = Attempt(1);
 
-type Reply<T> = oneshot::Sender<Result<T, BackendError>>;
+type Answer<T> = Result<T, BackendError>;
+type Reply<T> = oneshot::Sender<Answer<T>>;
+/// Callers, each with what it will hear.
+type Waiting<T> = Vec<(Reply<T>, Answer<T>)>;
 
 /// Who waits for the commit, and what they will hear.
 #[derive(Default)]
 pub(super) struct Waiters {
-    submits: Vec<(Reply<Vec<JobId>>, Result<Vec<JobId>, BackendError>)>,
-    acts: Vec<(Reply<()>, Result<(), BackendError>)>,
+    submits: Waiting<Vec<JobId>>,
+    acts: Waiting<()>,
 }
 
 impl Waiters {
@@ -105,8 +108,7 @@ impl Engine {
         let mut turn = Turn { watched: self.parts.feed.is_watched(), ..Turn::default() };
         turn.batch.term = self.parts.store.head().term;
         // Submits first: their records have to stand before all others.
-        let (submits, acts): (Vec<_>, Vec<_>) =
-            commands.drain(..).partition(|command| matches!(command, Command::Submit { .. }));
+        let (submits, acts): (Vec<_>, Vec<_>) = commands.drain(..).partition(|command| matches!(command, Command::Submit { .. }));
         for command in submits.into_iter().chain(acts) {
             match command {
                 Command::Submit { request, reply } => {
@@ -163,8 +165,7 @@ impl Engine {
                 start_after: job.start_after,
                 hold: job.hold,
             };
-            let lifecycle =
-                core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
+            let lifecycle = core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
             if turn.watched {
                 turn.records.push(EventRecord {
                     revision: Revision(0),
@@ -246,14 +247,7 @@ const fn result_word(result: &RunResult) -> &'static str {
     }
 }
 
-fn act(
-    core: &mut Scheduler,
-    turn: &mut Turn,
-    job: JobId,
-    action: Action,
-    by: Name,
-    now: Timestamp,
-) -> Result<(), BackendError> {
+fn act(core: &mut Scheduler, turn: &mut Turn, job: JobId, action: Action, by: Name, now: Timestamp) -> Result<(), BackendError> {
     let event = match action {
         Action::Cancel => Event::Cancel { by },
         Action::Hold => Event::Hold { by },

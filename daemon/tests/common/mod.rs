@@ -1,7 +1,13 @@
 //! The real `flashd` as a child process, and a small client for its socket.
 //!
 //! Waiting is on signals: readiness on the systemd notification, progress on the event stream, ends on `waitpid`.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs, reason = "shared by test binaries, each of which uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "shared by test binaries, each of which uses a part of it"
+)]
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};

@@ -6,8 +6,8 @@
 //!
 //! Dropping it ends the connection and nothing else: the runner and its tasks go on.
 //!
-//! Reports wait in the channel that it was made with; while that is full nothing else is read from the runner, answers to
-//! [`Executor::observe`] included. So whoever empties the channel must not be who waits for an observation.
+//! Reports wait for room in the channel that it was made with, and none is dropped. If very many wait, nothing more is read from the
+//! runner, which then waits too: for reports, but also for answers to [`Executor::observe`].
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ impl LocalExecutor {
     pub fn new(options: LocalOptions) -> Result<Self, ExecutorError> {
         let log_dir = options.log_dir.to_str().filter(|path| path.starts_with('/')).map(str::to_owned);
         let Some(log_dir) = log_dir else {
-            let detail = format!("log folder {:?}: has to be an absolute path in UTF-8", options.log_dir);
+            let detail = format!("log folder {}: has to be an absolute path in UTF-8", options.log_dir.display());
             return Err(ExecutorError::Other { op: "making", executor: KIND, detail });
         };
         let inner = Arc::new(Inner { options, log_dir, link: Mutex::new(None) });

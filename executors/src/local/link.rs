@@ -1,7 +1,9 @@
 //! One connection with a runner, from the daemon's side: how it is made, and what goes over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +23,8 @@ use crate::contract::{ExecutorError, Observed, Report};
 
 /// Frames that wait to be written; who has more to say waits.
 const FRAMES_AHEAD: usize = 64;
+/// Most reports that wait for somebody to take them.
+const MAX_UNTAKEN: usize = 65_536;
 /// How long a runner may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts to connect to a runner that was just started.
@@ -99,7 +103,11 @@ fn lock(answers: &Mutex<Answers>) -> std::sync::MutexGuard<'_, Answers> {
 
 /// Connects to the runner that is there; starts one if none is.
 pub(super) async fn connect_or_start(op: &'static str, options: &LocalOptions) -> Result<(Link, Session), ExecutorError> {
-    std::fs::create_dir_all(&options.dir).map_err(|error| unreachable(op, format!("{}: {error}", options.dir.display())))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.dir)
+        .map_err(|error| unreachable(op, format!("{}: {error}", options.dir.display())))?;
     let deadline = Instant::now() + options.connect_timeout;
     let mut child: Option<tokio::process::Child> = None;
     let mut pause = CONNECT_PAUSE.0;
@@ -120,12 +128,11 @@ pub(super) async fn connect_or_start(op: &'static str, options: &LocalOptions) -
             Err(error) => return Err(unreachable(op, format!("{}: {error}", options.dir.display()))),
         };
         match child.as_mut().map(tokio::process::Child::try_wait) {
-            None => child = Some(start_runner(op, options)?),
-            // Another runner may have the folder, one that is about to listen or to end: then the next attempt tells.
             Some(Ok(Some(status))) if Instant::now() >= deadline => {
                 return Err(gave_up(op, options, &format!("it ended with {status}")));
             }
-            Some(Ok(Some(_))) => child = Some(start_runner(op, options)?),
+            // Ended: another runner may have the folder, one that is about to listen or to end. Then the next attempt tells.
+            None | Some(Ok(Some(_))) => child = Some(start_runner(op, options)?),
             Some(_) if Instant::now() >= deadline => return Err(gave_up(op, options, &nobody)),
             Some(_) => {}
         }
@@ -155,7 +162,7 @@ fn start_runner(op: &'static str, options: &LocalOptions) -> Result<tokio::proce
     };
     let log = options.dir.join("runner.log");
     let start = || -> io::Result<tokio::process::Child> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log)?;
         let mut command = tokio::process::Command::new(program);
         command.args(args).arg("--dir").arg(&options.dir);
         // It makes itself a session of its own; what it says goes to its log.
@@ -241,8 +248,10 @@ impl Session {
     /// waits too.
     pub(super) async fn serve(self, reports: &mpsc::Sender<Report>) -> Over {
         let Self { mut reader, writer, frames, answers, subscribe } = self;
+        let (tell, told) = mpsc::channel(FRAMES_AHEAD);
         let ended = tokio::select! {
-            ended = read_all(&mut reader, &answers, reports) => ended,
+            ended = read_all(&mut reader, tell) => ended,
+            ended = hand_on(told, &answers, reports) => ended,
             ended = write_all(writer, frames, subscribe) => ended,
         };
         // Whoever waits for an answer hears that none will come.
@@ -271,28 +280,43 @@ async fn write_all(mut writer: OwnedWriteHalf, mut frames: mpsc::Receiver<Vec<u8
     }
 }
 
-async fn read_all(
-    reader: &mut BufReader<OwnedReadHalf>,
-    answers: &Mutex<Answers>,
-    reports: &mpsc::Sender<Report>,
-) -> io::Result<()> {
+async fn read_all(reader: &mut BufReader<OwnedReadHalf>, told: mpsc::Sender<Told>) -> io::Result<()> {
     let mut frame = Vec::new();
     loop {
         read_frame(reader, &mut frame, MAX_FRAME).await?;
         match decode(&frame) {
-            Ok(Told::Reports { reports: told }) => {
-                for report in told {
-                    if reports.send(report).await.is_err() {
-                        return Err(io::Error::other("nobody takes reports any more"));
-                    }
-                }
-            }
-            Ok(Told::Runs { id, runs, last }) => answer(answers, id, runs, last),
             Ok(Told::Replaced {}) => return Ok(()),
+            Ok(message) => told.send(message).await.map_err(|_| nobody_listens())?,
             // A newer runner may say what this daemon does not know.
             Err(error) => tracing::warn!(%error, "the runner said something that was not understood"),
         }
     }
+}
+
+/// Hands on what the runner tells. Reports that nobody takes yet do not keep answers from who waits for them, until there are
+/// very many; then nothing more is read, and the runner waits.
+async fn hand_on(mut told: mpsc::Receiver<Told>, answers: &Mutex<Answers>, reports: &mpsc::Sender<Report>) -> io::Result<()> {
+    let mut untaken = VecDeque::new();
+    loop {
+        tokio::select! {
+            message = told.recv(), if untaken.len() < MAX_UNTAKEN => match message {
+                Some(Told::Reports { reports }) => untaken.extend(reports),
+                Some(Told::Runs { id, runs, last }) => answer(answers, id, runs, last),
+                // The reader knows that the connection is over, and says so itself. What was not taken is told again on the next.
+                Some(Told::Replaced {}) | None => std::future::pending::<()>().await,
+            },
+            place = reports.reserve(), if !untaken.is_empty() => {
+                let place = place.map_err(|_| nobody_listens())?;
+                if let Some(report) = untaken.pop_front() {
+                    place.send(report);
+                }
+            }
+        }
+    }
+}
+
+fn nobody_listens() -> io::Error {
+    io::Error::other("nobody takes reports any more")
 }
 
 fn answer(answers: &Mutex<Answers>, id: u64, runs: Vec<Observed>, last: bool) {

@@ -1,13 +1,13 @@
 //! What the daemon and its runner say to each other.
 //!
 //! A frame is a length (four bytes, little endian) and that many bytes of JSON. Each side first sends a [`Hello`]; then the daemon
-//! sends [`Order`]s and the runner [`Told`]s.
+//! sends `Order`s and the runner `Told`s.
 //!
 //! A runner lives longer than a daemon, so an old runner serves newer daemons. What must hold for that: fields and messages are only
 //! added; fields that are not known are ignored; a message that is not known is skipped. What cannot be done that way raises
 //! [`PROTOCOL`], and then the two do not talk.
 //!
-//! No [`Told::Reports`] is sent before the first [`Order::Observe`] of a connection is answered. After it, what the daemon may have
+//! No `Told::Reports` is sent before the first `Order::Observe` of a connection is answered. After it, what the daemon may have
 //! missed is told again: a start for every run that runs, an end for every run that has ended and is not forgotten.
 
 use std::io::{self, Read};
@@ -90,7 +90,7 @@ pub(crate) enum Told {
         /// At least one.
         reports: Vec<Report>,
     },
-    /// Part of the answer to [`Order::Observe`].
+    /// Part of the answer to `Order::Observe`.
     Runs {
         /// That of the order.
         id: u64,

@@ -27,6 +27,7 @@ conformance! {
     several_tasks_succeed,
     stop_asks_first,
     stop_kills_who_does_not_listen,
+    stop_overtakes_start,
     stop_of_nothing,
     descendants_are_ended,
     stop_reaches_descendants,

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod conformance;
+mod gpus;
 mod recovery;
 mod rig;
 mod site;

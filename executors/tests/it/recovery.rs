@@ -21,6 +21,7 @@ async fn a_daemon_that_comes_anew_finds_what_runs_and_what_has_ended() {
     first.inbox.ended(failed).await;
     let running = first.start(script(&format!("echo > {}; read line < {}; exit 6", ready.path(), go.path()))).await;
     ready.line().await;
+    first.inbox.started(running).await;
     let runner = site.runner_pid();
     drop(first);
 
@@ -203,7 +204,7 @@ async fn a_run_that_was_about_to_start_is_found_by_its_environment_or_lost() {
     // As if the runner had been killed before it wrote down what it had started; and another before it had started anything.
     let path = site.dir().join("runner/journal");
     let journal = std::fs::read_to_string(&path).unwrap();
-    let kept: String = journal.lines().filter(|line| !line.contains("\"spawned\"")).map(|line| format!("{line}\n")).collect();
+    let kept: String = journal.split_inclusive('\n').filter(|line| !line.contains("\"spawned\"")).collect();
     assert_ne!(kept, journal);
     std::fs::write(&path, kept).unwrap();
     let mut rig = site.daemon().await;
@@ -218,11 +219,8 @@ async fn a_run_that_was_about_to_start_is_found_by_its_environment_or_lost() {
     drop(rig);
     kill(site.runner_pid());
     let journal = std::fs::read_to_string(&path).unwrap();
-    let intent: String = journal
-        .lines()
-        .filter(|line| line.contains("\"intent\"") || line.contains("\"boot\""))
-        .map(|l| format!("{l}\n"))
-        .collect();
+    let early = |line: &&str| line.contains("\"intent\"") || line.contains("\"boot\"");
+    let intent: String = journal.split_inclusive('\n').filter(early).collect();
     std::fs::write(&path, intent).unwrap();
     let mut rig = site.daemon().await;
     let message = lost_message(&rig.inbox.ended(ended).await);
@@ -252,6 +250,81 @@ async fn a_torn_journal_keeps_the_ends_before_the_tear() {
     kill(site.runner_pid());
     let mut rig = site.daemon().await;
     assert_eq!(rig.inbox.ended(after).await, exit_code("main", 5));
+}
+
+#[tokio::test]
+async fn runners_killed_at_any_point_start_nothing_twice_and_invent_no_success() {
+    let site = Site::new();
+    let mut rig = site.daemon().await;
+    let mut orders = std::collections::BTreeMap::new();
+    for round in 0..20 {
+        let new: Vec<_> = (0..20).map(|_| script(&format!("echo run >> {}/$FLASH_JOB_ID", site.work().display()))).collect();
+        orders.extend(new.iter().map(|order| (order.run, order.clone())));
+        let before = rig.inbox.all_ends();
+        rig.executor.start(new).await.unwrap();
+        // At another point each round: with orders still to be read, processes to be made, ends to be written.
+        while rig.inbox.all_ends() < before + round % 7 {
+            rig.inbox.next().await;
+        }
+        kill(site.runner_pid());
+        rig.inbox.disturbed(2 * round + 2).await;
+        // As a reconciler: what the runner does not know it has never started.
+        let known: Vec<_> = rig.executor.observe().await.unwrap().into_iter().map(|observed| observed.run).collect();
+        let missing = orders.values().filter(|order| !known.contains(&order.run)).cloned().collect();
+        rig.executor.start(missing).await.unwrap();
+    }
+    let mut lost = 0;
+    for run in orders.into_keys() {
+        let result = rig.inbox.ended(run).await;
+        let times = std::fs::read_to_string(site.work().join(run.job.to_string())).map_or(0, |text| text.lines().count());
+        match result {
+            RunResult::Succeeded => assert_eq!(times, 1, "{run}"),
+            result => {
+                lost_message(&result);
+                lost += 1;
+                assert!(times <= 1, "{run} ran {times} times");
+            }
+        }
+    }
+    assert!(lost > 0, "no kill hit a run: the test has tested nothing");
+}
+
+#[tokio::test]
+async fn a_rewritten_journal_says_what_the_old_one_said() {
+    let mut site = Site::new();
+    site.runner_args.extend(["--compact-bytes".into(), "16384".into()]);
+    let mut rig = site.daemon().await;
+    let (mut ready, go) = (rig.signal("ready"), rig.signal("go"));
+    let failed = rig.start(script("exit 3")).await;
+    rig.inbox.ended(failed).await;
+    let tasks = vec![task("first", "exit 0"), task("last", &format!("echo $$ > {}; read line < {}", ready.path(), go.path()))];
+    let run = rig.start(order(tasks)).await;
+    let pid = ready.pid().await;
+    rig.inbox.started(run).await;
+    let journal = site.dir().join("runner/journal");
+    let mut longest = 0;
+    loop {
+        let short = rig.start(script("true")).await;
+        assert_eq!(rig.inbox.ended(short).await, RunResult::Succeeded);
+        rig.executor.forget(vec![short]).await.unwrap();
+        let length = std::fs::metadata(&journal).unwrap().len();
+        assert!(length < 1 << 20, "it was never rewritten");
+        if length < longest {
+            break;
+        }
+        longest = length;
+    }
+    // The last order to forget is carried out once this is answered.
+    rig.executor.observe().await.unwrap();
+    drop(rig);
+    kill(site.runner_pid());
+    let mut rig = site.daemon().await;
+    assert_eq!(rig.inbox.ended(failed).await, exit_code("main", 3));
+    assert_eq!(rig.executor.observe().await.unwrap().len(), 2);
+    assert!(lives(pid));
+    std::fs::write(go.path().to_string(), "go\n").unwrap();
+    let message = lost_message(&rig.inbox.ended(run).await);
+    assert!(message.contains("task last"), "{message}");
 }
 
 #[tokio::test]

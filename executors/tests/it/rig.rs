@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 /// After this long a test that waits has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A run that no other test has.
 pub(crate) fn new_run() -> RunId {
@@ -141,6 +141,11 @@ impl Inbox {
             Report::Ended { result, .. } => result.clone(),
             _ => unreachable!("only ends are kept"),
         }
+    }
+
+    /// How many ends were reported so far.
+    pub(crate) fn all_ends(&self) -> usize {
+        self.ended.len()
     }
 
     /// Waits until the executor has said so often that it was disturbed.

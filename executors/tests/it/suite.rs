@@ -82,7 +82,7 @@ pub(crate) async fn working_folder(mut rig: Rig) {
     assert_eq!(rig.log(run, "main", "out").trim(), rig.folder.canonicalize().unwrap().display().to_string());
     for folder in ["/no/such/folder", "/etc/passwd"] {
         let mut bad = script("pwd");
-        bad.tasks[0].working_dir = folder.to_owned();
+        folder.clone_into(&mut bad.tasks[0].working_dir);
         let message = start_message(&rig.result(bad).await);
         assert!(message.contains("working folder") && message.contains(folder), "{message}");
     }
@@ -142,7 +142,7 @@ pub(crate) async fn several_tasks_succeed(mut rig: Rig) {
 /// A stop sends the signal; a program that tidies up has its own exit code.
 pub(crate) async fn stop_asks_first(mut rig: Rig) {
     let mut signal = rig.signal("ready");
-    let text = format!("trap 'exit 9' TERM; echo ready > {}; while :; do sleep 60 & wait $!; done", signal.path());
+    let text = format!("trap 'exit 9' TERM; echo ready > {}; while :; do sleep 0.02; done", signal.path());
     let run = rig.start(script(&text)).await;
     signal.line().await;
     rig.executor.stop(run, stop_after(PATIENCE)).await.unwrap();
@@ -163,6 +163,18 @@ pub(crate) async fn stop_kills_who_does_not_listen(mut rig: Rig) {
     rig.executor.stop(run, stop_after(PATIENCE * 10)).await.unwrap();
     assert_eq!(rig.inbox.ended(run).await, signalled("main", 9));
     assert!(!lives(pid));
+}
+
+/// A stop that comes while a run is being started ends it as well: no task is missed.
+pub(crate) async fn stop_overtakes_start(mut rig: Rig) {
+    for _ in 0..50 {
+        let order = order((0..3).map(|index| task(&format!("worker-{index}"), "exec sleep 60")).collect());
+        let run = rig.start(order).await;
+        rig.executor.stop(run, stop_after(PATIENCE * 10)).await.unwrap();
+        let result = rig.inbox.ended(run).await;
+        let signalled = (0..3).any(|index| result == signalled(&format!("worker-{index}"), 15));
+        assert!(signalled || lost_message(&result).contains("before all its tasks were started"), "{result:?}");
+    }
 }
 
 /// A stop of a run that nobody knows, or that has ended, is nothing.
@@ -203,7 +215,7 @@ pub(crate) async fn stop_reaches_descendants(mut rig: Rig) {
     let text = format!("setsid sh -c 'trap \"\" TERM; echo $$ > {}; sleep 60; sleep 60' & wait", signal.path());
     let run = rig.start(script(&text)).await;
     let pid = signal.pid().await;
-    rig.executor.stop(run, stop_after(Duration::from_millis(200))).await.unwrap();
+    rig.executor.stop(run, stop_after(Duration::from_secs(1))).await.unwrap();
     assert_eq!(rig.inbox.ended(run).await, signalled("main", 15));
     assert!(!lives(pid));
 }

@@ -88,6 +88,16 @@ pub struct NodeConfig {
     pub gpus: Vec<GpuDevice>,
 }
 
+/// What a pass may do behind a job that does not fit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Discipline {
+    /// Nothing: the first job that does not fit stops everybody behind it. The yardstick that others are measured against.
+    Strict,
+    /// That job gets a reservation, and others start beside it where that cannot delay it (EASY backfill).
+    #[default]
+    Easy,
+}
+
 /// All that the core is told at its start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -103,10 +113,12 @@ pub struct Config {
     pub retry_backoff_max: Span,
     /// How many kinds of jobs (shape and time limit) that find no room one pass looks at before it gives up; at least 1.
     pub scan_limit: usize,
+    /// What happens behind a job that does not fit.
+    pub discipline: Discipline,
 }
 
 impl Default for Config {
-    /// No queues and no nodes; 1 second to 5 minutes between tries; 10,000 kinds a pass.
+    /// No queues and no nodes; 1 second to 5 minutes between tries; 10,000 kinds a pass; EASY backfill.
     fn default() -> Self {
         Self {
             queues: Vec::new(),
@@ -115,6 +127,7 @@ impl Default for Config {
             retry_backoff: Span::from_secs(1),
             retry_backoff_max: Span::from_secs(300),
             scan_limit: 10_000,
+            discipline: Discipline::Easy,
         }
     }
 }

@@ -30,7 +30,8 @@ use priority_queue::PriorityQueue;
 
 pub use admin::UsageRecord;
 pub use config::{
-    AGE_PER_POINT_LIMIT, Config, GpuDevice, NodeConfig, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource, TASK_LIMIT,
+    AGE_PER_POINT_LIMIT, Config, Discipline, GpuDevice, NodeConfig, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource,
+    TASK_LIMIT,
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
 pub use explain::{Shortage, Why};
@@ -70,6 +71,7 @@ pub struct Scheduler {
     retry_backoff: Span,
     retry_backoff_max: Span,
     scan_limit: usize,
+    discipline: Discipline,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other kind since.
     exhausted: bool,
     /// Nodes that a restore put more on than they have; only there may more be taken than there is.
@@ -97,6 +99,7 @@ impl Scheduler {
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
             scan_limit: config.scan_limit,
+            discipline: config.discipline,
             exhausted: false,
             overcommitted: BTreeSet::new(),
         })

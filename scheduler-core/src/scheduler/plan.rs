@@ -10,6 +10,8 @@
 //! So a pass costs O(started x log n + kinds), and not O(queued); and it gives up after `scan_limit` kinds that found no room, and on a
 //! queue after as many kinds that limits kept back. The head is always looked at first, so giving up delays only backfill.
 //!
+//! Under [`Discipline::Strict`] a pass ends at the blocked head instead.
+//!
 //! When a pass found nothing to start, the next one has nothing to look at until something is given back or another kind is queued.
 
 use std::collections::BinaryHeap;
@@ -21,6 +23,7 @@ use crate::event::{Event, Transition};
 use crate::hash::Build;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
+use crate::scheduler::config::Discipline;
 use crate::scheduler::place::{Demand, Packing, pack};
 use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::key::Rank;
@@ -99,6 +102,7 @@ impl Scheduler {
             let Some((bucket, job)) = self.tree.first(unit) else { continue };
             let started = match self.judge(bucket, now, &mut pass) {
                 Verdict::Start(packing) => self.start(job, bucket, &packing, now),
+                Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
                 verdict => {
                     self.put_aside(bucket, &verdict, &mut pass);
                     None

@@ -10,7 +10,7 @@ use scheduler_core::ids::{Attempt, JobId, Name, Seq};
 use scheduler_core::job::{LiveJob, NewJob, Policy, Shape, StopPolicy, TaskGroup};
 use scheduler_core::state::{JobState, Lifecycle, StateKind};
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{Config, GpuDevice, NodeConfig, QueueConfig, Scheduler};
+use scheduler_core::{Config, Discipline, GpuDevice, NodeConfig, QueueConfig, Scheduler};
 use uuid::Uuid;
 
 pub(crate) const GIB: u64 = 1 << 30;
@@ -154,6 +154,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(queues: Vec<QueueConfig>, nodes: Vec<NodeConfig>) -> Self {
         Self { core: Scheduler::new(config(queues, nodes)).unwrap() }
+    }
+
+    /// As `new`, with nobody passing whoever does not fit.
+    pub(crate) fn strict(queues: Vec<QueueConfig>, nodes: Vec<NodeConfig>) -> Self {
+        let config = Config { discipline: Discipline::Strict, ..config(queues, nodes) };
+        Self { core: Scheduler::new(config).unwrap() }
     }
 
     /// One queue `q` of base priority 0 and one node `a`.

@@ -1,8 +1,8 @@
 //! Many rows in one INSERT, in a few fixed sizes.
 //!
-//! In batches of 1,000 a row's share of a statement for 64 is about two thirds of what a statement of its own costs; in batches of 32
-//! the gain is small (see the decision record on the store). Fixed sizes keep the number of prepared statements small, and 64 rows of the widest table stay far below the number of
-//! parameters that SQLite takes.
+//! In batches of 1,000 a row's share of a statement for 64 is about two thirds of what a statement of its own costs (see the decision
+//! record on the store). Fixed sizes keep the number of prepared statements small, and 64 rows of the widest table stay far below the
+//! number of parameters that SQLite takes.
 
 use super::raw::{Arg, Connection, RawError};
 

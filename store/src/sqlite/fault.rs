@@ -38,6 +38,23 @@ impl At<'_> {
         }
     }
 
+    /// An error that sqlx passes on; `errno` is what it leaves out (see [`super::raw::system_errno`]), 0 where nobody knows.
+    pub(super) fn sqlx(self, error: &sqlx::Error, errno: i32) -> StoreError {
+        match error {
+            sqlx::Error::Database(said) => match said.code().and_then(|code| code.parse().ok()) {
+                Some(code) => self.sqlite(RawError { code, errno, message: said.message().to_owned() }),
+                None => self.other(said.message()),
+            },
+            sqlx::Error::Io(error) => self.io(error),
+            error => self.other(error.to_string()),
+        }
+    }
+
+    /// Something in the database that this program cannot have left there.
+    pub(super) fn corrupt(self, detail: impl Into<String>) -> StoreError {
+        StoreError::Corrupt { op: self.op, subject: self.subject(), detail: detail.into() }
+    }
+
     /// An error of the file system.
     pub(super) fn io(self, error: &io::Error) -> StoreError {
         let subject = self.subject();

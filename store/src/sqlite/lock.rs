@@ -4,9 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::fault::At;
 use crate::StoreError;
@@ -14,8 +16,33 @@ use crate::StoreError;
 /// The held lock. The file stays behind when it is released: removing it would let two daemons lock two files of one name.
 #[derive(Debug)]
 pub(super) struct FolderLock {
-    /// Closing it releases the lock; children do not inherit it (close-on-exec).
-    _file: File,
+    /// Children do not inherit it (close-on-exec).
+    file: File,
+}
+
+impl Drop for FolderLock {
+    /// Unlocks, and does not leave that to the closing: a child that is being started has the file too, until it runs its program.
+    fn drop(&mut self) {
+        // If it fails, the closing that follows is the other way.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+/// How long to wait for a lock whose owner is dead. A process that was killed while it started another one leaves the lock to that child
+/// for the moment between its fork and its exec.
+const ORPHAN_WAIT: Duration = Duration::from_secs(5);
+const ORPHAN_PAUSE: Duration = Duration::from_millis(5);
+
+/// Who holds it, as it wrote: a courtesy, unreadable is as good as unknown.
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
+    text.trim().parse().ok()
+}
+
+fn is_alive(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return true };
+    test_kill_process(pid) != Err(Errno::SRCH)
 }
 
 impl FolderLock {
@@ -34,15 +61,19 @@ impl FolderLock {
             .mode(0o600)
             .open(&path)
             .map_err(|error| at.io(&error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                // Who holds it is a courtesy: unreadable is as good as unknown.
-                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(StoreError::Locked { subject: dir.display().to_string(), pid });
+        let begun = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) => {
+                    let pid = holder(&mut file);
+                    if begun.elapsed() >= ORPHAN_WAIT || pid.is_none_or(is_alive) {
+                        return Err(StoreError::Locked { subject: dir.display().to_string(), pid });
+                    }
+                    std::thread::sleep(ORPHAN_PAUSE);
+                }
+                Err(errno) => return Err(at.io(&errno.into())),
             }
-            Err(errno) => return Err(at.io(&errno.into())),
         }
         let pid = format!("{}\n", std::process::id());
         // The new id is written over the old one before the rest is cut off: a reader never finds an empty file.
@@ -50,6 +81,24 @@ impl FolderLock {
             .and_then(|()| file.write_all(pid.as_bytes()))
             .and_then(|()| file.set_len(pid.len() as u64))
             .map_err(|error| at.io(&error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_file_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(dir.path()).unwrap();
+        // As a child has it between fork and exec.
+        let copy = lock.file.try_clone().unwrap();
+        assert!(matches!(FolderLock::take(dir.path()), Err(StoreError::Locked { .. })));
+        drop(lock);
+        FolderLock::take(dir.path()).unwrap();
+        drop(copy);
     }
 }

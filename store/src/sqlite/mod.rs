@@ -1,11 +1,13 @@
 //! The job table in one SQLite file: the embedded default.
 //!
 //! `DIR/flash.db` is written by one thread with one connection ([`writer`]) and read by a few others ([`readers`]); the kernel's
-//! lock on `DIR/flashd.lock` keeps a second daemon out. SQL lives in `queries/` and in `migrations/sqlite/`.
+//! lock on `DIR/flashd.lock` keeps a second daemon out. sqlx opens every connection and migrates the schema; what runs all the time
+//! goes to the locked handle of such a connection ([`raw`]), past sqlx's thread. SQL lives in `queries/` and in `migrations/sqlite/`.
 
 mod chunk;
 mod codec;
 mod commit;
+mod connect;
 mod fault;
 mod intern;
 mod live;
@@ -65,7 +67,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the job table in this folder, which is made if it is not there (for its owner alone).
+    /// Opens the job table in this folder, which is made if it is not there (for its owner alone). Its path has to be UTF-8.
     ///
     /// # Errors
     /// [`StoreError::Locked`] while another daemon has it; [`StoreError::Newer`], [`StoreError::Corrupt`], [`StoreError::ReadOnly`]

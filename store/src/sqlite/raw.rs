@@ -1,19 +1,22 @@
-//! The SQLite C interface, as little of it as the store needs: a connection with its prepared statements.
+//! The SQLite C interface, as little of it as the store needs: prepared statements on a handle that sqlx has opened.
 //!
-//! This is the only place of the crate with `unsafe`. What it keeps up: a [`Connection`] owns its handle and every statement made on
-//! it, and none of them leaves it; a statement is reset and its bindings are cleared before a call returns, so that no borrowed
-//! argument is remembered. The handle is opened without SQLite's own mutex, so a connection may change threads but is never shared.
+//! This is the only place of the crate with `unsafe`. What it keeps up: a [`Connection`] holds the lock on its handle from the day it
+//! is made to the end, so sqlx's own thread sleeps and nobody else calls SQLite with it; every statement made on the handle stays in
+//! it and is finalized before sqlx, which closes the handle, gets it back; a statement is reset and its bindings are cleared before a
+//! call returns, so that no borrowed argument is remembered.
 //!
 //! Why not through sqlx: it hands each statement to a thread of its own, and those hops cost more than the fsync of a commit. Reading
 //! goes this way too, so that a row is decoded in one place; whether sqlx would read slower was not measured.
 #![expect(unsafe_code, reason = "the C interface of SQLite")]
 
 use std::ffi::{CStr, CString, c_int};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr::{self, NonNull};
 
+use futures_executor::block_on;
+// The very crate that sqlx links: the type of the handle says so.
 use libsqlite3_sys as ffi;
+use sqlx::Connection as _;
+use sqlx::sqlite::{LockedSqliteHandle, SqliteConnection};
 
 /// What SQLite said.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,73 +79,71 @@ impl<'a, T: Into<Arg<'a>>> From<Option<T>> for Arg<'a> {
     }
 }
 
-/// How a database is opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
-    /// For the writer; the file has to be there.
-    Write,
-    /// For readers.
-    Read,
-}
-
 /// A prepared statement, found again by the address of its text: comparing texts would cost more than binding them.
 struct Cached {
     sql: &'static str,
     statement: NonNull<ffi::sqlite3_stmt>,
 }
 
-/// An open database and its prepared statements.
-pub(super) struct Connection {
-    handle: NonNull<ffi::sqlite3>,
-    cache: Vec<Cached>,
+/// What the system said when SQLite last failed to open, read or write a file; 0 if it never did. sqlx's errors leave it out.
+pub(super) fn system_errno(connection: &mut SqliteConnection) -> c_int {
+    // SAFETY: the handle is open and locked over the call.
+    let errno = |mut locked: LockedSqliteHandle<'_>| unsafe { ffi::sqlite3_system_errno(locked.as_raw_handle().as_ptr()) };
+    block_on(connection.lock_handle()).map_or(0, errno)
 }
 
-// SAFETY: the handle and its statements are used only through `&mut self` (or by `&self` for plain getters), and SQLite's
-// multi-thread mode allows a connection on any thread as long as it is on one at a time.
+/// An open database and its prepared statements.
+pub(super) struct Connection {
+    /// That of `opened`, which stays locked as long as `locked` is there: until this is dropped.
+    handle: NonNull<ffi::sqlite3>,
+    cache: Vec<Cached>,
+    locked: Option<LockedSqliteHandle<'static>>,
+    /// From a box. A pointer, because `locked` borrows from it, and a box that moves would claim to be its only user.
+    opened: NonNull<SqliteConnection>,
+}
+
+const _: () = {
+    const fn may_change_threads<T: Send>() {}
+    may_change_threads::<SqliteConnection>();
+    may_change_threads::<LockedSqliteHandle<'static>>();
+};
+
+// SAFETY: sqlx's connection and lock may change threads (see above). The handle and its statements are used only through `&mut self`
+// (or by `&self` for plain getters), and SQLite's multi-thread mode allows a connection on any thread as long as it is on one at a
+// time.
 unsafe impl Send for Connection {}
 
 impl Drop for Connection {
+    /// Returns when the file is closed.
     fn drop(&mut self) {
-        // SAFETY: each statement was prepared on this handle, is finalized once here, and the handle is closed after the last.
-        unsafe {
-            for cached in self.cache.drain(..) {
-                ffi::sqlite3_finalize(cached.statement.as_ptr());
-            }
-            ffi::sqlite3_close(self.handle.as_ptr());
+        for cached in self.cache.drain(..) {
+            // SAFETY: it was prepared on this handle, which is still open, and is finalized once: here.
+            unsafe { ffi::sqlite3_finalize(cached.statement.as_ptr()) };
+        }
+        self.locked = None;
+        // SAFETY: the pointer is that of a box (see `take`), its only borrower has ended a line above, and it is not used again.
+        let opened = unsafe { Box::from_raw(self.opened.as_ptr()) };
+        if let Err(error) = block_on(opened.close()) {
+            tracing::warn!(%error, "a connection to the database was not closed in order");
         }
     }
 }
 
 impl Connection {
-    /// Opens the file at `path`.
-    pub(super) fn open(path: &Path, mode: Mode) -> Result<Self, RawError> {
-        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| RawError {
-            code: ffi::SQLITE_CANTOPEN,
-            errno: 0,
-            message: "the path contains a NUL byte".to_owned(),
-        })?;
-        let access = match mode {
-            Mode::Write => ffi::SQLITE_OPEN_READWRITE,
-            Mode::Read => ffi::SQLITE_OPEN_READONLY,
-        };
-        let mut handle = ptr::null_mut();
-        // SAFETY: `name` is NUL-terminated and lives over the call; `handle` is a valid place for the result.
-        let code =
-            unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &raw mut handle, access | ffi::SQLITE_OPEN_NOMUTEX, ptr::null()) };
-        let Some(handle) = NonNull::new(handle) else {
-            return Err(RawError { code: ffi::SQLITE_NOMEM, errno: 0, message: "out of memory".to_owned() });
-        };
-        // Made before the code is looked at: a handle that failed to open has to be closed too.
-        let connection = Self { handle, cache: Vec::new() };
-        if code != ffi::SQLITE_OK {
-            return Err(connection.error(code));
+    /// Takes over what sqlx has opened, for good.
+    pub(super) fn take(opened: SqliteConnection) -> Result<Self, sqlx::Error> {
+        let opened = NonNull::from(Box::leak(Box::new(opened)));
+        // SAFETY: nothing else has this pointer. What it points to stays where it is until `locked` is gone: until the box is made
+        // anew, in `drop` or below.
+        let locked = block_on(unsafe { &mut *opened.as_ptr() }.lock_handle());
+        match locked {
+            Ok(mut locked) => Ok(Self { handle: locked.as_raw_handle(), cache: Vec::new(), locked: Some(locked), opened }),
+            Err(error) => {
+                // SAFETY: as above; nothing has been lent.
+                drop(unsafe { Box::from_raw(opened.as_ptr()) });
+                Err(error)
+            }
         }
-        // SAFETY: the handle is open.
-        unsafe {
-            ffi::sqlite3_extended_result_codes(handle.as_ptr(), 1);
-            ffi::sqlite3_busy_timeout(handle.as_ptr(), 5_000);
-        }
-        Ok(connection)
     }
 
     /// Runs statements without parameters, whose rows nobody wants.
@@ -269,7 +270,7 @@ impl Connection {
     }
 
     fn error(&self, code: c_int) -> RawError {
-        // SAFETY: the handle is open or half-open, which these calls allow; the message is copied before the next call.
+        // SAFETY: the handle is open; the message is copied before the next call.
         unsafe {
             let handle = self.handle.as_ptr();
             let extended = ffi::sqlite3_extended_errcode(handle);

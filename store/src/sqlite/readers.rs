@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
+use super::connect;
 use super::fault::At;
-use super::raw::{Connection, Mode, RawError};
+use super::raw::{Connection, RawError};
 use crate::StoreError;
 
 /// Connections at most, and so reads at one time.
@@ -42,7 +43,7 @@ impl Readers {
             let unused = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut db = match unused {
                 Some(db) => db,
-                None => open(&path).map_err(|error| at.sqlite(error))?,
+                None => connect::open(&connect::read_options(&path)).map_err(|error| at.sqlx(&error, 0))?,
             };
             let done = snapshot(&mut db, work);
             // A connection that failed is closed: the next one starts afresh.
@@ -63,7 +64,9 @@ impl Readers {
             self.permits.close();
             drop(all);
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        // To be dropped is to wait for sqlx's thread. An error says that the runtime is ending, and then they are dropped as well.
+        let _ = tokio::task::spawn_blocking(move || drop(idle)).await;
     }
 }
 
@@ -83,12 +86,6 @@ impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
-}
-
-fn open(path: &std::path::Path) -> Result<Connection, RawError> {
-    let mut db = Connection::open(path, Mode::Read)?;
-    db.batch("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192;")?;
-    Ok(db)
 }
 
 fn snapshot<T>(db: &mut Connection, work: impl FnOnce(&mut Connection) -> Result<T, ReadError>) -> Result<T, ReadError> {

@@ -1,18 +1,22 @@
 //! Opening the database file: settings, migrations, and the beginning of a term.
 //!
-//! Migrations only go forward, each in its own transaction; `PRAGMA user_version` counts them. A database that counts further than
-//! this binary is left alone.
+//! Before anything is changed, the file is looked at: another program's database and one that a newer binary has migrated are left
+//! as they are. Migrations only go forward, each in its own transaction; sqlx applies them and keeps the table `_sqlx_migrations`.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use futures_executor::block_on;
 use scheduler_core::ids::{Revision, Seq, Term};
 use scheduler_core::time::Timestamp;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqlSafeStr as _};
 
-use super::SqliteOptions;
 use super::fault::At;
-use super::raw::{Arg, Connection, Mode, RawError};
+use super::raw::{Arg, Connection, RawError, system_errno};
+use super::{SqliteOptions, connect};
 use crate::{Head, StoreError};
 
 /// `flsh`: says whose database this file is (`PRAGMA application_id`).
@@ -21,72 +25,107 @@ const APPLICATION_ID: i64 = 0x666c_7368;
 /// SQLite's own bound of a database, in pages.
 pub(super) const MOST_PAGES: u32 = 4_294_967_294;
 
-/// Every migration, in order; number `i + 1` makes version `i + 1`.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_job_table.sql")];
+/// Every migration as its description and its SQL, in order; number `i + 1` makes version `i + 1`.
+pub(super) const MIGRATIONS: &[(&str, &str)] = &[("job table", include_str!("../../../migrations/sqlite/0001_job_table.sql"))];
 
-static APPLICATION: &str = "PRAGMA application_id";
-static VERSION: &str = "PRAGMA user_version";
-static OBJECTS: &str = "SELECT count(*) FROM sqlite_schema";
-static JOURNAL: &str = "PRAGMA journal_mode = WAL";
+const APPLICATION: &str = "PRAGMA application_id";
+const OBJECTS: &str = "SELECT count(*) FROM sqlite_schema";
+const MIGRATED: &str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+const VERSION: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
+const JOURNAL: &str = "PRAGMA journal_mode = WAL";
 static BEGIN_TERM: &str = include_str!("queries/begin_term.sql");
 static HEAD: &str = include_str!("queries/head.sql");
 
+/// Why the database cannot be used: what sqlx said during an operation, or what was found.
+enum Refusal {
+    Sqlx(&'static str, sqlx::Error),
+    Found(StoreError),
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sqlx("open", error)
+    }
+}
+
 /// Opens the writer's connection and brings the schema up to date.
-///
-/// WAL with synchronous=FULL: a commit is an append and one fdatasync. Larger steps between checkpoints write hot pages less often;
-/// the checkpoint runs on the writer's own thread, because the log grows without bound when it has to catch up from another one.
 pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Connection, StoreError> {
     let at = At { op: "open", path };
     // Made here and not by SQLite, so that nobody else can read specs, which may hold secrets. SQLite gives its log the same mode.
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(|error| at.io(&error))?;
-    let mut db = Connection::open(path, Mode::Write).map_err(|error| at.sqlite(error))?;
-    let version = recognise(&mut db, path)?;
-    let configure = |db: &mut Connection| {
-        let mode = db.first(JOURNAL, &[], |row| Ok(row.text(0)?.to_owned()))?;
-        if mode.as_deref() != Some("wal") {
-            return Err(RawError::corrupt(format!("the journal mode is {mode:?}, WAL was asked for")));
-        }
-        db.batch(&format!(
-            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{}; \
-             PRAGMA wal_autocheckpoint = 10000; PRAGMA journal_size_limit = 67108864; PRAGMA max_page_count = {};",
-            options.cache_kib,
-            options.max_pages.unwrap_or(MOST_PAGES),
-        ))
-    };
-    configure(&mut db).map_err(|error| at.sqlite(error))?;
-    migrate(&mut db, path, version)?;
-    Ok(db)
+    // Checkpoints far apart write hot pages less often. They run on the writer's own thread, because the log grows without bound
+    // when it has to catch up from another one.
+    let connect = connect::options(path).pragma("wal_autocheckpoint", "10000").pragma("journal_size_limit", "67108864");
+    let mut db = block_on(connect.connect()).map_err(|error| at.sqlx(&error, 0))?;
+    if let Err(refusal) = block_on(prepare(&mut db, path, options)) {
+        let error = match refusal {
+            Refusal::Sqlx(op, error) => At { op, path }.sqlx(&error, system_errno(&mut db)),
+            Refusal::Found(error) => error,
+        };
+        // Waited for, because the caller gives the folder back. What is told is why it was refused.
+        let _ = block_on(db.close());
+        return Err(error);
+    }
+    Connection::take(db).map_err(|error| at.sqlx(&error, 0))
 }
 
-/// The schema version of the file, 0 if it is new.
-fn recognise(db: &mut Connection, path: &Path) -> Result<usize, StoreError> {
+/// Everything between the opening of the file and its use, through sqlx.
+async fn prepare(db: &mut SqliteConnection, path: &Path, options: &SqliteOptions) -> Result<(), Refusal> {
     let at = At { op: "open", path };
-    let mut number = |sql| db.first(sql, &[], |row| row.int(0)).map(Option::unwrap_or_default).map_err(|error| at.sqlite(error));
-    let (objects, application, version) = (number(OBJECTS)?, number(APPLICATION)?, number(VERSION)?);
-    if objects > 0 && application != APPLICATION_ID {
-        let detail = "it is a database of another program".to_owned();
-        return Err(StoreError::Corrupt { op: at.op, subject: path.display().to_string(), detail });
+    let (new, version) = recognise(db, path).await?;
+    let mode: String = sqlx::query_scalar(JOURNAL).fetch_one(&mut *db).await?;
+    if mode != "wal" {
+        return Err(Refusal::Found(at.corrupt(format!("the journal mode is {mode}, WAL was asked for"))));
     }
-    let known = MIGRATIONS.len();
-    usize::try_from(version).ok().filter(|&version| version <= known).ok_or_else(|| StoreError::Newer {
-        subject: path.display().to_string(),
-        found: version,
-        known: known as i64,
-    })
+    // WAL with synchronous=FULL: a commit is an append and one fdatasync.
+    let (cache, pages) = (options.cache_kib, options.max_pages.unwrap_or(MOST_PAGES));
+    let settings = format!("PRAGMA synchronous = FULL; PRAGMA cache_size = -{cache}; PRAGMA max_page_count = {pages};");
+    sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *db).await?;
+    if new {
+        // Before the first table: a start that is cut off anywhere leaves a file that the next one recognises.
+        let ours = format!("PRAGMA application_id = {APPLICATION_ID}");
+        sqlx::raw_sql(AssertSqlSafe(ours)).execute(&mut *db).await?;
+    }
+    migrate(db, path, version).await
 }
 
-fn migrate(db: &mut Connection, path: &Path, version: usize) -> Result<(), StoreError> {
-    for (done, migration) in MIGRATIONS.iter().enumerate().skip(version) {
-        let at = At { op: "migrate", path };
-        let next = done + 1;
-        tracing::info!(database = %path.display(), version = next, "migrating the database");
-        // The statement that fails leaves the transaction open; the caller drops the connection, which rolls it back.
-        db.batch(&format!(
-            "BEGIN IMMEDIATE; {migration}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {next}; COMMIT;"
-        ))
-        .map_err(|error| at.sqlite(error))?;
+/// Whether the file is new, and the schema version in it (0 for none), if it is one to be opened.
+async fn recognise(db: &mut SqliteConnection, path: &Path) -> Result<(bool, i64), Refusal> {
+    let at = At { op: "open", path };
+    let new = number(db, OBJECTS).await? == 0;
+    if !new && number(db, APPLICATION).await? != APPLICATION_ID {
+        return Err(Refusal::Found(at.corrupt("it is a database of another program")));
     }
-    Ok(())
+    let version = if number(db, MIGRATED).await? == 0 { 0 } else { number(db, VERSION).await? };
+    let known = MIGRATIONS.len() as i64;
+    if version > known {
+        let subject = path.display().to_string();
+        return Err(Refusal::Found(StoreError::Newer { subject, found: version, known }));
+    }
+    Ok((new, version))
+}
+
+async fn number(db: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(sql).fetch_one(db).await
+}
+
+async fn migrate(db: &mut SqliteConnection, path: &Path, version: i64) -> Result<(), Refusal> {
+    const OP: &str = "migrate";
+    let at = At { op: OP, path };
+    let known = MIGRATIONS.len() as i64;
+    if version < known {
+        tracing::info!(database = %path.display(), from = version, to = known, "migrating the database");
+    }
+    let migrations = (1..).zip(MIGRATIONS).map(|(version, (description, sql))| {
+        Migration::new(version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect()).run(db).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Refusal::Sqlx(OP, error),
+        MigrateError::VersionMismatch(_) | MigrateError::VersionMissing(_) | MigrateError::Dirty(_) => {
+            Refusal::Found(at.corrupt(format!("its record of schema changes is not that of this binary: {error}")))
+        }
+        error => Refusal::Found(at.other(error.to_string())),
+    })
 }
 
 /// Begins the term after the stored one, durably, and reads where the table stands.

@@ -16,8 +16,8 @@ use scheduler_core::time::Timestamp;
 use tempfile::tempdir;
 use uuid::Uuid;
 
-use super::SqliteStore;
-use super::raw::{Connection, Mode};
+use super::raw::Connection;
+use super::{SqliteStore, connect};
 use crate::{Batch, Owner, Store, StoreError, Submit};
 
 const NOW: Timestamp = Timestamp(1);
@@ -64,15 +64,20 @@ async fn commit(store: &SqliteStore, submits: Vec<Submit>) -> Result<(), StoreEr
     store.commit(Batch { submits, ..batch(store) }).await.map(|_| ())
 }
 
-/// Runs SQL on the file as another program would.
+/// A connection as another program would have it.
+fn connection(dir: &Path) -> Connection {
+    connect::open(&connect::options(&SqliteStore::file(dir))).unwrap()
+}
+
+/// Runs SQL on the file.
 fn tamper(dir: &Path, sql: &str) {
-    Connection::open(&SqliteStore::file(dir), Mode::Write).unwrap().batch(sql).unwrap();
+    connection(dir).batch(sql).unwrap();
 }
 
 /// Rows of a statement, each as its texts joined by a space.
 fn ask(dir: &Path, sql: &'static str, columns: i32) -> Vec<String> {
     let mut rows = Vec::new();
-    let mut db = Connection::open(&SqliteStore::file(dir), Mode::Write).unwrap();
+    let mut db = connection(dir);
     db.query(sql, &[], |row| {
         let texts: Result<Vec<_>, _> = (0..columns).map(|column| row.opt_text(column).map(Option::unwrap_or_default)).collect();
         rows.push(texts?.join(" "));

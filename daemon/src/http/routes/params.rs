@@ -69,7 +69,10 @@ pub(super) async fn resolve(backend: &dyn Backend, text: &str) -> ApiResult<JobI
         return found.ok_or_else(|| ApiError::new(codes::NOT_FOUND, format!("no job has the number {number}")));
     }
     let Some((first, last)) = range(text) else {
-        let detail = format!("`{}` is neither the number of a job nor its id (a UUID, or at least its first 8 digits)", text.escape_debug());
+        let detail = format!(
+            "`{}` is neither the number of a job nor its id (a UUID, or at least its first 8 digits)",
+            text.escape_debug()
+        );
         return Err(ApiError::new(codes::NOT_FOUND, detail));
     };
     if first == last {

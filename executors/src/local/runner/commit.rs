@@ -19,8 +19,6 @@ use super::table::{Run, Table, TaskState};
 const MAX_BATCH: usize = 256;
 /// Pause before a journal that could not be written is tried again, in microseconds.
 const RETRY_US: u64 = 1_000_000;
-/// A journal is rewritten when it has this many bytes and is mostly about runs that are forgotten.
-const COMPACT_BYTES: u64 = 4 << 20;
 /// What a run that is not forgotten takes in the journal, at most, by and large, in bytes.
 const RUN_BYTES: u64 = 1_024;
 /// Runs that are written at a time when the journal is rewritten.
@@ -51,7 +49,7 @@ fn gather(shared: &Shared, mut table: MutexGuard<'_, Table>) -> Vec<RunId> {
 
 fn commit(shared: &Shared, runs: &[RunId]) {
     let table = shared.lock();
-    let records: Vec<Record> = runs.iter().filter_map(|run| Some(ended_record(*run, table.runs.get(run)?)?)).collect();
+    let records: Vec<Record> = runs.iter().filter_map(|run| ended_record(*run, table.runs.get(run)?)).collect();
     drop(table);
     // Nothing is told that is not durable. While the disk is full, ends wait.
     while let Err(error) = shared.journal.append(&records).and_then(|()| shared.journal.sync()) {
@@ -82,7 +80,7 @@ fn ended_record(run: RunId, state: &Run) -> Option<Record> {
 
 fn compact_if_due(shared: &Shared) {
     let length = shared.journal.length();
-    if length < COMPACT_BYTES || shared.lock().runs.len() as u64 * RUN_BYTES > length / 2 {
+    if length < shared.options.compact_bytes || shared.lock().runs.len() as u64 * RUN_BYTES > length / 2 {
         return;
     }
     let mut last = None;

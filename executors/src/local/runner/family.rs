@@ -6,7 +6,7 @@
 //! - The common case costs one system call: when the last task of a run has ended and the main thread has no children at all, nothing
 //!   of it is left.
 //! - Otherwise the orphans are listed, and each new one is attributed once: by its session (every task has its own), by its group,
-//!   by `FLASH_JOB_ID` and `FLASH_ATTEMPT` in the environment that it was executed with.
+//!   by having been seen below a run that is being ended, by `FLASH_JOB_ID` and `FLASH_ATTEMPT` in the environment that it was executed with.
 //! - An orphan that left its session and had its environment cleared cannot be attributed while several runs are there that may have
 //!   made it; it then counts as belonging to the last of them that ends. With cgroups it is attributed exactly.
 //! - Processes of an earlier runner are not descendants of this one. They are looked up among all processes of the machine: by
@@ -64,13 +64,19 @@ impl Table {
 
     fn owner_of(&self, process: &Proc) -> Option<RunId> {
         let by_session = self.sessions.get(&process.session).or_else(|| self.sessions.get(&process.group));
-        by_session.copied().or_else(|| {
+        // What was seen below a run before its parent ended is known by number and start time.
+        let told = || self.timers.iter().map(|(_, run)| run).find(|run| self.has_told(**run, process));
+        by_session.or_else(told).copied().or_else(|| {
             let run = procfs::marker(process.pid)?.run;
             match self.runs.get(&run) {
                 Some(Run::Live(live)) if runs_as(live, process.pid) => Some(run),
                 _ => None,
             }
         })
+    }
+
+    fn has_told(&self, run: RunId, process: &Proc) -> bool {
+        matches!(self.runs.get(&run), Some(Run::Live(live)) if live.told.contains(&(process.pid, process.start)))
     }
 
     /// As [`Table::members`], for a run of an earlier runner; follows those that are new.

@@ -204,16 +204,11 @@ impl Journal {
         }
         let encoded = records.into_iter().try_for_each(|record| encode(record, &mut buffer));
         let written = encoded.and_then(|()| (&*inner.file).write_all(&buffer));
-        match &written {
-            Ok(()) => {
-                inner.torn = false;
-                inner.length += buffer.len() as u64;
-            }
-            Err(_) => {
-                inner.torn = true;
-                inner.length = inner.file.metadata().map_or(inner.length, |data| data.len());
-            }
-        }
+        inner.torn = written.is_err();
+        inner.length = match &written {
+            Ok(()) => inner.length + buffer.len() as u64,
+            Err(_) => inner.file.metadata().map_or(inner.length, |data| data.len()),
+        };
         inner.buffer = buffer;
         written
     }

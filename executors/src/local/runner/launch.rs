@@ -155,8 +155,7 @@ pub(super) fn launch(launch: &Launch<'_>, stack: &mut Stack) -> Result<Launched,
         let (step, errno, born) =
             (ptr::read_volatile(&raw const (*shared).step), ptr::read_volatile(&raw const (*shared).errno), (*shared).born);
         if errno != 0 {
-            // It ends at once. The reaper may have been faster; then there is nothing left to do.
-            libc::waitpid(pid, ptr::null_mut(), 0);
+            // It ends at once, and is the reaper's like every child: by number it may be another's by now.
             return Err(LaunchError { step, error: io::Error::from_raw_os_error(errno) });
         }
         let born_us = born.tv_sec.cast_unsigned() * 1_000_000 + born.tv_nsec.cast_unsigned() / 1_000;

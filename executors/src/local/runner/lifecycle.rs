@@ -26,20 +26,29 @@ const REPEAT_KILL_US: u64 = 100_000;
 const REPEAT_KILL_DOUBLINGS: u32 = 6;
 
 impl Table {
+    /// A process was made: the reaper has children to wait for.
+    pub(super) fn process_made(&mut self, shared: &Shared) {
+        self.spawned += 1;
+        shared.children.notify_one();
+    }
+
     /// A task has its process. `exit` is how that ended, if it was reaped before it could be registered.
     pub(super) fn task_started(&mut self, shared: &Shared, run: RunId, task: usize, made: Made, exit: Option<Exit>) {
         let pid = made.pid;
-        self.spawned += 1;
-        shared.children.notify_one();
+        self.process_made(shared);
         self.sessions.insert(pid, run);
         let Some(live) = self.live(run) else { return };
         live.tasks[task].made = Some(made);
         live.tasks[task].state = TaskState::Running(pid);
-        match exit {
-            Some(exit) => self.task_exited(shared, run, task, exit),
-            None => {
-                self.pids.insert(pid, (run, task));
-            }
+        let ending = live.ending;
+        if let Some(exit) = exit {
+            self.task_exited(shared, run, task, exit);
+            return;
+        }
+        self.pids.insert(pid, (run, task));
+        // It was made while the run was told to end: it has to hear of it, too.
+        if let Some(ending) = ending {
+            self.send(shared, run, if ending.kills > 0 { libc::SIGKILL } else { ending.signal });
         }
     }
 
@@ -85,14 +94,13 @@ impl Table {
             self.task_exited(shared, run, task, exit);
             return;
         }
-        match self.orphans.remove(&pid).and_then(|orphan| orphan.run) {
-            Some(run) => self.try_finish(shared, run),
-            None => {
-                self.keep_unclaimed(pid, exit);
-                for run in self.sweeping.clone() {
-                    self.try_finish(shared, run);
-                }
-            }
+        if let Some(run) = self.orphans.remove(&pid).and_then(|orphan| orphan.run) {
+            self.try_finish(shared, run);
+            return;
+        }
+        self.keep_unclaimed(pid, exit);
+        for run in self.sweeping.clone() {
+            self.try_finish(shared, run);
         }
     }
 
@@ -183,6 +191,7 @@ impl Table {
         } else {
             // Programs take a second signal of the same kind as "now, without tidying up": it is not sent again.
             self.set_ending(shared, run, Ending { asked: true, deadline_us, ..before });
+            write_down(shared, &Record::Ending { run, asked: true, signal: before.signal, deadline_us });
         }
     }
 
@@ -252,7 +261,9 @@ impl Table {
         }
         for member in members.iter().filter(|member| !groups.contains(&member.group)) {
             if again || live.told.insert((member.pid, member.start)) {
-                signals.iter().for_each(|signal| member.signal(*signal));
+                for signal in &signals {
+                    member.signal(*signal);
+                }
             }
         }
     }

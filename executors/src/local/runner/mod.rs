@@ -3,14 +3,14 @@
 //! Threads, all blocking, none polling:
 //! | thread | waits for | does |
 //! |---|---|---|
-//! | main ([`reap`]) | children | takes exits; as a subreaper it is the parent of every orphan |
-//! | spawn ([`spawn`]), a few | orders | makes processes |
-//! | commit ([`commit`]) | ends | makes them durable, then tells them |
-//! | keeper ([`keeper`]) | deadlines | kills what outlives its grace; ends an idle runner |
-//! | listen, daemon, writer ([`serve`]) | the socket | orders in, reports out |
-//! | follow ([`follow`]), after a crash | process descriptors | watches what an earlier runner had started |
+//! | main (`reap`) | children | takes exits; as a subreaper it is the parent of every orphan |
+//! | spawn (`spawn`), a few | orders | makes processes |
+//! | commit (`commit`) | ends | makes them durable, then tells them |
+//! | keeper (`keeper`) | deadlines | kills what outlives its grace; ends an idle runner |
+//! | listen, daemon, writer (`serve`) | the socket | orders in, reports out |
+//! | follow (`follow`), after a crash | process descriptors | watches what an earlier runner had started |
 //!
-//! A thread that panics ends the process: tasks go on, and the next runner takes over from the journal ([`recover`]). That is safer
+//! A thread that panics ends the process: tasks go on, and the next runner takes over from the journal (`recover`). That is safer
 //! than a runner that lives on without, say, its reaper.
 
 mod cgroup;
@@ -63,6 +63,8 @@ pub struct RunnerOptions {
     pub gather: Duration,
     /// Between SIGTERM and SIGKILL for what is left when a run's task has ended.
     pub leftover_grace: Duration,
+    /// A journal of at least this many bytes is rewritten when it is mostly about runs that are forgotten.
+    pub compact_bytes: u64,
     /// Threads that make processes, 1 to 64.
     pub spawn_threads: usize,
     /// A cgroup v2 folder that is ours, with nothing but groups in it; none to use no cgroups. See [`detect_cgroup_root`].
@@ -76,9 +78,10 @@ impl RunnerOptions {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            idle_exit: Duration::from_secs(60),
+            idle_exit: Duration::from_mins(1),
             gather: Duration::from_millis(3),
             leftover_grace: Duration::from_secs(5),
+            compact_bytes: 4 << 20,
             spawn_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             cgroup_root: None,
             boot_id: None,
@@ -205,7 +208,7 @@ fn take_lock(dir: &Path) -> Result<File, RunnerError> {
 fn raise_descriptor_limit() -> Vec<prepare::Limit> {
     let before = rustix::process::getrlimit(Resource::Nofile);
     if before.current == before.maximum
-        || rustix::process::setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before.clone() }).is_err()
+        || rustix::process::setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before }).is_err()
     {
         return Vec::new();
     }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 
 use rustix::process::{Pid as RawPid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use scheduler_core::ids::RunId;
@@ -53,7 +52,7 @@ impl Proc {
     pub(super) fn signal(&self, signal: Signal) {
         let Some(raw) = RawPid::from_raw(self.pid) else { return };
         let descriptor = pidfd_open(raw, PidfdFlags::empty());
-        if !Self::read(self.pid).is_some_and(|now| now.start == self.start) {
+        if Self::read(self.pid).is_none_or(|now| now.start != self.start) {
             return;
         }
         // It may be gone by now, or be somebody's whom we may not signal; whether it is gone is looked up again later.
@@ -161,11 +160,9 @@ fn parse_marker(environ: &[u8]) -> Option<Marker> {
 
 /// The user a process runs as.
 pub(super) fn uid_of(pid: Pid) -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("Uid:"))?;
-    let real = line.split_ascii_whitespace().nth(1)?.parse().ok();
-    real.or_else(|| Some(std::fs::metadata(Path::new("/proc").join(pid.to_string())).ok()?.uid()))
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -13,8 +13,7 @@ pub(super) fn reap_all(shared: &Shared) {
         let ended = sys::wait_for_child();
         table = shared.lock();
         match ended {
-            // Under the lock, and not before: whoever holds it may signal, by number, what was not reaped. Nothing comes back if
-            // the thread that made the process was faster, because it could not execute its program.
+            // Under the lock, and not before: whoever holds it may signal, by number, what was not reaped.
             Ok(Some(pid)) => {
                 if let Ok(Some(exit)) = sys::reap(pid) {
                     table.reaped(shared, pid, exit);

@@ -139,7 +139,11 @@ impl Spawner {
                         note(&format!("journal: {error}"));
                     }
                 }
-                Err(problem) => return Some(problem),
+                Err(problem) => {
+                    // There may have been one that could not execute its program.
+                    table.process_made(shared);
+                    return Some(problem);
+                }
             }
         }
         None

@@ -1,7 +1,10 @@
 //! Locks, limits, permissions, damage: what is told, and that acknowledged work stays.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+
+use sqlx::{ConnectOptions, Connection as _};
 
 use super::*;
 use crate::sqlite::SqliteOptions;
@@ -34,9 +37,33 @@ async fn a_store_that_is_dropped_gives_the_folder_back() {
     tokio::task::spawn_blocking(move || rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap())
         .await
         .unwrap();
+    assert_eq!(open_files(dir.path()), 0, "the lock was given back before the database was closed");
     let second = SqliteStore::open(dir.path(), NOW).await.unwrap();
     assert_eq!(second.head().last_seq, Seq(1));
     second.close().await;
+}
+
+/// How many files of the database in this folder the process has open.
+fn open_files(dir: &Path) -> usize {
+    let file = SqliteStore::file(dir).display().to_string();
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with(&file)).count()
+}
+
+#[tokio::test]
+async fn closing_closes_everything() {
+    let dir = tempdir().unwrap();
+    for seq in 1..=20 {
+        let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
+        commit(&store, vec![submit(seq, 10)]).await.unwrap();
+        let (a, b, c) = tokio::join!(store.live(Seq(0), 100), store.tokens(), store.id_by_seq(Seq(seq)));
+        assert_eq!((a.unwrap().len() as u64, b.unwrap().len(), c.unwrap().is_some()), (seq, 0, true));
+        assert!(open_files(dir.path()) > 0);
+        store.close().await;
+        assert_eq!(open_files(dir.path()), 0);
+        // The last one to leave empties the log and removes it.
+        assert!(!dir.path().join("flash.db-wal").exists());
+    }
 }
 
 #[tokio::test]
@@ -153,6 +180,32 @@ async fn a_device_without_room_refuses_and_recovers() {
     assert_eq!(ask(&dir, "PRAGMA integrity_check", 1), ["ok"]);
 }
 
+/// A daemon that is started again after the disk filled up.
+#[tokio::test]
+async fn a_device_without_room_refuses_to_open() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: a file system can only be mounted by root");
+        return;
+    };
+    let dir = disk.0.path().join("data");
+    let store = SqliteStore::open(&dir, NOW).await.unwrap();
+    commit(&store, vec![submit(1, 10)]).await.unwrap();
+    store.close().await;
+    let ballast = disk.0.path().join("ballast");
+    let fill = || fs::write(&ballast, vec![1; 4_000_000]).unwrap_err();
+    // No room for the log's index, which is the first thing that is made; and none for a new database.
+    fill();
+    for dir in [&dir, &disk.0.path().join("new")] {
+        let error = SqliteStore::open(dir, NOW).await.err().unwrap();
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
+        assert_eq!(open_files(dir), 0);
+    }
+    fs::remove_file(&ballast).unwrap();
+    let store = SqliteStore::open(&dir, NOW).await.unwrap();
+    assert_eq!(store.head().last_seq, Seq(1));
+    store.close().await;
+}
+
 /// What a plain user is told when the store in this folder cannot be opened. (Root may write whatever the modes say.)
 fn refused_to_a_plain_user(dir: &Path) -> StoreError {
     let open = || {
@@ -215,32 +268,89 @@ async fn a_writer_that_ends_by_a_fault_leaves_nobody_waiting() {
     store.close().await;
 }
 
+/// What opening this folder is refused with, which must leave the database as it is.
+async fn refused(dir: &Path) -> StoreError {
+    let before = fs::read(SqliteStore::file(dir)).unwrap();
+    let error = SqliteStore::open(dir, NOW).await.err().unwrap();
+    assert_eq!(fs::read(SqliteStore::file(dir)).unwrap(), before, "{error}");
+    assert_eq!(open_files(dir), 0);
+    error
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_left_alone() {
     let dir = tempdir().unwrap();
     SqliteStore::open(dir.path(), NOW).await.unwrap().close().await;
-    tamper(dir.path(), "PRAGMA user_version = 4000");
-    let before = fs::read(SqliteStore::file(dir.path())).unwrap();
-    let Err(error) = SqliteStore::open(dir.path(), NOW).await else { panic!("opened") };
+    tamper(
+        dir.path(),
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (3, 'later', TRUE, x'00', 0), (4000, 'latest', TRUE, x'00', 0)",
+    );
+    let error = refused(dir.path()).await;
     assert!(matches!(error, StoreError::Newer { found: 4000, known: 1, .. }), "{error}");
-    assert_eq!(fs::read(SqliteStore::file(dir.path())).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_schema_of_another_history_is_left_alone() {
+    for (change, told) in [
+        ("UPDATE _sqlx_migrations SET checksum = x'00'", "migration 1 was previously applied but has been modified"),
+        ("UPDATE _sqlx_migrations SET version = 0", "migration 0 was previously applied but is missing"),
+        ("UPDATE _sqlx_migrations SET success = FALSE", "migration 1 is partially applied"),
+    ] {
+        let dir = tempdir().unwrap();
+        SqliteStore::open(dir.path(), NOW).await.unwrap().close().await;
+        tamper(dir.path(), change);
+        let error = refused(dir.path()).await;
+        assert!(matches!(&error, StoreError::Corrupt { op: "migrate", detail, .. } if detail.contains(told)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_cut_off_is_done_again() {
+    let steps: &[&str] = &["PRAGMA journal_mode = WAL", "PRAGMA application_id = 0x666c7368"];
+    for done in 0..=steps.len() + 1 {
+        let dir = tempdir().unwrap();
+        fs::write(SqliteStore::file(dir.path()), []).unwrap();
+        for step in steps.iter().take(done) {
+            tamper(dir.path(), step);
+        }
+        if done > steps.len() {
+            // The table of migrations, and none in it.
+            let mut db = connect::options(&SqliteStore::file(dir.path())).connect().await.unwrap();
+            sqlx::migrate::Migrator::with_migrations(Vec::new()).run(&mut db).await.unwrap();
+            db.close().await.unwrap();
+        }
+        let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
+        commit(&store, vec![submit(1, 10)]).await.unwrap();
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_sqlite_would_misread() {
+    let parent = tempdir().unwrap();
+    let dir = parent.path().join("file:a?mode=memory#%20");
+    let store = SqliteStore::open(&dir, NOW).await.unwrap();
+    commit(&store, vec![submit(1, 10)]).await.unwrap();
+    store.close().await;
+    assert!(fs::metadata(SqliteStore::file(&dir)).unwrap().len() > 0);
+    let bytes = std::ffi::OsStr::from_bytes(b"\xff");
+    let error = SqliteStore::open(&parent.path().join(bytes), NOW).await.err().unwrap();
+    assert!(matches!(&error, StoreError::Other { detail, .. } if detail.contains("UTF-8")), "{error}");
 }
 
 #[tokio::test]
 async fn what_is_not_our_database_is_left_alone() {
     let dir = tempdir().unwrap();
     let file = SqliteStore::file(dir.path());
-    let text = "this is not a database, but somebody's notes\n".repeat(200);
-    fs::write(&file, &text).unwrap();
-    let Err(error) = SqliteStore::open(dir.path(), NOW).await else { panic!("opened") };
+    fs::write(&file, "this is not a database, but somebody's notes\n".repeat(200)).unwrap();
+    let error = refused(dir.path()).await;
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-    assert_eq!(fs::read_to_string(&file).unwrap(), text);
 
     fs::write(&file, "").unwrap();
     tamper(dir.path(), "CREATE TABLE notes (text TEXT)");
-    let Err(error) = SqliteStore::open(dir.path(), NOW).await else { panic!("opened") };
+    let error = refused(dir.path()).await;
     assert!(matches!(&error, StoreError::Corrupt { detail, .. } if detail.contains("another program")), "{error}");
-    assert_eq!(ask(dir.path(), "SELECT name FROM sqlite_schema", 1), ["notes"]);
 
     // A folder in the place of the file.
     fs::remove_file(&file).unwrap();

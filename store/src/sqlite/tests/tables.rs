@@ -92,9 +92,10 @@ fn every_migration_is_in_the_binary() {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert_eq!(files.len(), schema::MIGRATIONS.len());
-    for ((number, file), embedded) in (1..).zip(files).zip(schema::MIGRATIONS) {
-        assert!(file.file_name().unwrap().to_str().unwrap().starts_with(&format!("{number:04}_")), "{}", file.display());
-        assert_eq!(fs::read_to_string(&file).unwrap(), *embedded);
+    for ((number, file), (description, sql)) in (1..).zip(files).zip(schema::MIGRATIONS) {
+        let name = format!("{number:04}_{}.sql", description.replace(' ', "_"));
+        assert_eq!(file.file_name().unwrap().to_str(), Some(name.as_str()));
+        assert_eq!(fs::read_to_string(&file).unwrap(), *sql);
     }
 }
 
@@ -103,7 +104,7 @@ fn every_migration_is_in_the_binary() {
 async fn queries_use_their_indexes() {
     let dir = tempdir().unwrap();
     SqliteStore::open(dir.path(), NOW).await.unwrap().close().await;
-    let mut db = Connection::open(&SqliteStore::file(dir.path()), Mode::Write).unwrap();
+    let mut db = connection(dir.path());
     let mut plan = |name: &str, sql: &str, parameters: usize| {
         let explain: &'static str = Box::leak(format!("EXPLAIN QUERY PLAN {sql}").into_boxed_str());
         let mut lines = Vec::new();
@@ -132,11 +133,29 @@ async fn queries_use_their_indexes() {
     assert!(!head.contains("SCAN jobs") && !head.contains("SCAN events"), "{head}");
 }
 
-/// What a commit is worth hangs on these.
+/// What a commit is worth, and what it costs, hangs on these.
 #[tokio::test]
 async fn commits_are_synced() {
     let dir = tempdir().unwrap();
-    let mut db = schema::open(&SqliteStore::file(dir.path()), &crate::SqliteOptions::default()).unwrap();
-    assert_eq!(db.first("PRAGMA synchronous", &[], |row| row.int(0)).unwrap(), Some(2));
+    let options = crate::SqliteOptions { cache_kib: 1_234, max_pages: Some(4_321) };
+    let mut db = schema::open(&SqliteStore::file(dir.path()), &options).unwrap();
+    let mut number = |sql| db.first(sql, &[], |row| row.int(0)).unwrap();
+    assert_eq!(number("PRAGMA synchronous"), Some(2));
+    assert_eq!(number("PRAGMA foreign_keys"), Some(0));
+    assert_eq!(number("PRAGMA temp_store"), Some(2));
+    assert_eq!(number("PRAGMA cache_size"), Some(-1_234));
+    assert_eq!(number("PRAGMA max_page_count"), Some(4_321));
+    assert_eq!(number("PRAGMA wal_autocheckpoint"), Some(10_000));
+    assert_eq!(number("PRAGMA journal_size_limit"), Some(67_108_864));
+    assert_eq!(number("PRAGMA busy_timeout"), Some(5_000));
     assert_eq!(db.first("PRAGMA journal_mode", &[], |row| Ok(row.text(0)?.to_owned())).unwrap().as_deref(), Some("wal"));
+}
+
+#[tokio::test]
+async fn readers_cannot_write() {
+    let dir = tempdir().unwrap();
+    SqliteStore::open(dir.path(), NOW).await.unwrap().close().await;
+    let mut db = connect::open(&connect::read_options(&SqliteStore::file(dir.path()))).unwrap();
+    assert_eq!(db.first("PRAGMA query_only", &[], |row| row.int(0)).unwrap(), Some(1));
+    assert!(db.batch("DELETE FROM meta").is_err());
 }

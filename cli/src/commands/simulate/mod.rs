@@ -1,0 +1,194 @@
+//! `flash simulate`: runs a trace through the scheduler in virtual time and prints how it went.
+//!
+//! Needs no server. The formats of others are read by the simulator; what is written in the words of this client (machines on the command
+//! line, our own trace format) is read here.
+
+mod jsonl;
+mod nodes;
+mod print;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use simulator::{Cluster, Estimate, Machine, Options, Policy, Scale, Workload};
+
+use crate::error::Error;
+use crate::output;
+use crate::table::Look;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  flash simulate --trace lublin_256.swf --format swf --policy easy
+  flash simulate --trace lublin_256.swf --format swf --policy easy --estimate factor:5 --seed 7
+  flash simulate --trace pods.csv --format openb --nodes nodes.csv --policy flash -o json
+  flash simulate --trace mine.jsonl --format jsonl --nodes '32*cpu=64,memory=512Gi,gpu=8;4*cpu=128' --chart mine.svg
+  flash simulate --format kueue-baseline --policy fifo";
+
+/// Largest trace that is read, in bytes.
+const LARGEST: u64 = 4 << 30;
+
+/// Arguments of `flash simulate`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The trace; kueue-baseline and kueue-large are generated and need none
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// How the trace is written, or which workload is generated
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Format,
+    /// The machines: `32*cpu=64,memory=512Gi,gpu=8`, several kinds separated by `;`; or a CSV file with the columns
+    /// sn,cpu_milli,memory_mib,gpu [default: swf: cpu=256; philly: 96*gpu=8; kueue: the quota of a cohort]
+    #[arg(long, value_name = "SPEC|FILE")]
+    nodes: Option<String>,
+    /// Who runs next: fifo lets nobody pass whoever does not fit; easy backfills; flash is what flashd does
+    #[arg(long, value_enum, default_value_t = PolicyName::Flash)]
+    policy: PolicyName,
+    /// Time limits of jobs that have none in the trace: exact, factor:K (the run time, times 1 to K), none
+    /// [default: exact; kueue: none]
+    #[arg(long, value_name = "HOW")]
+    estimate: Option<Estimate>,
+    /// Seed of all that is drawn: factors of estimates, order of simultaneous arrivals of generated workloads
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How to print the figures
+    #[arg(short = 'o', long = "output", value_enum, default_value_t, value_name = "FORMAT")]
+    output: Shape,
+    /// Draw queue length and use over time into this SVG file
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Standard Workload Format
+    Swf,
+    /// Microsoft's Philly clusters: timestamp,duration,num_gpus,gpu_time,cluster
+    Philly,
+    /// Alibaba's list of GPU pods, 2023
+    Openb,
+    /// Kueue's baseline workload: 15,000 jobs in 30 queues
+    KueueBaseline,
+    /// Kueue's large-scale workload: 50,000 jobs in 1,000 queues
+    KueueLarge,
+    /// One JSON object a line: at, duration, timeLimit, priority, queue, namespace, replicas, resources
+    Jsonl,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PolicyName {
+    Fifo,
+    Easy,
+    Flash,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+impl Format {
+    fn generated(self) -> Option<Scale> {
+        match self {
+            Self::KueueBaseline => Some(Scale::Baseline),
+            Self::KueueLarge => Some(Scale::Large),
+            _ => None,
+        }
+    }
+
+    /// The word on the command line.
+    fn word(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+impl From<PolicyName> for Policy {
+    fn from(name: PolicyName) -> Self {
+        match name {
+            PolicyName::Fifo => Self::Fifo,
+            PolicyName::Easy => Self::Easy,
+            PolicyName::Flash => Self::Flash,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8, Error> {
+    let mut workload = workload(args)?;
+    let cluster = Cluster::new(machines(args)?, &workload);
+    let estimate = args.estimate.unwrap_or(if args.format.generated().is_some() { Estimate::None } else { Estimate::Exact });
+    estimate.apply(&mut workload, args.seed);
+    let options = Options { policy: args.policy.into(), seed: args.seed, series: args.chart.is_some(), check: false };
+    let outcome = simulator::simulate(&workload, &cluster, options).map_err(|error| Error::usage(error.to_string()))?;
+    let run = print::Run { trace: name(args), format: args.format.word(), estimate, cluster: &cluster, report: &outcome.report };
+    if let (Some(path), Some(series)) = (&args.chart, &outcome.series) {
+        let chart = simulator::svg(series, &cluster, &run.title());
+        std::fs::write(path, chart).map_err(|error| Error::usage(format!("--chart {}: {error}", path.display())))?;
+    }
+    let text = match args.output {
+        Shape::Json => output::json(&run.json()?)?,
+        Shape::Table => run.table(Look::stdout()),
+    };
+    output::print(&text)?;
+    Ok(0)
+}
+
+/// What the trace is called in messages.
+fn name(args: &Args) -> String {
+    args.trace.as_ref().map_or_else(|| args.format.word(), |path| path.display().to_string())
+}
+
+fn workload(args: &Args) -> Result<Workload, Error> {
+    if let Some(scale) = args.format.generated() {
+        if args.trace.is_some() {
+            return Err(Error::usage(format!("--trace: {} is generated and reads no trace", args.format.word())));
+        }
+        return Ok(simulator::kueue(scale, args.seed));
+    }
+    let Some(path) = &args.trace else {
+        return Err(Error::usage(format!("--trace: a trace is needed for --format {}", args.format.word())));
+    };
+    let (name, text) = (name(args), load("--trace", path)?);
+    let read = match args.format {
+        Format::Swf => simulator::swf(&name, &text),
+        Format::Philly => simulator::philly(&name, &text),
+        Format::Openb => simulator::openb(&name, &text),
+        Format::Jsonl | Format::KueueBaseline | Format::KueueLarge => return jsonl::read(&name, &text),
+    };
+    read.map_err(|error| Error::usage(error.to_string()))
+}
+
+fn machines(args: &Args) -> Result<Vec<Machine>, Error> {
+    if let Some(spec) = &args.nodes {
+        // A specification says `=` for every amount; what does not, or is there, is a file.
+        if spec.contains('=') && !Path::new(spec).is_file() {
+            return nodes::parse(spec);
+        }
+        let text = load("--nodes", Path::new(spec))?;
+        return simulator::openb_nodes(spec, &text).map_err(|error| Error::usage(error.to_string()));
+    }
+    match (args.format, args.format.generated()) {
+        (_, Some(scale)) => Ok(scale.machines()),
+        (Format::Swf, _) => nodes::parse(&format!("cpu={}", simulator::SWF_PROCESSORS)),
+        (Format::Philly, _) => nodes::parse(&format!("{}*gpu=8", simulator::PHILLY_NODES)),
+        (format, _) => Err(Error::usage(format!(
+            "--nodes: the machines are needed for --format {}, as '32*cpu=64,memory=512Gi,gpu=8' or as a CSV file",
+            format.word()
+        ))),
+    }
+}
+
+fn load(flag: &str, path: &Path) -> Result<String, Error> {
+    let read = || {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let text = read().map_err(|error| Error::usage(format!("{flag} {}: {error}", path.display())))?;
+    if text.len() as u64 > LARGEST {
+        return Err(Error::usage(format!("{flag} {}: larger than {} GiB", path.display(), LARGEST >> 30)));
+    }
+    Ok(text)
+}
