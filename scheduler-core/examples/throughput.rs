@@ -65,11 +65,9 @@ fn job(number: u64, now: Timestamp) -> NewJob {
     let random = scramble(number);
     let size = random % 8;
     let request = Request { cpu: CpuMillis(100 + 100 * size), memory: MemoryBytes((1 + size) << 28), gpus: u32::from(size == 7) };
-    let shape = Shape {
-        namespace: format!("team-{}", (random >> 8) % 50).into(),
-        queue: format!("queue-{}", (random >> 16) % 10).into(),
-        tasks: vec![TaskGroup { name: Name::from("main"), replicas: 1, request }],
-    };
+    let tasks = vec![TaskGroup { name: Name::from("main"), replicas: 1, request }];
+    let queue = format!("queue-{}", (random >> 16) % 10);
+    let shape = Shape::new(format!("team-{}", (random >> 8) % 50).into(), queue.into(), tasks);
     let policy = Policy { priority: ((random >> 24) % 5) as i32, time_limit: Some(Span::from_secs(3600)), ..Policy::default() };
     NewJob {
         id: JobId(Uuid::from_u128((0x0192_0000_0000_7000 << 64) | (1 << 63) | u128::from(random >> 2))),

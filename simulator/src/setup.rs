@@ -98,11 +98,8 @@ impl<'a> Entrance<'a> {
 }
 
 fn shape(workload: &Workload, job: &Job) -> Shape {
-    Shape {
-        namespace: workload.tenants[job.tenant].clone(),
-        queue: workload.queues[job.queue].name.clone(),
-        tasks: vec![TaskGroup { name: "main".into(), replicas: job.tasks, request: job.request }],
-    }
+    let tasks = vec![TaskGroup { name: "main".into(), replicas: job.tasks, request: job.request }];
+    Shape::new(workload.tenants[job.tenant].clone(), workload.queues[job.queue].name.clone(), tasks)
 }
 
 /// Tasks of a trace end at the signal, so that a limit is over when it is over: no grace.

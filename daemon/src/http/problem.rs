@@ -91,6 +91,7 @@ impl ApiError {
             Refused::UnknownQueue { .. } => return Self::invalid("queue", refused.to_string()),
             Refused::Priority { .. } => return Self::invalid("priority", refused.to_string()),
             Refused::NoAttempts => return Self::invalid("retry.maxAttempts", refused.to_string()),
+            Refused::MinAvailable { .. } => return Self::invalid("minAvailable", refused.to_string()),
             Refused::NoTasks | Refused::NoReplicas { .. } | Refused::DuplicateTask { .. } | Refused::TooManyTasks { .. } => {
                 return Self::invalid("tasks", refused.to_string());
             }

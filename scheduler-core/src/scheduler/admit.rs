@@ -39,6 +39,9 @@ impl Scheduler {
         if asked > TASK_LIMIT || shape.tasks.len() as u64 > TASK_LIMIT {
             return Err(Refused::TooManyTasks { asked: asked.max(shape.tasks.len() as u64) });
         }
+        if u64::from(shape.min_available) > asked {
+            return Err(Refused::MinAvailable { got: shape.min_available, tasks: asked });
+        }
         let mut names = HashSet::<&Name, Build>::default();
         for group in &shape.tasks {
             if group.replicas == 0 {
@@ -53,14 +56,14 @@ impl Scheduler {
             let largest = has.clone().max().unwrap_or(0);
             let mut sum = 0_u128;
             for group in &shape.tasks {
-                let asked = group.request.of(resource);
-                if asked > largest {
-                    return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked, largest });
+                let each = group.request.of(resource);
+                if each > largest {
+                    return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked: each, largest });
                 }
-                sum += u128::from(asked) * u128::from(group.replicas);
+                sum += u128::from(each) * u128::from(group.replicas);
             }
             let total = has.map(u128::from).sum();
-            if sum > total {
+            if sum > total && shape.least_tasks() == asked {
                 return Err(Refused::JobTooLarge { resource, asked: sum, total });
             }
         }

@@ -168,6 +168,14 @@ pub enum Refused {
         /// The name.
         task: Name,
     },
+    /// More tasks have to start together than there are.
+    #[error("minAvailable is {got}, the job has {tasks} tasks")]
+    MinAvailable {
+        /// What was given.
+        got: u32,
+        /// Over all groups.
+        tasks: u64,
+    },
     /// More tasks than a job may have.
     #[error("{asked} tasks asked, at most {TASK_LIMIT} are possible")]
     TooManyTasks {

@@ -107,7 +107,9 @@ impl Scheduler {
             let Some(placement) = job.lifecycle.state.placement() else { continue };
             let shape = self.shape_of(job);
             let tasks = placement.slots.len() as u64;
-            ensure(tasks == shape.task_count(), "gang", || format!("{}: {tasks} of {} tasks", job.id, shape.task_count()))?;
+            ensure((shape.least_tasks()..=shape.task_count()).contains(&tasks), "gang", || {
+                format!("{}: {tasks} of {} tasks", job.id, shape.task_count())
+            })?;
             for slot in &placement.slots {
                 let request = &shape.tasks[usize::from(slot.group)].request;
                 let sums = used.entry(&slot.node).or_default();

@@ -51,7 +51,7 @@ use crate::scheduler::nodes::Nodes;
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::{Tree, stay};
-use crate::state::{JobState, Lifecycle, Placement, StateKind, WaitFor};
+use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
 use crate::time::{Span, Timestamp};
 
 /// The core. See the module for what holds.
@@ -125,7 +125,10 @@ impl Scheduler {
         }
         if let Some(placement) = job.lifecycle.state.placement() {
             if !matches(placement, &job.shape) {
-                return Err(RestoreError::Malformed { job: id, detail: "its placement is not one slot for every task" });
+                return Err(RestoreError::Malformed {
+                    job: id,
+                    detail: "its placement is not one slot for every task that has to start",
+                });
             }
             if let Some(uuid) = twice(placement) {
                 return Err(RestoreError::GpuTaken { job: id, uuid, owner: id });
@@ -319,22 +322,17 @@ impl Scheduler {
     }
 }
 
-/// One slot for every task, each with as many GPUs as it asked for.
+/// Enough slots, the first replicas of each group in order, each with as many GPUs as it asked for.
 fn matches(placement: &Placement, shape: &Shape) -> bool {
-    let mut slots = placement.slots.iter();
-    let mut each = true;
+    let mut slots = placement.slots.iter().peekable();
     for (index, group) in shape.tasks.iter().enumerate() {
-        for replica in 0..group.replicas {
-            each &= slots.next().is_some_and(|slot| {
-                let named = usize::from(slot.group) == index && slot.replica == replica;
-                named && slot.gpus.len() == group.request.gpus as usize
-            });
-            if !each {
-                return false;
-            }
-        }
+        let own = (0..group.replicas).take_while(|&replica| {
+            let named = |slot: &&Slot| usize::from(slot.group) == index && slot.replica == replica;
+            slots.next_if(named).is_some_and(|slot| slot.gpus.len() == group.request.gpus as usize)
+        });
+        own.count();
     }
-    each && slots.next().is_none()
+    placement.slots.len() as u64 >= shape.least_tasks() && slots.next().is_none()
 }
 
 /// The first GPU that is in a placement twice.

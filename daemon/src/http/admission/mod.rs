@@ -130,7 +130,7 @@ impl Admission {
         if start_after.is_some_and(|at| at > now + AHEAD) {
             return Err(Invalid::new("startAfter", "more than 10 years ahead"));
         }
-        let shape = Shape { namespace: namespace.clone(), queue: queue.clone(), tasks: groups };
+        let shape = Shape::new(namespace.clone(), queue.clone(), groups);
         spec.namespace = Some(namespace.as_str().to_owned());
         spec.queue = Some(queue.as_str().to_owned());
         spec.executor = Some(EXECUTOR.to_owned());
