@@ -130,7 +130,8 @@ impl Admission {
         if start_after.is_some_and(|at| at > now + AHEAD) {
             return Err(Invalid::new("startAfter", "more than 10 years ahead"));
         }
-        let shape = Shape::new(namespace.clone(), queue.clone(), groups);
+        let mut shape = Shape::new(namespace.clone(), queue.clone(), groups);
+        shape.min_available = min_available(&spec, &shape)?;
         spec.namespace = Some(namespace.as_str().to_owned());
         spec.queue = Some(queue.as_str().to_owned());
         spec.executor = Some(EXECUTOR.to_owned());
@@ -228,6 +229,19 @@ impl Admission {
             gpus: resources.gpu.map_or(0, |gpus| gpus.0),
         };
         Ok(TaskGroup { name: Name::from(name.as_str()), replicas, request })
+    }
+}
+
+/// How many tasks have to start together; 0 where that is all of them, so that both ways of saying so are one shape.
+fn min_available(spec: &JobSpec, shape: &Shape) -> Checked<u32> {
+    let total = shape.task_count();
+    match spec.min_available {
+        None => Ok(0),
+        Some(least) if least == 0 || u64::from(least) > total => {
+            Err(Invalid::new("minAvailable", format!("`{least}` is not 1 to {total}, the number of the job's tasks")))
+        }
+        Some(least) if u64::from(least) == total => Ok(0),
+        Some(least) => Ok(least),
     }
 }
 

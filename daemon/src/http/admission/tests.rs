@@ -83,6 +83,8 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
             "tasks[1].name",
             "a task of the group `a`",
         ),
+        (json!({"command": ["a"], "minAvailable": 0}), "minAvailable", "1 to 1"),
+        (json!({"tasks": [{"replicas": 4, "command": ["a"]}], "minAvailable": 5}), "minAvailable", "1 to 4"),
         (json!({"tasks": [{"replicas": 0, "command": ["a"]}]}), "tasks[0].replicas", "1 to 10000"),
         (
             json!({"tasks": [{"replicas": 9000, "command": ["a"]}, {"replicas": 9000, "command": ["a"]}]}),
