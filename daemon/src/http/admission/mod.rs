@@ -82,6 +82,8 @@ pub struct Admission {
     tasks: u64,
     spec_bytes: u64,
     dirs: Dirs,
+    /// A daemon that is not root can run jobs as itself alone.
+    own_uid: u32,
     shapes: Interned<Shape>,
     policies: Interned<Policy>,
 }
@@ -94,6 +96,7 @@ impl Admission {
             queues: config.queues.iter().map(|queue| Name::from(queue.name.as_str())).collect(),
             tasks: config.limits.tasks,
             spec_bytes: config.limits.body,
+            own_uid,
             dirs: Dirs::new(users, own_uid),
             shapes: Interned::default(),
             policies: Interned::default(),
@@ -110,6 +113,10 @@ impl Admission {
 
     /// The job, ready for the engine. Asks the disk for working folders that were not asked for lately.
     pub fn admit(&self, mut spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
+        if self.own_uid != 0 && caller.uid != self.own_uid {
+            let detail = format!("this daemon runs as uid {} and cannot run jobs as {}", self.own_uid, caller.user);
+            return Err(Invalid::new("", detail));
+        }
         let namespace = known(&self.namespaces, spec.namespace.as_deref(), None, "namespace")?;
         let queue = known(&self.queues, spec.queue.as_deref(), Some(DEFAULT_QUEUE), "queue")?;
         if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != EXECUTOR) {
