@@ -49,7 +49,7 @@ pub(super) async fn ask(client: &Client, job: Query) -> Result<Why, Error> {
 fn answer(why: &Why, now: Timestamp) -> String {
     let mut lines = vec![clean(&why.message)];
     if let Some(at) = why.expected_start {
-        lines.push(format!("It is expected to start about {}.", when::moment(at, now)));
+        lines.push(format!("That is {}.", when::moment(at, now)));
     }
     lines.join("\n") + "\n"
 }
@@ -69,7 +69,7 @@ mod tests {
         }))
         .unwrap();
         let text = answer(&why, "2026-01-01T00:00:00Z".parse().unwrap());
-        assert!(text.starts_with("It needs 2 GPUs, and 1 is free.\nIt is expected to start about "), "{text}");
+        assert!(text.starts_with("It needs 2 GPUs, and 1 is free.\nThat is "), "{text}");
         assert!(text.ends_with("(in 5m).\n"), "{text}");
     }
 }

@@ -55,12 +55,12 @@ pub fn outcome(outcome: &Outcome) -> api::Outcome {
             FailReason::ExitCode { task, code } => api::Outcome {
                 task: Some(task.to_string()),
                 exit_code: Some(*code),
-                ..failed("exitCode", format!("task {task} ended with exit code {code}"))
+                ..failed("exitCode", format!("task `{task}` ended with exit code {code}"))
             },
             FailReason::Signal { task, signal } => api::Outcome {
                 task: Some(task.to_string()),
                 signal: Some(*signal),
-                ..failed("signal", format!("task {task} was ended by signal {signal}"))
+                ..failed("signal", format!("task `{task}` was ended by signal {signal}"))
             },
             FailReason::TimeLimit => failed("timeLimit", "it ran longer than its timeLimit".to_owned()),
             FailReason::Start { message } => failed("start", message.to_string()),
