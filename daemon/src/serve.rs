@@ -74,8 +74,8 @@ fn core_config(config: &Config, node: NodeConfig) -> scheduler_core::scheduler::
 /// Output of jobs is nobody's but theirs who ask through the daemon.
 fn create_logs(path: &std::path::Path) -> std::io::Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made,
     }
 }
 

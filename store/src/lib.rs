@@ -32,7 +32,8 @@ pub trait Store: Send + Sync + 'static {
     /// Unfinished jobs in ascending sequence, those after `after`, at most `limit`. Reads the hot table only.
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError>;
 
-    /// Makes a batch durable, all or nothing. Calls are served in order, one at a time.
+    /// Makes a batch durable, all or nothing. Calls are served in order, one at a time. An empty batch changes nothing and is written
+    /// all the same: it tells whether the table can be written.
     async fn commit(&self, batch: Batch) -> Result<Committed, StoreError>;
 
     /// One job with its spec.

@@ -143,7 +143,7 @@ fn bytes<S: serde::Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::E
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is there, or was asked for, and cannot be read.
-    #[error("reading {path}: {source}", path = path.display())]
+    #[error("reading {path}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,

@@ -224,6 +224,9 @@ impl Engine {
         let turn = self.decide(commands, reports);
         if turn.batch.submits.is_empty() && turn.batch.changes.is_empty() {
             self.finish(turn.waiters, turn.effects);
+            if self.degraded.is_some() {
+                self.probe(turn.batch).await?;
+            }
             return Ok(turn.again);
         }
         self.count(&turn.batch);
@@ -277,6 +280,29 @@ impl Engine {
         reports.clear();
     }
 
+    /// Whether the store can be written again, asked while there is nothing to write: readiness must not wait for somebody's submit.
+    /// Nothing was decided, so nothing has to be rebuilt.
+    async fn probe(&mut self, empty: store::Batch) -> Result<(), EngineError> {
+        match self.parts.store.commit(empty).await {
+            Ok(_) => self.recovered(),
+            Err(error @ (StoreError::Fenced { .. } | StoreError::Closed { .. })) => {
+                self.failed(Waiters::default(), error).await?
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the store still takes no writes");
+                self.degrade(error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// No other try before a pause.
+    fn degrade(&mut self, why: String) {
+        let pause = self.degraded.as_ref().map_or(BACKOFF.0, |degraded| (degraded.pause * 2).min(BACKOFF.1));
+        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone() });
+        self.degraded_flag.send_replace(Some(why));
+    }
+
     async fn failed(&mut self, waiters: Waiters, error: StoreError) -> Result<(), EngineError> {
         let why = error.to_string();
         tracing::error!(error = %why, "commit failed; rebuilding from the store");
@@ -287,13 +313,11 @@ impl Engine {
             StoreError::Closed { .. } => return Err(EngineError::StoreEnded(error)),
             _ => {}
         }
-        let pause = self.degraded.as_ref().map_or(BACKOFF.0, |degraded| (degraded.pause * 2).min(BACKOFF.1));
         self.keys.clear();
         let blank = (self.parts.blank)().map_err(EngineError::Config)?;
         let fresh = rebuild(blank, self.parts.store.as_ref(), clock::now()).await.map_err(EngineError::Rebuild)?;
         *lock(&self.parts.core) = fresh;
-        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone() });
-        self.degraded_flag.send_replace(Some(why));
+        self.degrade(why);
         Ok(())
     }
 

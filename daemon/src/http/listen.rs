@@ -40,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// TCP.
-    #[error("listening on {address}: {source}; --listen names another address, or `off`")]
+    #[error("listening on {address} (--listen names another address, or `off`)")]
     Tcp {
         /// Where.
         address: SocketAddr,

@@ -106,7 +106,7 @@ impl Writer {
         self.transaction(OP, |writer| Ok(writer.execute(OP, DELETE_TOKEN, &[id.into()])? > 0))
     }
 
-    fn execute(&mut self, op: &'static str, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
+    pub(super) fn execute(&mut self, op: &'static str, sql: &'static str, args: &[Arg<'_>]) -> Result<u64, StoreError> {
         self.db.execute(sql, args).map_err(|error| self.at(op).sqlite(error))
     }
 

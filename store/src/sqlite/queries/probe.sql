@@ -1,0 +1,1 @@
+UPDATE meta SET one = one WHERE one = 1
