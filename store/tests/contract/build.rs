@@ -44,8 +44,7 @@ pub(crate) fn submit(seq: u64) -> Submit {
 pub(crate) fn submit_to(seq: u64, namespace: &str, queue: &str) -> Submit {
     let request = Request { cpu: CpuMillis(1_000), memory: MemoryBytes(1 << 30), gpus: 1 };
     let tasks = vec![TaskGroup { name: "worker".into(), replicas: 2, request }];
-    // Every third says more than its tasks, which the table keeps too.
-    let shape = Shape { min_available: u32::from(seq % 3 == 0), ..Shape::new(namespace.into(), queue.into(), tasks) };
+    let shape = Shape::new(namespace.into(), queue.into(), tasks);
     let policy = Policy {
         priority: 7,
         max_attempts: 3,
