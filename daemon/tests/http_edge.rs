@@ -180,3 +180,26 @@ async fn what_is_no_route_or_no_method_is_a_problem() {
     let response = daemon.open(request("GET", "/docs/", String::new(), &[])).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn metrics_tell_how_many_jobs_stand_in_each_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 1\n");
+    daemon.submit(json!({"command": ["true"], "workingDir": "/", "hold": true})).await;
+    let running = daemon.submit(json!({"command": ["sleep", "60"], "workingDir": "/"})).await;
+    daemon.until(&running, "running").await;
+    for _ in 0..2 {
+        daemon.submit(json!({"command": ["true"], "workingDir": "/"})).await;
+    }
+    let (_, text) = daemon.send(request("GET", "/metrics", String::new(), &[])).await.unwrap();
+    let text = String::from_utf8_lossy(&text);
+    for line in [
+        "flashd_queue_jobs{queue=\"default-batch\",state=\"waiting\"} 1",
+        "flashd_queue_jobs{queue=\"default-batch\",state=\"queued\"} 2",
+        "flashd_queue_jobs{queue=\"default-batch\",state=\"active\"} 1",
+        "flashd_starts_total 1",
+        "flashd_start_latency_seconds_count 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}

@@ -211,11 +211,10 @@ fn any_world(plain: bool) -> World {
     let age_per_point = (!plain).then(|| Span::from_secs(7));
     let z = QueueConfig { limit: cores(6), max_concurrent: Some(3), ..member("z", 2) };
     let high = QueueConfig { preemptible: false, ..yields("high", 10) };
-    world(
-        ALL,
-        vec![member("x", 4), QueueConfig { priority: 3, ..member("y", 3) }, z, yields("low", 1), high],
-        vec![node("a", 5, 2), node("b", 6, 1)],
-    )
+    let x = QueueConfig { fair_share, ..member("x", 4) };
+    let low = QueueConfig { age_per_point, ..yields("low", 1) };
+    let queues = vec![x, QueueConfig { priority: 3, ..member("y", 3) }, z, low, high];
+    world(ALL, queues, vec![node("a", 5, 2), node("b", 6, 1)])
 }
 
 /// Who made room for whom: by victim, the preemptor and the attempt that it starts with then.

@@ -28,6 +28,7 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
 use crate::scheduler::config::{Discipline, Preemption};
 use crate::scheduler::place::{Demand, Packing, pack};
+use crate::scheduler::preempt::Claim;
 use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
@@ -219,7 +220,7 @@ impl Scheduler {
             self.reserve_for_head(now, pass);
         }
         let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { None };
-        let made = self.preempt_for(job, &before, beside, now);
+        let made = self.preempt_for(Claim { job, before: &before, beside, first_round: pass.later.is_some(), now });
         if own.is_some() || made.is_some() {
             let total = self.tree.bucket(bucket).demand.total;
             self.tree.reserve(bucket, &total);

@@ -5,8 +5,9 @@
 //! - of other queues under the same root cohort, which hold what they borrowed, while the job stays within its own queue's guarantee;
 //! - of queues outside of its cohort and of lower base priority, unless these runs are within a guarantee.
 //!
-//! By the first and the third a run gives way only to a job that would be looked at before it in the order, if it were queued; and to a job
-//! that borrows only runs give way that borrowed. Otherwise a victim would be the first to take the room that it made.
+//! A run gives way only to a job that would be looked at before it, if it were queued; and to a job that borrows only runs give way that
+//! borrowed. Otherwise a victim would be the first to take the room that it made. Who is looked at first is a matter of the order, and of
+//! the two rounds of a pass: those who would borrow, and whoever stands behind them in their queues, come after all others.
 //!
 //! Only runs of preemptible queues are victims, whole gangs, and only if the job starts once they are gone. Those that save their work go
 //! first, then those that lose the least: amount, as a part of all nodes, times the time since they got it. What is not needed
@@ -66,16 +67,25 @@ struct Ahead<'a> {
     ending: &'a [Victim],
 }
 
+/// What a pass says of the job for which room is to be made.
+#[derive(Clone, Copy)]
+pub(super) struct Claim<'a> {
+    /// The job.
+    pub(super) job: JobIx,
+    /// Those who get room before it.
+    pub(super) before: &'a [BucketIx],
+    /// Per node, what is left beside the blocked head when it starts.
+    pub(super) beside: Option<&'a [Room]>,
+    /// It is looked at in the first round, before everybody who would borrow.
+    pub(super) first_round: bool,
+    pub(super) now: Timestamp,
+}
+
 impl Scheduler {
-    /// Ends runs so that this queued job can start once they are gone, and those `before` it have started too; nothing more where enough is
-    /// being ended already. It takes no more of a node than there is `beside` a reservation. `None` where it cannot be.
-    pub(super) fn preempt_for(
-        &mut self,
-        job: JobIx,
-        before: &[BucketIx],
-        beside: Option<&[Room]>,
-        now: Timestamp,
-    ) -> Option<Vec<Transition>> {
+    /// Ends runs so that a queued job can start once they are gone; nothing more where enough is being ended already. `None` where that
+    /// cannot be.
+    pub(super) fn preempt_for(&mut self, claim: Claim<'_>) -> Option<Vec<Transition>> {
+        let Claim { job, before, beside, now, .. } = claim;
         let ending: Vec<Victim> = self.active.values().filter_map(|active| self.ending(active)).collect();
         for victim in &ending {
             self.tree.unreserve(victim.bucket, &victim.held);
@@ -84,7 +94,7 @@ impl Scheduler {
         let chosen = if self.would_start(&ahead, &[]) {
             Some(Vec::new())
         } else {
-            let candidates = self.candidates(job, now);
+            let candidates = self.candidates(claim);
             self.choose(&ahead, &candidates, true).or_else(|| self.choose(&ahead, &candidates, false))
         };
         for victim in &ending {
@@ -110,18 +120,18 @@ impl Scheduler {
     }
 
     /// The runs that a rule lets end for this job, cheapest first.
-    fn candidates(&self, job: JobIx, now: Timestamp) -> Vec<Victim> {
+    fn candidates(&self, claim: Claim<'_>) -> Vec<Victim> {
         let capacity = self.nodes.capacity();
         let mut found: Vec<_> = self
             .active
             .iter()
             .filter_map(|(order, active)| {
-                let victim = self.victim(active, self.rule(job, active, now)?)?;
+                let victim = self.victim(active, self.rule(claim, active)?)?;
                 let part = |resource: usize| (victim.held[resource] * 1_000_000).checked_div(capacity[resource]).unwrap_or(0);
                 let part = part(0).max(part(1)).max(part(2));
                 let run = &self.jobs[active.job];
                 let running = matches!(run.lifecycle.state, JobState::Running { .. });
-                let lost = if running { part * u128::from(now.since(active.since).0) } else { 0 };
+                let lost = if running { part * u128::from(claim.now.since(active.since).0) } else { 0 };
                 Some(((!self.policies.get(run.policy).checkpointable, lost, Reverse(*order)), victim))
             })
             .collect();
@@ -131,8 +141,9 @@ impl Scheduler {
     }
 
     /// Whether a rule lets a run end for a queued job, and whether it is the second one.
-    fn rule(&self, job: JobIx, active: &Active, now: Timestamp) -> Option<bool> {
-        let (job, run) = (&self.jobs[job], &self.jobs[active.job]);
+    fn rule(&self, claim: Claim<'_>, active: &Active) -> Option<bool> {
+        let (job, run) = (&self.jobs[claim.job], &self.jobs[active.job]);
+        let goes_before = || self.goes_before(job, run, claim.now);
         if !matches!(run.lifecycle.state, JobState::Starting { .. } | JobState::Running { .. }) {
             return None;
         }
@@ -146,15 +157,16 @@ impl Scheduler {
             let lower = self.policies.get(run.policy).priority < self.policies.get(job.policy).priority;
             let tenant = |bucket| self.tree.bucket(bucket).tenant;
             let peers = own.config.fair_share.is_none() || tenant(job.bucket) == tenant(run.bucket);
-            return (self.preemption.within_queue && lower && peers && self.goes_before(job, run, now)).then_some(false);
+            return (self.preemption.within_queue && lower && peers && goes_before()).then_some(false);
         }
         if own.root.is_some() && own.root == other.root {
             let claims = self.preemption.reclaim && active.borrowed && !self.tree.would_borrow(job.bucket, asks);
-            return claims.then_some(true);
+            return (claims && (claim.first_round || goes_before())).then_some(true);
         }
         let guaranteed = !active.borrowed && other.root.is_some_and(|root| self.tree.cohort(root).bound != [None; 3]);
         let lower = other.config.priority < own.config.priority;
-        (self.preemption.across_queues && lower && !guaranteed && self.goes_before(job, run, now)).then_some(false)
+        let round = claim.first_round || active.borrowed;
+        (self.preemption.across_queues && lower && !guaranteed && round && goes_before()).then_some(false)
     }
 
     /// Whether a queued job is ahead of a run, if that were queued again.

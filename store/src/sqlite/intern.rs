@@ -86,9 +86,8 @@ impl Interned {
     /// The row of this shape, made if it is not there.
     pub(super) fn shape(&mut self, db: &mut Connection, shape: &Arc<Shape>) -> Result<i64, RawError> {
         self.shapes.id_of(shape, |id| {
-            let plain = **shape == Shape::new(shape.namespace.clone(), shape.queue.clone(), shape.tasks.clone());
-            let tasks = if plain { json(&shape.tasks)? } else { json(&**shape)? };
-            let args = [id.into(), shape.namespace.as_str().into(), shape.queue.as_str().into(), tasks.as_str().into()];
+            let whole = json(&**shape)?;
+            let args = [id.into(), shape.namespace.as_str().into(), shape.queue.as_str().into(), whole.as_str().into()];
             db.execute(INSERT_SHAPE, &args).map(|_| ())
         })
     }
@@ -109,15 +108,9 @@ impl Interned {
     }
 }
 
-/// A shape from its columns `namespace, queue, tasks`, of which the first is column `first`. The last one is a list of tasks, or the whole
-/// shape where it says more than that.
-pub(super) fn shape(row: &Row, first: i32) -> Result<Shape, RawError> {
-    let (namespace, queue, tasks) = (row.text(first)?, row.text(first + 1)?, row.text(first + 2)?);
-    if tasks.starts_with('{') {
-        let shape: Shape = parse("the tasks of a shape", tasks)?;
-        return Ok(Shape { namespace: Name::from(namespace), queue: Name::from(queue), ..shape });
-    }
-    Ok(Shape::new(Name::from(namespace), Name::from(queue), parse("the tasks of a shape", tasks)?))
+/// A shape from its column `shape`. The columns `namespace` and `queue` repeat what lists select by.
+pub(super) fn shape(row: &Row, column: i32) -> Result<Shape, RawError> {
+    parse("a shape", row.text(column)?)
 }
 
 /// An owner from its columns `user, uid`, of which the first is column `first`.
