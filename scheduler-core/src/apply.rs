@@ -59,6 +59,7 @@ pub fn apply(
         Event::Cancel { by } => step.cancel(event, Outcome::Cancelled { by: by.clone() }),
         Event::Requeue { .. } => step.requeue(event),
         Event::TimeLimit => step.time_limit(event),
+        Event::Preempt { .. } => step.preempt(event),
     }
 }
 
@@ -144,6 +145,7 @@ impl Step<'_> {
             (Some(StopReason::Cancel { by }), _) => finish(Outcome::Cancelled { by: by.clone() }),
             (Some(StopReason::TimeLimit), _) => finish(Outcome::Failed { reason: FailReason::TimeLimit }),
             (Some(StopReason::Requeue { .. }), _) => JobState::Queued { since: self.now },
+            (Some(StopReason::Preempted { age_from, .. }), _) => JobState::Queued { since: (*age_from).min(self.now) },
             (None, RunResult::Succeeded) => finish(Outcome::Succeeded),
             (None, RunResult::Failed { reason }) => finish(Outcome::Failed { reason: reason.clone() }),
             (None, RunResult::Lost { message }) => {
@@ -190,6 +192,14 @@ impl Step<'_> {
     fn time_limit(&self, event: &Event) -> Applied {
         match (&self.lifecycle.state, self.policy.time_limit) {
             (JobState::Running { since, .. }, Some(limit)) if *since + limit <= self.now => self.stop(event),
+            _ => self.not_here(),
+        }
+    }
+
+    /// A run that is being ended for whatever reason makes room anyhow.
+    fn preempt(&self, event: &Event) -> Applied {
+        match &self.lifecycle.state {
+            JobState::Starting { .. } | JobState::Running { .. } => self.stop(event),
             _ => self.not_here(),
         }
     }

@@ -79,6 +79,14 @@ pub enum Event {
     },
     /// Its time limit is over.
     TimeLimit,
+    /// The planner ends its run to make room for another job.
+    #[serde(rename_all = "camelCase")]
+    Preempt {
+        /// That job.
+        by: JobId,
+        /// From when its age counts when it is queued again.
+        age_from: Timestamp,
+    },
 }
 
 /// What must be done outside once a transition is durable.
@@ -156,7 +164,7 @@ pub enum Rejected {
 
 impl Event {
     /// The word under which it is recorded and shown: `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`,
-    /// `requeued`, `timeLimit`.
+    /// `requeued`, `timeLimit`, `preempted`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Hold { .. } => "held",
@@ -168,6 +176,7 @@ impl Event {
             Self::Cancel { .. } => "cancelled",
             Self::Requeue { .. } => "requeued",
             Self::TimeLimit => "timeLimit",
+            Self::Preempt { .. } => "preempted",
         }
     }
 
@@ -177,6 +186,7 @@ impl Event {
             Self::Cancel { by } => Some(StopReason::Cancel { by: by.clone() }),
             Self::Requeue { by } => Some(StopReason::Requeue { by: by.clone() }),
             Self::TimeLimit => Some(StopReason::TimeLimit),
+            Self::Preempt { by, age_from } => Some(StopReason::Preempted { by: *by, age_from: *age_from }),
             Self::Hold { .. }
             | Self::Release { .. }
             | Self::Due

@@ -81,11 +81,14 @@ pub struct Policy {
     pub time_limit: Option<Span>,
     /// How a run is ended.
     pub stop: StopPolicy,
+    /// It saves its work when it is asked to end, and goes on from there: preempted before others are.
+    #[serde(default)]
+    pub checkpointable: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { priority: 0, max_attempts: 3, time_limit: None, stop: StopPolicy::default() }
+        Self { priority: 0, max_attempts: 3, time_limit: None, stop: StopPolicy::default(), checkpointable: false }
     }
 }
 

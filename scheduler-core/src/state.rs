@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::ids::{Attempt, Name};
+use crate::ids::{Attempt, JobId, Name};
 use crate::time::Timestamp;
 
 /// One task on one node.
@@ -55,6 +55,14 @@ pub enum StopReason {
     Requeue {
         /// Who.
         by: Name,
+    },
+    /// It makes room for another job; it is queued again.
+    #[serde(rename_all = "camelCase")]
+    Preempted {
+        /// That job.
+        by: JobId,
+        /// From when its age counts again: what it had waited for is not lost.
+        age_from: Timestamp,
     },
 }
 

@@ -14,30 +14,31 @@ use scheduler_core::time::{Span, Timestamp};
 use uuid::Uuid;
 
 const TABLE: &str = "
-event            | untried         | held            | later           | due             | queued          | starting                   | running                    | s-cancel          | s-limit                    | s-requeue                  | finished
-hold             | held            | same            | held            | held            | held            | -                          | -                          | -                 | -                          | -                          | end
-release          | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | end
-release until    | same            | later@2000      | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | end
-release past     | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | end
-due              | -               | -               | -               | queued@990      | -               | -                          | -                          | -                 | -                          | -                          | end
-place            | starting#1!start| -               | -               | -               | starting#3!start| -                          | -                          | -                 | -                          | -                          | end
-started 2        | stale           | -               | -               | -               | -               | running@995                | same                       | same              | same                       | same                       | end
-started 1        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
-started 3        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
-started 0        | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
-succeeded 2      | stale           | same            | same            | same            | same            | succeeded@995!forget       | succeeded@995!forget       | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
-failed 2         | stale           | same            | same            | same            | same            | exit 7@995!forget          | exit 7@995!forget          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
-lost 2, now      | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
-lost 2, later    | stale           | same            | same            | same            | same            | later@1060 lost=2!forget   | later@1060 lost=2!forget   | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
-succeeded 2, before | stale        | same            | same            | same            | same            | succeeded@980!forget       | succeeded@980!forget       | succeeded@980!forget | succeeded@980!forget    | succeeded@980!forget       | end
-failed 2, before | stale           | same            | same            | same            | same            | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget | exit 7@980!forget          | exit 7@980!forget          | end
-lost 2, before   | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@980!forget | limit@980!forget    | queued@1000!forget         | end
-succeeded 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
-lost 3, now      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
-succeeded 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
-cancel           | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | s-cancel bob@1030!stop | s-cancel bob@1030!stop | same     | s-cancel bob@1010          | s-cancel bob@1010          | end
-requeue          | -               | -               | -               | -               | -               | s-requeue bob@1030!stop    | s-requeue bob@1030!stop    | -                 | -                          | same                       | end
-time limit       | -               | -               | -               | -               | -               | -                          | s-limit@1030!stop          | -                 | -                          | -                          | end
+event            | untried         | held            | later           | due             | queued          | starting                   | running                    | s-cancel          | s-limit                    | s-requeue                  | s-preempt                  | finished
+hold             | held            | same            | held            | held            | held            | -                          | -                          | -                 | -                          | -                          | -                          | end
+release          | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | -                          | end
+release until    | same            | later@2000      | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | -                          | end
+release past     | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | -                          | end
+due              | -               | -               | -               | queued@990      | -               | -                          | -                          | -                 | -                          | -                          | -                          | end
+place            | starting#1!start| -               | -               | -               | starting#3!start| -                          | -                          | -                 | -                          | -                          | -                          | end
+started 2        | stale           | -               | -               | -               | -               | running@995                | same                       | same              | same                       | same                       | same                       | end
+started 1        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
+started 3        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
+started 0        | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
+succeeded 2      | stale           | same            | same            | same            | same            | succeeded@995!forget       | succeeded@995!forget       | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
+failed 2         | stale           | same            | same            | same            | same            | exit 7@995!forget          | exit 7@995!forget          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
+lost 2, now      | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
+lost 2, later    | stale           | same            | same            | same            | same            | later@1060 lost=2!forget   | later@1060 lost=2!forget   | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
+succeeded 2, before | stale        | same            | same            | same            | same            | succeeded@980!forget       | succeeded@980!forget       | succeeded@980!forget | succeeded@980!forget    | succeeded@980!forget       | succeeded@980!forget       | end
+failed 2, before | stale           | same            | same            | same            | same            | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget          | end
+lost 2, before   | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@980!forget | limit@980!forget    | queued@1000!forget         | queued@400!forget          | end
+succeeded 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
+lost 3, now      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
+succeeded 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
+cancel           | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | s-cancel bob@1030!stop | s-cancel bob@1030!stop | same     | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | end
+requeue          | -               | -               | -               | -               | -               | s-requeue bob@1030!stop    | s-requeue bob@1030!stop    | -                 | -                          | same                       | -                          | end
+time limit       | -               | -               | -               | -               | -               | -                          | s-limit@1030!stop          | -                 | -                          | -                          | -                          | end
+preempt          | -               | -               | -               | -               | -               | s-preempt 9 400@1030!stop  | s-preempt 9 400@1030!stop  | -                 | -                          | -                          | -                          | end
 ";
 
 fn time(seconds: i64) -> Timestamp {
@@ -67,6 +68,7 @@ fn from(column: &str) -> Lifecycle {
         "s-cancel" => stopping(StopReason::Cancel { by: "ann".into() }),
         "s-limit" => stopping(StopReason::TimeLimit),
         "s-requeue" => stopping(StopReason::Requeue { by: "ann".into() }),
+        "s-preempt" => stopping(StopReason::Preempted { by: JobId(Uuid::from_u128(9)), age_from: time(400) }),
         "finished" => JobState::Finished { outcome: Box::new(Outcome::Succeeded), at: time(999) },
         other => panic!("no such column: {other}"),
     };
@@ -103,6 +105,7 @@ fn event(row: &str) -> Event {
         "cancel" => Event::Cancel { by },
         "requeue" => Event::Requeue { by },
         "time" => Event::TimeLimit,
+        "preempt" => Event::Preempt { by: JobId(Uuid::from_u128(9)), age_from: time(400) },
         other => panic!("no such row: {other}"),
     }
 }
@@ -134,6 +137,7 @@ fn describe(before: &Lifecycle, answer: Result<(Lifecycle, scheduler_core::apply
                 StopReason::Cancel { by } => format!("s-cancel {by}"),
                 StopReason::TimeLimit => "s-limit".to_owned(),
                 StopReason::Requeue { by } => format!("s-requeue {by}"),
+                StopReason::Preempted { by, age_from } => format!("s-preempt {} {}", by.0.as_u128(), seconds(*age_from)),
             };
             format!("{why}@{}", seconds(*deadline))
         }

@@ -33,7 +33,7 @@ pub(super) struct Shadow {
 pub(super) type Run<'a> = (Option<Timestamp>, &'a Demand, &'a Placement);
 
 /// What a run gives back to a node.
-struct Release {
+pub(super) struct Release {
     node: usize,
     cpu: u64,
     memory: u64,
@@ -42,11 +42,18 @@ struct Release {
 
 /// Amounts in use, wide enough for nodes that are overcommitted after a restore.
 #[derive(Clone, Copy)]
-struct Books {
+pub(super) struct Books {
     cpu: u128,
     memory: u128,
     /// Configured GPUs without an owner.
     free_gpus: u32,
+}
+
+impl Books {
+    /// Those of all configured nodes.
+    pub(super) fn of(nodes: &Nodes) -> Vec<Self> {
+        nodes.books().map(|(cpu, memory, free_gpus)| Self { cpu, memory, free_gpus }).collect()
+    }
 }
 
 impl Shadow {
@@ -58,7 +65,7 @@ impl Shadow {
             record(nodes, demand, placement, &mut releases);
             ends.push((end, releases.len()));
         }
-        let books: Vec<Books> = nodes.books().map(|(cpu, memory, free_gpus)| Books { cpu, memory, free_gpus }).collect();
+        let books = Books::of(nodes);
         let after = |count: usize| {
             let upto = count.checked_sub(1).map_or(0, |last| ends[last].1);
             rooms_after(nodes, &books, &releases[..upto])
@@ -78,6 +85,11 @@ impl Shadow {
         let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();
         let at = fits.checked_sub(1).and_then(|last| ends[last].0);
         Some(Self { at, extra, lasting })
+    }
+
+    /// Per node, what is left beside the head when it can start.
+    pub(super) fn extra(&self) -> &[Room] {
+        &self.extra
     }
 
     /// Where a job that fits into `packing` may start without delaying the head, if it may; what it takes is then taken.
@@ -113,14 +125,14 @@ impl Shadow {
     }
 }
 
-fn take(rooms: &mut [Room], demand: &Demand, packing: &Packing) {
+pub(super) fn take(rooms: &mut [Room], demand: &Demand, packing: &Packing) {
     for share in packing {
         rooms[share.node] = rooms[share.node].less(&demand.groups[share.group], share.count);
     }
 }
 
 /// What each slot of a run gives back, GPUs to the node that lists them now.
-fn record(nodes: &Nodes, demand: &Demand, placement: &Placement, releases: &mut Vec<Release>) {
+pub(super) fn record(nodes: &Nodes, demand: &Demand, placement: &Placement, releases: &mut Vec<Release>) {
     for slot in &placement.slots {
         let group = demand.group(slot.group);
         if let Some(node) = nodes.find_node(&slot.node).filter(|&node| nodes.is_configured(node)) {
@@ -135,7 +147,8 @@ fn record(nodes: &Nodes, demand: &Demand, placement: &Placement, releases: &mut 
     }
 }
 
-fn rooms_after(nodes: &Nodes, books: &[Books], releases: &[Release]) -> Vec<Room> {
+/// What is free once this has been given back.
+pub(super) fn rooms_after(nodes: &Nodes, books: &[Books], releases: &[Release]) -> Vec<Room> {
     let mut books = books.to_vec();
     for release in releases {
         let node = &mut books[release.node];

@@ -98,6 +98,17 @@ pub enum Discipline {
     Easy,
 }
 
+/// Whose runs may be ended to make room. Only runs of preemptible queues ever are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Preemption {
+    /// Those of lower priority in the same queue.
+    pub within_queue: bool,
+    /// Those of other queues of the same cohort that hold what they borrowed, when a guarantee is claimed.
+    pub reclaim: bool,
+    /// Those of queues of lower base priority outside of the cohort, unless they are within a guarantee.
+    pub across_queues: bool,
+}
+
 /// All that the core is told at its start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -115,10 +126,12 @@ pub struct Config {
     pub scan_limit: usize,
     /// What happens behind a job that does not fit.
     pub discipline: Discipline,
+    /// Whose runs may be ended to make room; nobody's unless something is said.
+    pub preemption: Preemption,
 }
 
 impl Default for Config {
-    /// No queues and no nodes; 1 second to 5 minutes between tries; 10,000 kinds a pass; EASY backfill.
+    /// No queues and no nodes; 1 second to 5 minutes between tries; 10,000 kinds a pass; EASY backfill; no preemption.
     fn default() -> Self {
         Self {
             queues: Vec::new(),
@@ -128,6 +141,7 @@ impl Default for Config {
             retry_backoff_max: Span::from_secs(300),
             scan_limit: 10_000,
             discipline: Discipline::Easy,
+            preemption: Preemption::default(),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Scheduler {
             ensure(timer == due.map(|due| Reverse((due, job.seq))), "timers", || format!("{}: {timer:?}, not {due:?}", job.id))?;
             let holds = state.placement().is_some();
             active += usize::from(holds);
-            let listed = self.active.get(&job.order).is_some_and(|&(listed, _)| listed == index);
+            let listed = self.active.get(&job.order).is_some_and(|active| active.job == index);
             ensure(holds == listed, "active jobs", || format!("{}: holds {holds}, listed {listed}", job.id))?;
             let bucket = self.tree.bucket(job.bucket);
             ensure(bucket.stay == stay(policy), "bucket of a job", || job.id.to_string())?;

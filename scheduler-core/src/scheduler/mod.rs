@@ -17,6 +17,7 @@ mod nodes;
 mod place;
 mod plan;
 mod policy;
+mod preempt;
 mod table;
 mod tree;
 mod view;
@@ -30,8 +31,8 @@ use priority_queue::PriorityQueue;
 
 pub use admin::UsageRecord;
 pub use config::{
-    AGE_PER_POINT_LIMIT, Config, Discipline, GpuDevice, NodeConfig, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource,
-    TASK_LIMIT,
+    AGE_PER_POINT_LIMIT, Config, Discipline, GpuDevice, NodeConfig, PRIORITY_LIMIT, Preemption, QUEUE_PRIORITY_LIMIT,
+    QueueConfig, Resource, TASK_LIMIT,
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
 pub use explain::{Shortage, Why};
@@ -48,7 +49,7 @@ use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
+use crate::scheduler::table::{Active, Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::{Tree, stay};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
@@ -63,8 +64,8 @@ pub struct Scheduler {
     nodes: Nodes,
     /// Jobs that wait for a time, and running jobs with a time limit.
     timers: PriorityQueue<JobIx, Reverse<(Timestamp, Seq)>, Build>,
-    /// Jobs that hold resources, in the order in which they got them, and since when.
-    active: BTreeMap<u64, (JobIx, Timestamp)>,
+    /// Jobs that hold resources, in the order in which they got them.
+    active: BTreeMap<u64, Active>,
     next_order: u64,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
@@ -72,6 +73,7 @@ pub struct Scheduler {
     retry_backoff_max: Span,
     scan_limit: usize,
     discipline: Discipline,
+    preemption: Preemption,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other kind since.
     exhausted: bool,
     /// Nodes that a restore put more on than they have; only there may more be taken than there is.
@@ -100,6 +102,7 @@ impl Scheduler {
             retry_backoff_max: config.retry_backoff_max,
             scan_limit: config.scan_limit,
             discipline: config.discipline,
+            preemption: config.preemption,
             exhausted: false,
             overcommitted: BTreeSet::new(),
         })
@@ -164,10 +167,11 @@ impl Scheduler {
     /// Applies what a user or an executor says.
     ///
     /// # Errors
-    /// See [`Rejected`]; nothing has changed then. [`Event::Place`] is the planner's alone: it is rejected here.
+    /// See [`Rejected`]; nothing has changed then. [`Event::Place`] and [`Event::Preempt`] are the planner's alone: they are
+    /// rejected here.
     pub fn handle(&mut self, job: JobId, event: Event, now: Timestamp) -> Result<Transition, Rejected> {
         let index = self.jobs.find(job).ok_or(Rejected::Unknown)?;
-        if matches!(event, Event::Place { .. }) {
+        if matches!(event, Event::Place { .. } | Event::Preempt { .. }) {
             return Err(Rejected::NotInState { state: self.jobs[index].lifecycle.state.kind() });
         }
         self.change(index, event, now)
@@ -247,7 +251,8 @@ impl Scheduler {
                 self.timers.push(index, Reverse((*at, seq)));
             }
             JobState::Queued { since } => {
-                self.exhausted &= self.tree.bucket(bucket).len() > 0;
+                // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
+                self.exhausted &= self.tree.bucket(bucket).len() > 0 && self.preemption == Preemption::default();
                 let key = self.tree.key(bucket, policy.priority, *since, seq);
                 self.tree.push(bucket, index, key, now);
             }
@@ -268,7 +273,8 @@ impl Scheduler {
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
             let order = self.next_order;
             self.next_order += 1;
-            self.active.insert(order, (index, since));
+            let borrowed = self.tree.would_borrow(bucket, &held);
+            self.active.insert(order, Active { job: index, since, borrowed });
             self.jobs[index].order = order;
             self.tree.take(bucket, &held, now);
         }
@@ -294,7 +300,7 @@ impl Scheduler {
             let held = demand.held(placement);
             self.nodes.release(demand, placement);
             self.exhausted = false;
-            let since = self.active.remove(&job.order).map_or(now, |(_, since)| since);
+            let since = self.active.remove(&job.order).map_or(now, |active| active.since);
             self.jobs[index].order = 0;
             self.tree.give_back(bucket, &held, since, now);
         }

@@ -10,6 +10,9 @@
 //! So a pass costs O(started x log n + kinds), and not O(queued); and it gives up after `scan_limit` kinds that found no room, and on a
 //! queue after as many kinds that limits kept back. The head is always looked at first, so giving up delays only backfill.
 //!
+//! Where preemption is on, runs are ended for the blocked head and for the first job at a gate, if that lets it start
+//! ([`preempt`](crate::scheduler::preempt)); it starts when they are gone, and until then its place is kept as that of any head.
+//!
 //! Under [`Discipline::Strict`] a pass ends at the blocked head instead.
 //!
 //! When a pass found nothing to start, the next one has nothing to look at until something is given back or another kind is queued.
@@ -23,8 +26,9 @@ use crate::event::{Event, Transition};
 use crate::hash::Build;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
-use crate::scheduler::config::Discipline;
+use crate::scheduler::config::{Discipline, Preemption};
 use crate::scheduler::place::{Demand, Packing, pack};
+use crate::scheduler::preempt::Claim;
 use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
@@ -32,6 +36,9 @@ use crate::scheduler::tree::share::Amounts;
 use crate::scheduler::tree::{BucketIx, QueueIx, TenantIx, Unit};
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
+
+/// For so many jobs a pass looks for victims at most.
+const PREEMPTORS: usize = 16;
 
 /// What a pass knows of the first job that did not fit.
 enum Head {
@@ -60,8 +67,8 @@ enum Verdict {
 /// What a pass has found so far.
 struct Pass {
     head: Head,
-    /// What is kept of the limits for the head.
-    kept: Option<(BucketIx, Amounts)>,
+    /// What is kept of the limits: for the head, and for those for whom runs are being ended.
+    kept: Vec<(BucketIx, Amounts)>,
     closed: SmallVec<[Gate; 4]>,
     buckets: Vec<BucketIx>,
     tenants: Vec<TenantIx>,
@@ -69,6 +76,8 @@ struct Pass {
     /// Queues whose first jobs would borrow, while those within their guarantees are looked at.
     later: Option<Vec<QueueIx>>,
     no_room: usize,
+    /// Jobs for which victims were looked for.
+    preemptors: usize,
     /// Kinds of a queue that limits kept back.
     limited: HashMap<QueueIx, usize, Build>,
     /// Somebody was kept back who may not be next time, though nothing was given back.
@@ -76,7 +85,7 @@ struct Pass {
 }
 
 impl Scheduler {
-    /// Starts queued jobs, at most `limit`; what is returned is entered already.
+    /// Starts queued jobs, at most `limit`, and ends runs to make room where that is on; what is returned is entered already.
     pub fn plan(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let mut made = Vec::new();
         if limit == 0 || self.exhausted || self.counts[StateKind::Queued as usize] == 0 {
@@ -104,6 +113,9 @@ impl Scheduler {
                 Verdict::Start(packing) => self.start(job, bucket, &packing, now),
                 Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
                 verdict => {
+                    if self.wants_room(bucket, &verdict, &mut pass) {
+                        made.extend(self.make_room(job, now, &mut pass));
+                    }
                     self.put_aside(bucket, &verdict, &mut pass);
                     None
                 }
@@ -153,17 +165,12 @@ impl Scheduler {
             if matches!(pass.head, Head::None) && pack(&kind.demand, self.nodes.whole()).is_ok() {
                 let total = kind.demand.total;
                 pass.head = Head::Blocked(bucket);
-                pass.kept = Some((bucket, total));
+                pass.kept.push((bucket, total));
                 self.tree.reserve(bucket, &total);
             }
             return None;
         };
-        if let Head::Blocked(blocked) = pass.head {
-            pass.head = match self.shadow(&self.tree.bucket(blocked).demand, now) {
-                Some(shadow) => Head::Reserved(shadow),
-                None => Head::Hopeless,
-            };
-        }
+        self.reserve_for_head(now, pass);
         let kind = self.tree.bucket(bucket);
         match &mut pass.head {
             Head::Reserved(shadow) => shadow.admit(&kind.demand, kind.stay, packing, self.nodes.rooms(), now),
@@ -171,9 +178,57 @@ impl Scheduler {
         }
     }
 
+    /// Works out the reservation of the blocked head, if that was not needed so far.
+    fn reserve_for_head(&self, now: Timestamp, pass: &mut Pass) {
+        if let Head::Blocked(blocked) = pass.head {
+            pass.head = match self.shadow(&self.tree.bucket(blocked).demand, now) {
+                Some(shadow) => Head::Reserved(shadow),
+                None => Head::Hopeless,
+            };
+        }
+    }
+
     fn start(&mut self, job: JobIx, bucket: BucketIx, packing: &Packing, now: Timestamp) -> Option<Transition> {
         let placement = self.nodes.placement(&self.tree.bucket(bucket).demand, packing);
         self.change(job, Event::Place { placement: Box::new(placement) }, now).ok()
+    }
+
+    /// Whether runs may be ended for this job: it is the blocked head, or passes nobody at the gates.
+    fn wants_room(&self, bucket: BucketIx, verdict: &Verdict, pass: &mut Pass) -> bool {
+        let first = match verdict {
+            Verdict::NoRoom => matches!(pass.head, Head::Blocked(head) if head == bucket),
+            Verdict::Limited(barrier) => {
+                let total = &self.tree.bucket(bucket).demand.total;
+                barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
+            }
+            Verdict::Start(_) | Verdict::KeptBack | Verdict::Later => false,
+        };
+        let wants = first && self.preemption != Preemption::default() && pass.preemptors < PREEMPTORS;
+        pass.preemptors += usize::from(wants);
+        wants
+    }
+
+    /// Ends runs so that a job can start once they are gone. What it will take then is kept for it, so that nobody counts on the same room.
+    fn make_room(&mut self, job: JobIx, now: Timestamp, pass: &mut Pass) -> Vec<Transition> {
+        let bucket = self.jobs[job].bucket;
+        let own = pass.kept.pop_if(|(kept, _)| *kept == bucket);
+        if let Some((_, amounts)) = &own {
+            self.tree.unreserve(bucket, amounts);
+        }
+        let before: SmallVec<[BucketIx; 4]> = pass.kept.iter().map(|(bucket, _)| *bucket).collect();
+        if own.is_none() {
+            self.reserve_for_head(now, pass);
+        }
+        let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { None };
+        let made = self.preempt_for(Claim { job, before: &before, beside, first_round: pass.later.is_some(), now });
+        if own.is_some() || made.is_some() {
+            let total = self.tree.bucket(bucket).demand.total;
+            self.tree.reserve(bucket, &total);
+            pass.kept.push((bucket, total));
+        }
+        let made = made.unwrap_or_default();
+        pass.undecided |= !made.is_empty();
+        made
     }
 
     /// Takes those out of the pass for whom the verdict stands.
@@ -225,7 +280,7 @@ impl Scheduler {
     }
 
     fn end_pass(&mut self, pass: Pass) {
-        if let Some((bucket, amounts)) = pass.kept {
+        for (bucket, amounts) in pass.kept {
             self.tree.unreserve(bucket, &amounts);
         }
         pass.queues.into_iter().chain(pass.later.into_iter().flatten()).for_each(|queue| self.tree.park_queue(queue, false));
@@ -235,9 +290,9 @@ impl Scheduler {
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let ends = self.active.iter().map(|(&order, &(index, _))| {
-            let end = self.latest_end(&self.jobs[index], now);
-            (end.map_or(i64::MAX, |end| end.0), order, end, index)
+        let ends = self.active.iter().map(|(&order, active)| {
+            let end = self.latest_end(&self.jobs[active.job], now);
+            (end.map_or(i64::MAX, |end| end.0), order, end, active.job)
         });
         let mut runs: Vec<_> = ends.collect();
         runs.sort_unstable_by_key(|&(key, order, ..)| (key, order));
@@ -264,13 +319,14 @@ impl Pass {
     fn new() -> Self {
         Self {
             head: Head::None,
-            kept: None,
+            kept: Vec::new(),
             closed: SmallVec::new(),
             buckets: Vec::new(),
             tenants: Vec::new(),
             queues: Vec::new(),
             later: Some(Vec::new()),
             no_room: 0,
+            preemptors: 0,
             limited: HashMap::default(),
             undecided: false,
         }

@@ -51,6 +51,7 @@ pub(crate) fn submit_to(seq: u64, namespace: &str, queue: &str) -> Submit {
         max_attempts: 3,
         time_limit: Some(Span::from_secs(60)),
         stop: StopPolicy { signal: 2, grace: Span::from_secs(5) },
+        checkpointable: true,
     };
     Submit {
         job: NewJob {

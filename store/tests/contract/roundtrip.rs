@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use scheduler_core::ids::{Name, Revision, Seq};
-use scheduler_core::job::LiveJob;
+use scheduler_core::job::{LiveJob, Shape};
 use scheduler_core::state::{JobState, Outcome, StateKind};
 use store::{Owner, Store};
 
@@ -54,6 +54,7 @@ pub(crate) async fn a_record_is_what_was_submitted(fixture: &dyn Fixture) {
     let store = fixture.open().await.unwrap();
     let mut full = submit_to(1, "research", "gpu");
     full.job.start_after = Some(at(40));
+    full.job.shape = std::sync::Arc::new(Shape { min_available: 1, ..(*full.job.shape).clone() });
     full.owner = Owner { user: "grace".into(), uid: u32::MAX };
     full.labels = vec![("app".to_owned(), "train".to_owned()), ("team/unit".to_owned(), String::new())];
     commit_submits(&*store, vec![full.clone(), submit(2), submit(3)]).await;

@@ -68,7 +68,7 @@ impl Barrier {
 impl Queue {
     /// Jobs of it that hold resources, or have them kept during a pass.
     pub(crate) const fn active(&self) -> u64 {
-        self.counts[2] + self.counts[3] + self.counts[4] + self.reserved
+        (self.counts[2] + self.counts[3] + self.counts[4]).saturating_add_signed(self.reserved)
     }
 
     /// Whether it would hold more of a resource than it is guaranteed.
@@ -175,7 +175,7 @@ impl Tree {
         self.tenants[self.buckets[index].tenant].jobs -= 1;
     }
 
-    /// Enters that as much is kept for a job of this kind during a pass; use is not concerned.
+    /// Enters that as much is kept for a job of this kind during a pass, or ends an [`unreserve`](Self::unreserve). Use is not concerned.
     pub(crate) fn reserve(&mut self, index: BucketIx, amounts: &Amounts) {
         self.hold(index, |held| add(held, amounts));
         let Bucket { tenant, queue, .. } = self.buckets[index];
@@ -183,7 +183,7 @@ impl Tree {
         self.queue_mut(queue).reserved += 1;
     }
 
-    /// The end of a [`reserve`](Self::reserve).
+    /// Ends a [`reserve`](Self::reserve), or enters that a job which holds this much is taken to be gone.
     pub(crate) fn unreserve(&mut self, index: BucketIx, amounts: &Amounts) {
         self.hold(index, |held| subtract(held, amounts));
         let Bucket { tenant, queue, .. } = self.buckets[index];

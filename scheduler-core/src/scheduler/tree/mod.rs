@@ -76,8 +76,8 @@ pub(crate) struct Queue {
     limited: bool,
     /// What its jobs hold.
     pub(crate) held: Amounts,
-    /// Jobs for which something is kept during a pass.
-    reserved: u64,
+    /// Jobs for which something is kept during a pass, less those that are taken to be gone.
+    reserved: i64,
     /// How long its runs took lately.
     mean_run: Span,
     /// Kept where it is one of several that share fairly.
