@@ -286,7 +286,7 @@ impl Engine {
         match self.parts.store.commit(empty).await {
             Ok(_) => self.recovered(),
             Err(error @ (StoreError::Fenced { .. } | StoreError::Closed { .. })) => {
-                self.failed(Waiters::default(), error).await?
+                self.failed(Waiters::default(), error).await?;
             }
             Err(error) => {
                 tracing::debug!(%error, "the store still takes no writes");
