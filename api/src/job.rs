@@ -45,6 +45,11 @@ pub struct JobSpec {
     /// Groups of tasks that start together.
     #[serde(default, deserialize_with = "crate::object::list", skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskSpec>,
+    /// How many tasks, over all groups, have to start together, else none starts. The others start with them where there is room at that
+    /// moment, and are left out of the run where there is none. Default: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub min_available: Option<u32>,
     /// Not to be started before this time (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]

@@ -15,7 +15,7 @@ use store::{Owner, Store, StoreError};
 
 use crate::watch::Watch;
 
-pub use scheduler_core::{Refused, Resource, Shortage, Why};
+pub use scheduler_core::{Counted, Refused, Resource, Shortage, Why};
 
 /// How a caller was recognised.
 #[derive(Clone, PartialEq, Eq, Debug)]

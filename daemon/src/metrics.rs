@@ -25,7 +25,7 @@ pub struct QueueState {
 /// How a run ended.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct RunEnd {
-    /// `succeeded`, `failed`, `lost`, `stopped`.
+    /// `succeeded`, `failed`, `lost`.
     pub result: &'static str,
 }
 

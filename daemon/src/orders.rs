@@ -59,7 +59,8 @@ pub fn start_order(
         .iter()
         .map(|slot| {
             let group = spec.tasks.get(usize::from(slot.group)).ok_or(OrderError::Group { job: record.id, group: slot.group })?;
-            Ok(task_order(record, &spec, group, slot, run))
+            let placed = placement.slots.iter().filter(|other| other.group == slot.group).count();
+            Ok(task_order(record, &spec, group, slot, (run, placed)))
         })
         .collect::<Result<_, _>>()?;
     Ok(StartOrder {
@@ -71,7 +72,8 @@ pub fn start_order(
     })
 }
 
-fn task_order(record: &JobRecord, spec: &JobSpec, group: &TaskSpec, slot: &Slot, run: RunId) -> TaskOrder {
+/// `placed` is how many replicas of the group this run has: with `minAvailable` it may be fewer than were asked for.
+fn task_order(record: &JobRecord, spec: &JobSpec, group: &TaskSpec, slot: &Slot, (run, placed): (RunId, usize)) -> TaskOrder {
     let name = task_name(group, slot.replica);
     let working_dir = group.working_dir.as_ref().or(spec.working_dir.as_ref()).cloned().unwrap_or_else(|| "/".to_owned());
     let mut env: BTreeMap<String, String> = BTreeMap::new();
@@ -87,7 +89,7 @@ fn task_order(record: &JobRecord, spec: &JobSpec, group: &TaskSpec, slot: &Slot,
         ("FLASH_NAMESPACE", record.namespace.to_string()),
         ("FLASH_QUEUE", record.queue.to_string()),
         ("FLASH_REPLICA", slot.replica.to_string()),
-        ("FLASH_REPLICAS", group.replicas.unwrap_or(1).to_string()),
+        ("FLASH_REPLICAS", placed.to_string()),
         ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()),
         ("CUDA_VISIBLE_DEVICES", gpus.join(",")),
         ("NVIDIA_VISIBLE_DEVICES", if gpus.is_empty() { "void".to_owned() } else { gpus.join(",") }),
@@ -166,6 +168,7 @@ mod tests {
         for (key, value) in [("FLASH_ATTEMPT", "2"), ("FLASH_TASK", "head"), ("FLASH_NAMESPACE", "vision"), ("USER", "ann")] {
             assert_eq!(head.env[key], value);
         }
+        assert_eq!((worker.env["FLASH_REPLICAS"].as_str(), head.env["FLASH_REPLICAS"].as_str()), ("2", "1"));
         assert_eq!(head.env["FLASH_JOB_ID"], record.id.to_string());
     }
 

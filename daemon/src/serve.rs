@@ -59,10 +59,10 @@ fn node(config: &Config) -> (NodeConfig, Option<String>) {
 
 fn core_config(config: &Config, node: NodeConfig) -> scheduler_core::scheduler::Config {
     let queues = config.queues.iter().map(|queue| QueueConfig {
-        name: queue.name.as_str().into(),
         priority: queue.priority,
         preemptible: queue.preemptible,
         age_per_point: (queue.age.0 > 0).then_some(Span(queue.age.0)),
+        ..QueueConfig::named(queue.name.as_str().into())
     });
     scheduler_core::scheduler::Config {
         queues: queues.collect(),

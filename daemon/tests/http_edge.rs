@@ -192,7 +192,6 @@ async fn what_it_does_is_counted() {
     let text = String::from_utf8(body.to_vec()).unwrap();
     assert_eq!(status, StatusCode::OK);
     for line in [
-        "flashd_queue_jobs{queue=\"default-batch\",state=\"waiting\"} 1",
         "flashd_decisions_total{event=\"submitted\"} 2",
         "flashd_decisions_total{event=\"placed\"} 1",
         "flashd_starts_total 1",
@@ -204,5 +203,28 @@ async fn what_it_does_is_counted() {
     }
     for series in ["flashd_commit_seconds_count ", "flashd_commit_batch_size_sum ", "flashd_http_request_seconds_count{"] {
         assert!(text.lines().any(|line| line.starts_with(series) && !line.ends_with(" 0")), "{series} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_tell_how_many_jobs_stand_in_each_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 1\n");
+    daemon.submit(json!({"command": ["true"], "workingDir": "/", "hold": true})).await;
+    let running = daemon.submit(json!({"command": ["sleep", "60"], "workingDir": "/"})).await;
+    daemon.until(&running, "running").await;
+    for _ in 0..2 {
+        daemon.submit(json!({"command": ["true"], "workingDir": "/"})).await;
+    }
+    let (_, text) = daemon.send(request("GET", "/metrics", String::new(), &[])).await.unwrap();
+    let text = String::from_utf8_lossy(&text);
+    for line in [
+        "flashd_queue_jobs{queue=\"default-batch\",state=\"waiting\"} 1",
+        "flashd_queue_jobs{queue=\"default-batch\",state=\"queued\"} 2",
+        "flashd_queue_jobs{queue=\"default-batch\",state=\"active\"} 1",
+        "flashd_starts_total 1",
+        "flashd_start_latency_seconds_count 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
 }

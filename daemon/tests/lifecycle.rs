@@ -198,3 +198,29 @@ async fn a_time_limit_ends_a_run() {
     let job = daemon.finished(&id).await;
     assert_eq!((&job["outcome"]["result"], &job["outcome"]["reason"]), (&json!("failed"), &json!("timeLimit")), "{job}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gang_starts_with_what_it_needs_at_least_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 3\nmemory = \"8Gi\"\n");
+    let gate = folder.path().join("gate");
+    let holder = daemon.submit(gated(&gate, 0)).await;
+    daemon.until(&holder, "running").await;
+    let out = folder.path().join("out");
+    let script = format!("echo $FLASH_TASK $FLASH_REPLICAS >> {}", out.display());
+    let gang = |least: u32| {
+        let task = json!({"name": "worker", "replicas": 5, "command": ["/bin/sh", "-c", script], "workingDir": "/tmp"});
+        json!({"tasks": [task], "minAvailable": least})
+    };
+    // Two of three CPUs are free: a gang of at least 3 waits, one of at least 2 would delay nobody but may not pass it either.
+    let three = daemon.submit(gang(3)).await;
+    let (_, why) = daemon.get(&format!("/api/v1/jobs/{three}/why")).await;
+    assert_eq!(why["reason"], "resources", "{why}");
+    assert!(!out.exists(), "no task of a gang starts alone");
+    std::fs::write(&gate, "").unwrap();
+    let job = daemon.finished(&three).await;
+    assert_eq!((&job["outcome"]["result"], job["placement"].as_array().unwrap().len()), (&json!("succeeded"), 3), "{job}");
+    let mut lines: Vec<String> = std::fs::read_to_string(&out).unwrap().lines().map(str::to_owned).collect();
+    lines.sort();
+    assert_eq!(lines, ["worker-0 3", "worker-1 3", "worker-2 3"]);
+}

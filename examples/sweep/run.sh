@@ -93,7 +93,7 @@ done
 
 say "waiting"
 flash wait "${ids[@]}"
-flash ls -l sweep=lyapunov
+flash ls --all --limit 5 -l sweep=lyapunov
 say "what the last job wrote"
 flash logs "${ids[-1]}"
 

@@ -18,7 +18,7 @@ CREATE TABLE shapes (
     id        INTEGER PRIMARY KEY,
     namespace TEXT NOT NULL,
     queue     TEXT NOT NULL,
-    tasks     TEXT NOT NULL                                    -- JSON
+    shape     TEXT NOT NULL                                    -- JSON, namespace and queue included
 ) STRICT;
 
 CREATE TABLE policies (

@@ -6,9 +6,11 @@
 //! - the placement stays the same from `Starting` until the run's end, and resources are held exactly that long;
 //! - every accepted end of a run has [`Effect::Forget`], so that the executor's memory of it can go.
 //!
-//! Where a run is being ended and its result arrives, the truth of the result wins for success: the work is done, and neither a
-//! cancel, a requeue nor a time limit that came too late takes that away. Any other result is what the order to end it made of it,
-//! so the reason of the order decides.
+//! Where a run is being ended and its result arrives, the times decide. A run that had succeeded or failed before the order to end it
+//! was given is taken as it is: neither a cancel, a requeue nor a time limit that came too late takes that away. A run that ended
+//! after the order is what the order made of it, whatever it says of itself, because many programs exit with 0 on SIGTERM. A run that
+//! was lost has no result of its own, so there the order decides too. The time of the order is the deadline less the grace; a
+//! second order that only changes the reason leaves both as they are.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -128,7 +130,10 @@ impl Step<'_> {
         self.same_attempt(attempt)?;
         let why = match &self.lifecycle.state {
             JobState::Starting { .. } | JobState::Running { .. } => None,
-            JobState::Stopping { why, .. } => Some(&**why),
+            JobState::Stopping { why, deadline, .. } => {
+                let was_over = at <= *deadline - self.policy.stop.grace && !matches!(result, RunResult::Lost { .. });
+                if was_over { None } else { Some(&**why) }
+            }
             // A second report of an end that is on record: the attempt stays the present one until the next placement.
             JobState::Waiting { .. } | JobState::Queued { .. } if attempt > Attempt(0) => return self.already(),
             _ => return self.not_here(),
@@ -136,10 +141,10 @@ impl Step<'_> {
         let finish = |outcome: Outcome| JobState::Finished { outcome: Box::new(outcome), at: at.min(self.now) };
         let mut lost = self.lifecycle.lost;
         let state = match (why, result) {
-            (_, RunResult::Succeeded) => finish(Outcome::Succeeded),
             (Some(StopReason::Cancel { by }), _) => finish(Outcome::Cancelled { by: by.clone() }),
             (Some(StopReason::TimeLimit), _) => finish(Outcome::Failed { reason: FailReason::TimeLimit }),
             (Some(StopReason::Requeue { .. }), _) => JobState::Queued { since: self.now },
+            (None, RunResult::Succeeded) => finish(Outcome::Succeeded),
             (None, RunResult::Failed { reason }) => finish(Outcome::Failed { reason: reason.clone() }),
             (None, RunResult::Lost { message }) => {
                 lost = lost.saturating_add(1);

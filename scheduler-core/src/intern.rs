@@ -68,6 +68,13 @@ impl<I: Index, T: Hash + Eq> Interner<I, T> {
         self.values[index].checked = true;
     }
 
+    /// Forgets all marks.
+    pub(crate) fn clear_checked(&mut self) {
+        for shared in self.values.iter_mut() {
+            shared.checked = false;
+        }
+    }
+
     /// Every value with its number of references.
     pub(crate) fn refs(&self) -> impl Iterator<Item = (I, u32)> {
         self.values.iter().map(|(index, shared)| (index, shared.refs))

@@ -30,11 +30,25 @@ pub struct Shape {
     pub namespace: Name,
     /// Where it waits.
     pub queue: Name,
-    /// At least one; all tasks of all groups start together.
+    /// At least one.
     pub tasks: Vec<TaskGroup>,
+    /// How many tasks, over all groups, have to start together; 0: all of them. Those that find no room beside these when the job starts are
+    /// left out for the whole run: a run does not grow.
+    #[serde(default)]
+    pub min_available: u32,
 }
 
 impl Shape {
+    /// A job whose tasks all start together.
+    pub const fn new(namespace: Name, queue: Name, tasks: Vec<TaskGroup>) -> Self {
+        Self { namespace, queue, tasks, min_available: 0 }
+    }
+
+    /// How many tasks have to start together.
+    pub fn least_tasks(&self) -> u64 {
+        if self.min_available == 0 { self.task_count() } else { self.min_available.into() }
+    }
+
     /// Number of tasks over all groups.
     pub fn task_count(&self) -> u64 {
         self.tasks.iter().map(|group| u64::from(group.replicas)).sum()

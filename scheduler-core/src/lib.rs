@@ -17,6 +17,7 @@ pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    Config, ConfigError, Discipline, GpuDevice, GpuUse, JobView, NodeConfig, NodeUse, QueueConfig, QueueUse, Refused, Resource,
-    RestoreError, Scheduler, Shortage, Violation, Why,
+    BadWeight, ChangeError, CohortConfig, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse, JobView,
+    Limits, NodeConfig, NodeUse, QueueConfig, QueueUse, Refused, Resource, RestoreError, Scheduler, Shortage, TenantLimits,
+    UsageRecord, Violation, Weight, Whose, Why,
 };

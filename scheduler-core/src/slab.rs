@@ -84,6 +84,13 @@ impl<I: Index, T> Slab<I, T> {
         self.len
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.chunks.iter_mut().flatten().filter_map(|entry| match entry {
+            Entry::Used(value) => Some(value),
+            Entry::Free(_) => None,
+        })
+    }
+
     /// In the order of the indexes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         self.chunks.iter().flatten().enumerate().filter_map(|(at, entry)| match entry {

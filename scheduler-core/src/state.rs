@@ -21,7 +21,8 @@ pub struct Slot {
     pub gpus: SmallVec<[Name; 1]>,
 }
 
-/// Which task goes where, ordered by (group, replica); one slot for every task of the job.
+/// Which task goes where, ordered by (group, replica); one slot for every task that starts: all of them, or at least as many as
+/// [`Shape::min_available`](crate::job::Shape::min_available) says, the first replicas of each group.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Placement {

@@ -1,7 +1,7 @@
 //! Every state x every event, as one table whose cells are what must come of it.
 //!
 //! The job is at attempt 2 (0 where it was never tried), lost once of 3 attempts; it is 1,000 s, its time limit of 100 s is over for the
-//! running rows. Cells: the state afterwards with what is new in it and, after `!`, the effects; `same` is already so, `-` is not possible
+//! running rows. Stops were ordered at 980 s; reports speak of 995 s, those marked `before` of 980 s, which is just not after the order. Cells: the state afterwards with what is new in it and, after `!`, the effects; `same` is already so, `-` is not possible
 //! in this state, `stale` speaks of another attempt, `end` is finished for good.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -25,10 +25,13 @@ started 2        | stale           | -               | -               | -      
 started 1        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
 started 3        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
 started 0        | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
-succeeded 2      | stale           | same            | same            | same            | same            | succeeded@995!forget       | succeeded@995!forget       | succeeded@995!forget | succeeded@995!forget    | succeeded@995!forget       | end
+succeeded 2      | stale           | same            | same            | same            | same            | succeeded@995!forget       | succeeded@995!forget       | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
 failed 2         | stale           | same            | same            | same            | same            | exit 7@995!forget          | exit 7@995!forget          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
 lost 2, now      | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
 lost 2, later    | stale           | same            | same            | same            | same            | later@1060 lost=2!forget   | later@1060 lost=2!forget   | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | end
+succeeded 2, before | stale        | same            | same            | same            | same            | succeeded@980!forget       | succeeded@980!forget       | succeeded@980!forget | succeeded@980!forget    | succeeded@980!forget       | end
+failed 2, before | stale           | same            | same            | same            | same            | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget | exit 7@980!forget          | exit 7@980!forget          | end
+lost 2, before   | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@980!forget | limit@980!forget    | queued@1000!forget         | end
 succeeded 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
 lost 3, now      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
 succeeded 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | end
@@ -78,7 +81,7 @@ fn event(row: &str) -> Event {
     let ended = |result| Event::Ended {
         attempt: Attempt(number.parse().unwrap()),
         result,
-        at: time(995),
+        at: time(if when == "before" { 980 } else { 995 }),
         retry_at: time(if when == "later" { 1060 } else { 1000 }),
     };
     match word {

@@ -49,7 +49,7 @@ pub(crate) fn cores(workload: &Workload, cluster: &Cluster, policy: Policy) -> R
     }
     let core = |pool| {
         let queues = workload.queues.iter().filter(|queue| queue.pool == pool);
-        let queue = |name: &Name| QueueConfig { name: name.clone(), priority: 0, preemptible: true, age_per_point: None };
+        let queue = |name: &Name| QueueConfig { preemptible: true, ..QueueConfig::named(name.clone()) };
         let queues = queues.map(|queue_of| queue(&queue_of.name)).collect();
         Ok(Scheduler::new(Config { queues, nodes: cluster.nodes(pool), ..policy.config() })?)
     };
@@ -98,11 +98,8 @@ impl<'a> Entrance<'a> {
 }
 
 fn shape(workload: &Workload, job: &Job) -> Shape {
-    Shape {
-        namespace: workload.tenants[job.tenant].clone(),
-        queue: workload.queues[job.queue].name.clone(),
-        tasks: vec![TaskGroup { name: "main".into(), replicas: job.tasks, request: job.request }],
-    }
+    let tasks = vec![TaskGroup { name: "main".into(), replicas: job.tasks, request: job.request }];
+    Shape::new(workload.tenants[job.tenant].clone(), workload.queues[job.queue].name.clone(), tasks)
 }
 
 /// Tasks of a trace end at the signal, so that a limit is over when it is over: no grace.

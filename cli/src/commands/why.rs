@@ -48,17 +48,8 @@ pub(super) async fn ask(client: &Client, job: Query) -> Result<Why, Error> {
 /// The answer, in lines.
 fn answer(why: &Why, now: Timestamp) -> String {
     let mut lines = vec![clean(&why.message)];
-    for short in &why.shortages {
-        let [resource, asked, free, total] = [&short.resource, &short.asked, &short.free, &short.total].map(|text| clean(text));
-        lines.push(format!("  {resource}: asks for {asked}, {free} of {total} free"));
-    }
-    match why.position {
-        None => {}
-        Some(1) => lines.push("It is the first in its queue.".to_owned()),
-        Some(position) => lines.push(format!("It is number {position} in its queue.")),
-    }
     if let Some(at) = why.expected_start {
-        lines.push(format!("It is expected to start about {}.", when::moment(at, now)));
+        lines.push(format!("That is {}.", when::moment(at, now)));
     }
     lines.join("\n") + "\n"
 }
@@ -78,9 +69,7 @@ mod tests {
         }))
         .unwrap();
         let text = answer(&why, "2026-01-01T00:00:00Z".parse().unwrap());
-        assert!(text.starts_with(
-            "It needs 2 GPUs, and 1 is free.\n  gpu: asks for 2, 1 of 4 free\nIt is number 3 in its queue.\nIt is expected to start about "
-        ));
+        assert!(text.starts_with("It needs 2 GPUs, and 1 is free.\nThat is "), "{text}");
         assert!(text.ends_with("(in 5m).\n"), "{text}");
     }
 }

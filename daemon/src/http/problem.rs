@@ -85,12 +85,15 @@ impl ApiError {
                 let [asked, total] = [*asked, *total].map(|number| view::amount(*resource, number));
                 (resource, format!("its tasks ask for {asked} together, all nodes have {total}"))
             }
-            Refused::NoFit { .. } => return Self::new(codes::TOO_LARGE_FOR_CLUSTER, refused.to_string()).at("tasks"),
+            Refused::OverLimit { .. } | Refused::NoFit { .. } => {
+                return Self::new(codes::TOO_LARGE_FOR_CLUSTER, refused.to_string()).at("tasks");
+            }
             Refused::Duplicate { .. } => return Self::internal(refused),
             // Was checked at the edge already; kept apart there only by a configuration that changed in between.
             Refused::UnknownQueue { .. } => return Self::invalid("queue", refused.to_string()),
             Refused::Priority { .. } => return Self::invalid("priority", refused.to_string()),
             Refused::NoAttempts => return Self::invalid("retry.maxAttempts", refused.to_string()),
+            Refused::MinAvailable { .. } => return Self::invalid("minAvailable", refused.to_string()),
             Refused::NoTasks | Refused::NoReplicas { .. } | Refused::DuplicateTask { .. } | Refused::TooManyTasks { .. } => {
                 return Self::invalid("tasks", refused.to_string());
             }

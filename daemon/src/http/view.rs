@@ -10,7 +10,7 @@ use store::{EventRecord, JobRecord};
 
 use super::problem::{ApiError, ApiResult};
 use super::text::wire_time;
-use crate::backend::{Caller, Resource, Shortage, Why};
+use crate::backend::{Caller, Counted, Resource, Shortage, Why};
 
 /// What stands in place of a value that the caller may not see.
 pub const REDACTED: &str = "(hidden)";
@@ -55,12 +55,12 @@ pub fn outcome(outcome: &Outcome) -> api::Outcome {
             FailReason::ExitCode { task, code } => api::Outcome {
                 task: Some(task.to_string()),
                 exit_code: Some(*code),
-                ..failed("exitCode", format!("task {task} ended with exit code {code}"))
+                ..failed("exitCode", format!("task `{task}` ended with exit code {code}"))
             },
             FailReason::Signal { task, signal } => api::Outcome {
                 task: Some(task.to_string()),
                 signal: Some(*signal),
-                ..failed("signal", format!("task {task} was ended by signal {signal}"))
+                ..failed("signal", format!("task `{task}` was ended by signal {signal}"))
             },
             FailReason::TimeLimit => failed("timeLimit", "it ran longer than its timeLimit".to_owned()),
             FailReason::Start { message } => failed("start", message.to_string()),
@@ -211,39 +211,55 @@ pub fn why(job: uuid::Uuid, why: &Why) -> api::Why {
         expected_start: None,
     };
     match why {
-        Why::Held => answer(State::Waiting, "held", "it is held until somebody releases it".to_owned()),
+        Why::Held => answer(State::Waiting, "held", "It is held until somebody releases it (`flash release`).".to_owned()),
         Why::NotBefore(at) => {
             let at = wire_time(*at);
-            let message = format!("it is not to be queued before {at}");
+            let message = format!("It waits for its time: it is not queued before {at}.");
             api::Why { expected_start: Some(at), ..answer(State::Waiting, "notBefore", message) }
         }
         Why::Behind { position, first, shortages } => {
-            let mut message = format!("place {position} in its queue; job {} is first of all", first.0);
-            if !shortages.is_empty() {
-                message.push_str("; too little is free for this one too: ");
-                message.push_str(&lacking(shortages));
-            }
+            let ahead = match position - 1 {
+                0 => "It is the first of its queue, but not of all queues".to_owned(),
+                1 => "One job of its queue is ahead of it".to_owned(),
+                ahead => format!("{ahead} jobs of its queue are ahead of it"),
+            };
+            let now = if shortages.is_empty() {
+                "It would fit now, and would delay that job: a time limit that ends early enough would let it start at once"
+                    .to_owned()
+            } else {
+                format!("It would not fit now either: {}", lacking(shortages))
+            };
+            let message = format!("{ahead}. The first of all is job {}, which waits for room. {now}.", first.0);
             let answer = answer(State::Queued, "behind", message);
             api::Why { position: Some(*position), shortages: shortages.iter().map(shortage).collect(), ..answer }
         }
         Why::Resources { position, shortages, expected } => {
             let mut message = if shortages.is_empty() {
-                "it is the next, and what is free is not on the same nodes".to_owned()
+                "It is the next to start. What it asks for is free, but not on the same nodes.".to_owned()
             } else {
-                format!("it is the next, and too little is free: {}", lacking(shortages))
+                format!("It is the next to start, and too little is free: {}.", lacking(shortages))
             };
             if let Some(at) = expected {
                 let at = wire_time(*at);
-                message = format!("{message}; by the limits of what runs it starts at {at} at the latest");
+                message = format!("{message} By the time limits of what runs it starts at {at} at the latest.");
             }
             let answer = answer(State::Queued, "resources", message);
             let shortages = shortages.iter().map(shortage).collect();
             api::Why { position: Some(*position), shortages, expected_start: expected.map(wire_time), ..answer }
         }
-        Why::Scheduling => answer(State::Queued, "scheduling", "it fits; the next pass starts it".to_owned()),
-        Why::Starting => answer(State::Starting, "starting", "it is placed, its tasks are being started".to_owned()),
-        Why::Running => answer(State::Running, "running", "its tasks run".to_owned()),
-        Why::Stopping => answer(State::Stopping, "stopping", "it is being ended".to_owned()),
+        Why::Limit { position, whose, counted, held, asked, limit } => {
+            let what = match counted {
+                Counted::Jobs => "jobs that run",
+                Counted::Amount(resource) => resource.as_str(),
+            };
+            let message =
+                format!("The limit of {} is {limit} {what}: {held} are held, and it asks for {asked} more.", whose.as_str());
+            api::Why { position: Some(*position), ..answer(State::Queued, "limit", message) }
+        }
+        Why::Scheduling => answer(State::Queued, "scheduling", "It fits; the next pass starts it.".to_owned()),
+        Why::Starting => answer(State::Starting, "starting", "It is placed, and its tasks are being started.".to_owned()),
+        Why::Running => answer(State::Running, "running", "Its tasks run.".to_owned()),
+        Why::Stopping => answer(State::Stopping, "stopping", "It is being ended.".to_owned()),
     }
 }
 
@@ -252,10 +268,13 @@ pub fn why_finished(record: &JobRecord) -> api::Why {
     let message = match &record.lifecycle.state {
         JobState::Finished { outcome: how, .. } => {
             let how = outcome(how);
-            how.message.unwrap_or_else(|| "every task ended with exit code 0".to_owned())
+            match how.message {
+                Some(message) => format!("It is finished: {message}."),
+                None => "It is finished: every task ended with exit code 0.".to_owned(),
+            }
         }
         // It is not in the core yet: a commit is under way.
-        _ => "it is about to change".to_owned(),
+        _ => "It is about to change.".to_owned(),
     };
     let kind = record.lifecycle.state.kind();
     api::Why {

@@ -14,7 +14,6 @@
 
 use smallvec::SmallVec;
 
-use crate::job::Shape;
 use crate::scheduler::nodes::Nodes;
 use crate::scheduler::place::{Demand, Packing, Room, pack};
 use crate::state::Placement;
@@ -31,7 +30,7 @@ pub(super) struct Shadow {
 }
 
 /// A run as the reservation sees it: its latest end, what it asked for and where it is.
-pub(super) type Run<'a> = (Option<Timestamp>, &'a Shape, &'a Placement);
+pub(super) type Run<'a> = (Option<Timestamp>, &'a Demand, &'a Placement);
 
 /// What a run gives back to a node.
 struct Release {
@@ -55,8 +54,8 @@ impl Shadow {
     pub(super) fn new<'a>(demand: &Demand, nodes: &Nodes, runs: impl Iterator<Item = Run<'a>>) -> Option<Self> {
         let mut releases = Vec::new();
         let mut ends = Vec::new();
-        for (end, shape, placement) in runs {
-            record(nodes, shape, placement, &mut releases);
+        for (end, demand, placement) in runs {
+            record(nodes, demand, placement, &mut releases);
             ends.push((end, releases.len()));
         }
         let books: Vec<Books> = nodes.books().map(|(cpu, memory, free_gpus)| Books { cpu, memory, free_gpus }).collect();
@@ -121,11 +120,11 @@ fn take(rooms: &mut [Room], demand: &Demand, packing: &Packing) {
 }
 
 /// What each slot of a run gives back, GPUs to the node that lists them now.
-fn record(nodes: &Nodes, shape: &Shape, placement: &Placement, releases: &mut Vec<Release>) {
+fn record(nodes: &Nodes, demand: &Demand, placement: &Placement, releases: &mut Vec<Release>) {
     for slot in &placement.slots {
-        let request = &shape.tasks[usize::from(slot.group)].request;
+        let group = demand.group(slot.group);
         if let Some(node) = nodes.find_node(&slot.node).filter(|&node| nodes.is_configured(node)) {
-            releases.push(Release { node, cpu: request.cpu.0, memory: request.memory.0, gpus: 0 });
+            releases.push(Release { node, cpu: group.cpu, memory: group.memory, gpus: 0 });
         }
         for uuid in &slot.gpus {
             let device = nodes.find_device(uuid).map(|device| nodes.device(device)).filter(|device| device.configured);

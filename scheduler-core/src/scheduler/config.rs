@@ -1,10 +1,12 @@
-//! What the core is told about queues and nodes, and how it says no.
+//! What the core is told about queues and nodes, and what of it cannot be.
 
 use hashbrown::HashSet;
 
 use crate::amounts::{CpuMillis, MemoryBytes, Request};
 use crate::hash::Build;
-use crate::ids::{JobId, Name};
+use crate::ids::Name;
+use crate::scheduler::errors::ConfigError;
+use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
 use crate::time::Span;
 
 /// Job priorities lie within plus and minus this.
@@ -27,6 +29,39 @@ pub struct QueueConfig {
     pub preemptible: bool,
     /// Waiting this long is worth one priority point, at most 7 days. `None`: waiting counts only between equal priorities.
     pub age_per_point: Option<Span>,
+    /// The cohort that it lends to and borrows from.
+    pub cohort: Option<Name>,
+    /// Its share in a cohort that shares fairly.
+    pub weight: Weight,
+    /// What it brings into its cohort and can always have back. Says nothing outside of one.
+    pub guaranteed: Limits,
+    /// What its jobs hold together at most, borrowed or not.
+    pub limit: Limits,
+    /// How many of its jobs hold resources at most. `None`: as many as there is room for.
+    pub max_concurrent: Option<u32>,
+    /// What each of its tenants has at most.
+    pub tenant: TenantLimits,
+    /// How its tenants take turns. `None`: by the priority and age of their jobs alone.
+    pub fair_share: Option<FairShare>,
+}
+
+impl QueueConfig {
+    /// A queue of base priority 0 without ageing, cohort, limits and shares, whose jobs are not preempted.
+    pub const fn named(name: Name) -> Self {
+        Self {
+            name,
+            priority: 0,
+            preemptible: false,
+            age_per_point: None,
+            cohort: None,
+            weight: Weight::ONE,
+            guaranteed: Limits::NONE,
+            limit: Limits::NONE,
+            max_concurrent: None,
+            tenant: TenantLimits { jobs: None, amounts: Limits::NONE },
+            fair_share: None,
+        }
+    }
 }
 
 /// A GPU of a node.
@@ -68,6 +103,8 @@ pub enum Discipline {
 pub struct Config {
     /// The queues.
     pub queues: Vec<QueueConfig>,
+    /// The cohorts that queues name.
+    pub cohorts: Vec<CohortConfig>,
     /// The machines.
     pub nodes: Vec<NodeConfig>,
     /// Pause before the second try of what infrastructure lost; doubles with each further try.
@@ -85,6 +122,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             queues: Vec::new(),
+            cohorts: Vec::new(),
             nodes: Vec::new(),
             retry_backoff: Span::from_secs(1),
             retry_backoff_max: Span::from_secs(300),
@@ -97,18 +135,7 @@ impl Default for Config {
 impl Config {
     /// Whether names and GPUs are unique and values within their ranges.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        let mut queues = HashSet::<&Name, Build>::default();
-        for queue in &self.queues {
-            if !queues.insert(&queue.name) {
-                return Err(ConfigError::DuplicateQueue { name: queue.name.clone() });
-            }
-            if !(-QUEUE_PRIORITY_LIMIT..=QUEUE_PRIORITY_LIMIT).contains(&queue.priority) {
-                return Err(ConfigError::QueuePriority { queue: queue.name.clone(), got: queue.priority });
-            }
-            if let Some(got) = queue.age_per_point.filter(|age| age.0 == 0 || *age > AGE_PER_POINT_LIMIT) {
-                return Err(ConfigError::AgePerPoint { queue: queue.name.clone(), got });
-            }
-        }
+        check_queues(&self.queues, &self.cohorts)?;
         let mut nodes = HashSet::<&Name, Build>::default();
         let mut gpus = HashSet::<&Name, Build>::default();
         for node in &self.nodes {
@@ -121,50 +148,6 @@ impl Config {
         }
         if self.scan_limit == 0 { Err(ConfigError::ScanLimit) } else { Ok(()) }
     }
-}
-
-/// A configuration that cannot be used.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Two queues of one name.
-    #[error("queue \"{name}\" is configured twice")]
-    DuplicateQueue {
-        /// The name.
-        name: Name,
-    },
-    /// Two nodes of one name.
-    #[error("node \"{name}\" is configured twice")]
-    DuplicateNode {
-        /// The name.
-        name: Name,
-    },
-    /// One GPU listed twice.
-    #[error("GPU {uuid} is listed twice, last on node \"{node}\"")]
-    DuplicateGpu {
-        /// The GPU.
-        uuid: Name,
-        /// Where it was listed the second time.
-        node: Name,
-    },
-    /// A queue's base priority out of range.
-    #[error("queue \"{queue}\": priority {got} is not within ±{QUEUE_PRIORITY_LIMIT}")]
-    QueuePriority {
-        /// The queue.
-        queue: Name,
-        /// What was given.
-        got: i32,
-    },
-    /// A queue's ageing out of range.
-    #[error("queue \"{queue}\": {} s per priority point is not between 1 microsecond and 7 days", got.to_std().as_secs_f64())]
-    AgePerPoint {
-        /// The queue.
-        queue: Name,
-        /// What was given.
-        got: Span,
-    },
-    /// Nothing could ever be looked at.
-    #[error("scan_limit is 0, must be at least 1")]
-    ScanLimit,
 }
 
 /// What a node has a finite amount of.
@@ -203,118 +186,87 @@ impl Request {
     }
 }
 
-/// Why a job is not accepted. Nothing has changed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
-    /// No such queue.
-    #[error("queue \"{queue}\" does not exist")]
-    UnknownQueue {
-        /// What was asked for.
-        queue: Name,
-    },
-    /// The job is here already.
-    #[error("job {job} exists already")]
-    Duplicate {
-        /// The job.
-        job: JobId,
-    },
-    /// No task group at all.
-    #[error("a job needs at least one task")]
-    NoTasks,
-    /// A group of no tasks.
-    #[error("task \"{task}\": replicas is 0, must be at least 1")]
-    NoReplicas {
-        /// The group.
-        task: Name,
-    },
-    /// Two groups of one name.
-    #[error("task \"{task}\" is there twice")]
-    DuplicateTask {
-        /// The name.
-        task: Name,
-    },
-    /// More tasks than a job may have.
-    #[error("{asked} tasks asked, at most {TASK_LIMIT} are possible")]
-    TooManyTasks {
-        /// Over all groups.
-        asked: u64,
-    },
-    /// Priority out of range.
-    #[error("priority {got} is not within ±{PRIORITY_LIMIT}")]
-    Priority {
-        /// What was given.
-        got: i32,
-    },
-    /// It would never be tried.
-    #[error("max_attempts is 0, must be at least 1")]
-    NoAttempts,
-    /// One task asks for more than the largest node has.
-    #[error("task \"{task}\" asks for {asked} {}, the largest node has {largest}", resource.as_str())]
-    TaskTooLarge {
-        /// The group.
-        task: Name,
-        /// Of what.
-        resource: Resource,
-        /// What each of its tasks asks for.
-        asked: u64,
-        /// What the node with most of it has.
-        largest: u64,
-    },
-    /// All tasks together ask for more than all nodes have.
-    #[error("the job's tasks ask for {asked} {} together, all nodes have {total}", resource.as_str())]
-    JobTooLarge {
-        /// Of what.
-        resource: Resource,
-        /// Over all tasks.
-        asked: u128,
-        /// Over all nodes.
-        total: u128,
-    },
-    /// No resource alone is short, but the tasks do not fit on the nodes at the same time.
-    #[error(
-        "task \"{task}\": only {possible} of its {asked} tasks fit on the nodes together with the others, even when nothing else runs"
-    )]
-    NoFit {
-        /// The group.
-        task: Name,
-        /// Its tasks.
-        asked: u32,
-        /// How many of them find a place.
-        possible: u32,
-    },
+/// Whether queues and cohorts can be as they are, together.
+pub(crate) fn check_queues(queues: &[QueueConfig], cohorts: &[CohortConfig]) -> Result<(), ConfigError> {
+    let mut names = HashSet::<&Name, Build>::default();
+    for cohort in cohorts {
+        if !names.insert(&cohort.name) {
+            return Err(ConfigError::DuplicateCohort { name: cohort.name.clone() });
+        }
+    }
+    for cohort in cohorts {
+        check_cohort(cohort, queues, cohorts)?;
+    }
+    let mut names = HashSet::<&Name, Build>::default();
+    for queue in queues {
+        if !names.insert(&queue.name) {
+            return Err(ConfigError::DuplicateQueue { name: queue.name.clone() });
+        }
+        check_queue(queue)?;
+        if let Some(cohort) = queue.cohort.as_ref().filter(|name| !cohorts.iter().any(|cohort| cohort.name == **name)) {
+            return Err(ConfigError::UnknownCohort { of: queue.name.clone(), cohort: cohort.clone() });
+        }
+    }
+    Ok(())
 }
 
-/// Why a stored job cannot be taken over. The table is damaged, or was written by something else.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// It is there already.
-    #[error("restore job {job}: it is in the core already")]
-    Duplicate {
-        /// The job.
-        job: JobId,
-    },
-    /// It is finished: the core has nothing to do for it.
-    #[error("restore job {job}: it is finished")]
-    Finished {
-        /// The job.
-        job: JobId,
-    },
-    /// No tasks, or a placement that is not one slot for every task.
-    #[error("restore job {job}: {detail}")]
-    Malformed {
-        /// The job.
-        job: JobId,
-        /// What is wrong with it.
-        detail: &'static str,
-    },
-    /// Two jobs with one GPU.
-    #[error("restore job {job}: GPU {uuid} is taken by job {owner}")]
-    GpuTaken {
-        /// The job.
-        job: JobId,
-        /// The GPU.
-        uuid: Name,
-        /// Who has it.
-        owner: JobId,
-    },
+fn check_queue(queue: &QueueConfig) -> Result<(), ConfigError> {
+    let name = || queue.name.clone();
+    if !(-QUEUE_PRIORITY_LIMIT..=QUEUE_PRIORITY_LIMIT).contains(&queue.priority) {
+        return Err(ConfigError::QueuePriority { queue: name(), got: queue.priority });
+    }
+    if let Some(got) = queue.age_per_point.filter(|age| age.0 == 0 || *age > AGE_PER_POINT_LIMIT) {
+        return Err(ConfigError::AgePerPoint { queue: name(), got });
+    }
+    if let Some(got) = queue.fair_share.as_ref().map(|fair| fair.half_life).filter(|half_life| is_no_half_life(*half_life)) {
+        return Err(ConfigError::HalfLife { of: name(), got });
+    }
+    for resource in Resource::ALL {
+        let (guaranteed, limit) = (queue.guaranteed.of(resource), queue.limit.of(resource));
+        if let Some((guaranteed, limit)) = guaranteed.zip(limit).filter(|(guaranteed, limit)| guaranteed > limit) {
+            return Err(ConfigError::GuaranteeOverLimit { of: name(), resource, guaranteed: guaranteed.into(), limit });
+        }
+    }
+    Ok(())
+}
+
+fn is_no_half_life(span: Span) -> bool {
+    !(HALF_LIFE.0..=HALF_LIFE.1).contains(&span)
+}
+
+/// The cohorts from this one up to its root, itself first. Ends where a parent is not known, and after as many as there are.
+fn line<'a>(cohort: &'a CohortConfig, cohorts: &'a [CohortConfig]) -> impl Iterator<Item = &'a CohortConfig> {
+    let parent = |of: &&CohortConfig| cohorts.iter().find(|other| Some(&other.name) == of.parent.as_ref());
+    std::iter::successors(Some(cohort), parent).take(cohorts.len() + 1)
+}
+
+fn check_cohort(cohort: &CohortConfig, queues: &[QueueConfig], cohorts: &[CohortConfig]) -> Result<(), ConfigError> {
+    let name = || cohort.name.clone();
+    if let Some(parent) = cohort.parent.as_ref().filter(|parent| !cohorts.iter().any(|other| other.name == **parent)) {
+        return Err(ConfigError::UnknownCohort { of: name(), cohort: parent.clone() });
+    }
+    if line(cohort, cohorts).count() > cohorts.len() {
+        return Err(ConfigError::CohortLoop { name: name() });
+    }
+    if let Some(got) = cohort.fair_share {
+        if cohort.parent.is_some() {
+            return Err(ConfigError::ShareBelowRoot { name: name() });
+        }
+        if is_no_half_life(got) {
+            return Err(ConfigError::HalfLife { of: name(), got });
+        }
+    }
+    let under = |queue: &&QueueConfig| {
+        let own = cohorts.iter().find(|other| Some(&other.name) == queue.cohort.as_ref());
+        own.is_some_and(|own| line(own, cohorts).any(|above| above.name == cohort.name))
+    };
+    for resource in Resource::ALL {
+        let Some(limit) = cohort.limit.of(resource) else { continue };
+        let guaranteed: u128 =
+            queues.iter().filter(under).filter_map(|queue| queue.guaranteed.of(resource)).map(u128::from).sum();
+        if guaranteed > u128::from(limit) {
+            return Err(ConfigError::GuaranteeOverLimit { of: name(), resource, guaranteed, limit });
+        }
+    }
+    Ok(())
 }

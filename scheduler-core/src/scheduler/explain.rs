@@ -3,9 +3,11 @@
 use crate::ids::JobId;
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::Resource;
+use crate::scheduler::errors::Whose;
 use crate::scheduler::place::{Demand, Room, pack};
-use crate::scheduler::queue::BucketIx;
 use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::BucketIx;
+use crate::scheduler::tree::ledger::{Barrier, Counted};
 use crate::state::{JobState, WaitFor};
 use crate::time::Timestamp;
 
@@ -33,6 +35,21 @@ pub enum Why {
         shortages: Vec<Shortage>,
         /// When it starts at the latest, if the time limits of what runs allow to say so. `None` also where it could never fit.
         expected: Option<Timestamp>,
+    },
+    /// A limit keeps it back, whatever is free.
+    Limit {
+        /// Its place in its queue, from 1.
+        position: u64,
+        /// Whose limit it is.
+        whose: Whose,
+        /// What it counts.
+        counted: Counted,
+        /// What is held already.
+        held: u128,
+        /// What the job asks for besides.
+        asked: u128,
+        /// What may be held.
+        limit: u128,
     },
     /// The next pass starts it.
     Scheduling,
@@ -81,7 +98,11 @@ impl Scheduler {
         let demand = &self.tree.bucket(bucket).demand;
         let fits = pack(demand, self.nodes.rooms()).is_ok();
         let first = self.first(now).map_or(index, |(_, first)| first);
-        let position = self.tree.ahead(bucket, index) + 1;
+        let position = self.position(index);
+        if let Some(barrier) = self.tree.barriers(bucket, &demand.total).first() {
+            let Barrier { held, asked, bound: limit, .. } = *barrier;
+            return Why::Limit { position, whose: barrier.whose(), counted: barrier.counted(), held, asked, limit };
+        }
         if first != index {
             return Why::Behind { position, first: self.jobs[first].id, shortages: self.shortages(demand) };
         }
@@ -92,9 +113,14 @@ impl Scheduler {
         Why::Resources { position, shortages: self.shortages(demand), expected }
     }
 
+    /// Place of a queued job in its queue, from 1.
+    fn position(&self, index: JobIx) -> u64 {
+        self.key_of(index).map_or(1, |key| self.tree.ahead(self.jobs[index].bucket, key) + 1)
+    }
+
     /// The first job of the order over all queues.
     fn first(&self, now: Timestamp) -> Option<(BucketIx, JobIx)> {
-        let ranked = self.tree.indexes().filter_map(|queue| Some((self.tree.rank(queue, now)?, queue)));
+        let ranked = self.tree.units().iter().filter_map(|&unit| Some((self.tree.rank(unit, now)?, unit)));
         self.tree.first(ranked.max()?.1)
     }
 

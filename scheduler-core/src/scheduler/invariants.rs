@@ -8,8 +8,8 @@ use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::Scheduler;
 use crate::scheduler::place::pack;
-use crate::scheduler::queue::{BucketIx, stay};
 use crate::scheduler::table::{JobIx, PolicyIx, ShapeIx};
+use crate::scheduler::tree::{BucketIx, stay};
 use crate::state::{JobState, StateKind, WaitFor};
 
 /// A broken invariant: a fault of the core.
@@ -61,7 +61,7 @@ impl Scheduler {
             ensure(timer == due.map(|due| Reverse((due, job.seq))), "timers", || format!("{}: {timer:?}, not {due:?}", job.id))?;
             let holds = state.placement().is_some();
             active += usize::from(holds);
-            let listed = self.active.get(&job.order) == Some(&index);
+            let listed = self.active.get(&job.order).is_some_and(|&(listed, _)| listed == index);
             ensure(holds == listed, "active jobs", || format!("{}: holds {holds}, listed {listed}", job.id))?;
             let bucket = self.tree.bucket(job.bucket);
             ensure(bucket.stay == stay(policy), "bucket of a job", || job.id.to_string())?;
@@ -77,22 +77,16 @@ impl Scheduler {
         ensure(self.tree.is_consistent(), "queue tree", || "a heap differs from the level below it".to_owned())?;
         let mut queued = 0;
         for (index, job) in self.jobs.iter() {
-            let expected = match job.lifecycle.state {
-                JobState::Queued { since } => {
-                    queued += 1;
-                    let priority = self.policies.get(job.policy).priority;
-                    Some(self.tree.queue(self.tree.bucket(job.bucket).queue).key(priority, since, job.seq))
-                }
-                _ => None,
-            };
-            let found = self.tree.key(job.bucket, index);
-            ensure(found == expected, "queue", || format!("{}: key {found:?}, not {expected:?}", job.id))?;
+            let Some(key) = self.key_of(index) else { continue };
+            queued += 1;
+            ensure(self.tree.has(job.bucket, key, index), "queue", || format!("{} is not there under {key:?}", job.id))?;
         }
         let held: usize = self.tree.buckets().map(|(_, bucket)| bucket.len()).sum();
         ensure(held == queued, "queue", || format!("{held} entries for {queued} queued jobs"))?;
         let rooms = self.nodes.rooms();
         let mut kinds = self.tree.buckets().map(|(_, bucket)| bucket).filter(|bucket| bucket.len() > 0);
-        let overlooked = self.exhausted && kinds.any(|bucket| pack(&bucket.demand, rooms).is_ok());
+        let unlimited = |queue| !self.tree.is_limited(queue);
+        let overlooked = self.exhausted && kinds.any(|bucket| unlimited(bucket.queue) && pack(&bucket.demand, rooms).is_ok());
         ensure(!overlooked, "exhausted", || "there is room for a queued job".to_owned())?;
         let mut counts = vec![[0; 5]; self.tree.queues().len()];
         for (_, job) in self.jobs.iter() {
@@ -113,7 +107,9 @@ impl Scheduler {
             let Some(placement) = job.lifecycle.state.placement() else { continue };
             let shape = self.shape_of(job);
             let tasks = placement.slots.len() as u64;
-            ensure(tasks == shape.task_count(), "gang", || format!("{}: {tasks} of {} tasks", job.id, shape.task_count()))?;
+            ensure((shape.least_tasks()..=shape.task_count()).contains(&tasks), "gang", || {
+                format!("{}: {tasks} of {} tasks", job.id, shape.task_count())
+            })?;
             for slot in &placement.slots {
                 let request = &shape.tasks[usize::from(slot.group)].request;
                 let sums = used.entry(&slot.node).or_default();

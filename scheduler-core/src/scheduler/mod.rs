@@ -6,15 +6,19 @@
 //! - a job that finishes leaves at once: a later event for it is [`Rejected::Unknown`], the store has the rest;
 //! - every entry point is given the time, does a bounded amount of work, and gives the same answers for the same calls.
 
+mod admin;
+mod admit;
 mod backfill;
 pub(crate) mod config;
+mod errors;
 mod explain;
 mod invariants;
 mod nodes;
 mod place;
 mod plan;
-mod queue;
+mod policy;
 mod table;
+mod tree;
 mod view;
 
 use std::cmp::Reverse;
@@ -24,12 +28,16 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 use priority_queue::PriorityQueue;
 
+pub use admin::UsageRecord;
 pub use config::{
-    AGE_PER_POINT_LIMIT, Config, ConfigError, Discipline, GpuDevice, NodeConfig, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT,
-    QueueConfig, Refused, Resource, RestoreError, TASK_LIMIT,
+    AGE_PER_POINT_LIMIT, Config, Discipline, GpuDevice, NodeConfig, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource,
+    TASK_LIMIT,
 };
+pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
 pub use explain::{Shortage, Why};
 pub use invariants::Violation;
+pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
+pub use tree::ledger::Counted;
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};
 
 use crate::apply::{apply, initial};
@@ -40,10 +48,10 @@ use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::place::{Demand, pack};
-use crate::scheduler::queue::{Tree, stay};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
-use crate::state::{JobState, Lifecycle, Placement, StateKind, WaitFor};
+use crate::scheduler::tree::key::Key;
+use crate::scheduler::tree::{Tree, stay};
+use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
 use crate::time::{Span, Timestamp};
 
 /// The core. See the module for what holds.
@@ -55,8 +63,8 @@ pub struct Scheduler {
     nodes: Nodes,
     /// Jobs that wait for a time, and running jobs with a time limit.
     timers: PriorityQueue<JobIx, Reverse<(Timestamp, Seq)>, Build>,
-    /// Jobs that hold resources, in the order in which they got them.
-    active: BTreeMap<u64, JobIx>,
+    /// Jobs that hold resources, in the order in which they got them, and since when.
+    active: BTreeMap<u64, (JobIx, Timestamp)>,
     next_order: u64,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
@@ -77,12 +85,13 @@ impl Scheduler {
     /// Names or GPUs that are there twice, values out of range.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
+        let nodes = Nodes::new(&config.nodes);
         Ok(Self {
             jobs: Table::new(),
             shapes: Interner::new(),
             policies: Interner::new(),
-            tree: Tree::new(&config.queues),
-            nodes: Nodes::new(&config.nodes),
+            tree: Tree::new(&config.queues, &config.cohorts, nodes.capacity()),
+            nodes,
             timers: PriorityQueue::with_default_hasher(),
             active: BTreeMap::new(),
             next_order: 1,
@@ -103,7 +112,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// The table is damaged: a job twice, a GPU twice, a placement that does not match the job's tasks.
-    pub fn restore(&mut self, job: LiveJob, _now: Timestamp) -> Result<(), RestoreError> {
+    pub fn restore(&mut self, job: LiveJob, now: Timestamp) -> Result<(), RestoreError> {
         let id = job.id;
         if self.jobs.find(id).is_some() {
             return Err(RestoreError::Duplicate { job: id });
@@ -116,7 +125,10 @@ impl Scheduler {
         }
         if let Some(placement) = job.lifecycle.state.placement() {
             if !matches(placement, &job.shape) {
-                return Err(RestoreError::Malformed { job: id, detail: "its placement is not one slot for every task" });
+                return Err(RestoreError::Malformed {
+                    job: id,
+                    detail: "its placement is not one slot for every task that has to start",
+                });
             }
             if let Some(uuid) = twice(placement) {
                 return Err(RestoreError::GpuTaken { job: id, uuid, owner: id });
@@ -126,70 +138,11 @@ impl Scheduler {
             }
         }
         let LiveJob { seq, shape, policy, submitted_at, start_after, lifecycle, .. } = job;
-        let index = self.insert(NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false }, lifecycle);
+        let index = self.insert(NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false }, lifecycle, now);
         if let Some(placement) = self.jobs[index].lifecycle.state.placement() {
             self.overcommitted.extend(self.nodes.overcommitted(placement));
         }
         Ok(())
-    }
-
-    /// Whether a job like this would be accepted. Changes nothing.
-    ///
-    /// # Errors
-    /// See [`Refused`]; a request that could never run on the configured nodes is refused with what they have.
-    pub fn admit(&self, shape: &Shape, policy: &Policy) -> Result<(), Refused> {
-        if !(-PRIORITY_LIMIT..=PRIORITY_LIMIT).contains(&policy.priority) {
-            return Err(Refused::Priority { got: policy.priority });
-        }
-        if policy.max_attempts == 0 {
-            return Err(Refused::NoAttempts);
-        }
-        if self.shapes.is_checked(shape) {
-            return Ok(());
-        }
-        if !self.tree.is_configured(&shape.queue) {
-            return Err(Refused::UnknownQueue { queue: shape.queue.clone() });
-        }
-        self.admit_tasks(shape)
-    }
-
-    fn admit_tasks(&self, shape: &Shape) -> Result<(), Refused> {
-        if shape.tasks.is_empty() {
-            return Err(Refused::NoTasks);
-        }
-        let asked = shape.task_count();
-        if asked > TASK_LIMIT || shape.tasks.len() as u64 > TASK_LIMIT {
-            return Err(Refused::TooManyTasks { asked: asked.max(shape.tasks.len() as u64) });
-        }
-        let mut names = HashSet::<&Name, Build>::default();
-        for group in &shape.tasks {
-            if group.replicas == 0 {
-                return Err(Refused::NoReplicas { task: group.name.clone() });
-            }
-            if !names.insert(&group.name) {
-                return Err(Refused::DuplicateTask { task: group.name.clone() });
-            }
-        }
-        for resource in Resource::ALL {
-            let has = self.nodes.whole().iter().map(|room| room.of(resource));
-            let largest = has.clone().max().unwrap_or(0);
-            let mut sum = 0_u128;
-            for group in &shape.tasks {
-                let asked = group.request.of(resource);
-                if asked > largest {
-                    return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked, largest });
-                }
-                sum += u128::from(asked) * u128::from(group.replicas);
-            }
-            let total = has.map(u128::from).sum();
-            if sum > total {
-                return Err(Refused::JobTooLarge { resource, asked: sum, total });
-            }
-        }
-        pack(&Demand::of(shape), self.nodes.whole()).map(|_| ()).map_err(|misfit| {
-            let group = &shape.tasks[usize::from(misfit.group)];
-            Refused::NoFit { task: group.name.clone(), asked: group.replicas, possible: misfit.possible }
-        })
     }
 
     /// Accepts a job: held, waiting for its time, or queued.
@@ -202,7 +155,7 @@ impl Scheduler {
         }
         self.admit(&job.shape, &job.policy)?;
         let lifecycle = initial(&job, now);
-        let index = self.insert(job, lifecycle.clone());
+        let index = self.insert(job, lifecycle.clone(), now);
         let shape = self.tree.bucket(self.jobs[index].bucket).shape;
         self.shapes.set_checked(shape);
         Ok(lifecycle)
@@ -250,7 +203,7 @@ impl Scheduler {
         now + pause + jitter::retry(run, pause)
     }
 
-    fn insert(&mut self, job: NewJob, lifecycle: Lifecycle) -> JobIx {
+    fn insert(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
         let shape_ix = self.shapes.acquire(&job.shape);
         let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, stay(&job.policy));
         if !is_new {
@@ -260,7 +213,7 @@ impl Scheduler {
         let policy = self.policies.acquire(&job.policy);
         let record = Job::new(job.id, job.seq, job.submitted_at, job.start_after, lifecycle, (bucket, policy));
         let index = self.jobs.insert(record);
-        self.enter(index, true);
+        self.enter(index, true, now);
         index
     }
 
@@ -272,19 +225,19 @@ impl Scheduler {
         let (id, seq) = (job.id, job.seq);
         let held = job.lifecycle.state.placement().is_some();
         let holds = to.state.placement().is_some();
-        self.leave(index, held && !holds);
+        self.leave(index, held && !holds, now);
         self.jobs[index].lifecycle = to.clone();
         if to.state.kind() == StateKind::Finished {
             self.counts[StateKind::Finished as usize] += 1;
             self.forget(index);
         } else {
-            self.enter(index, holds && !held);
+            self.enter(index, holds && !held, now);
         }
         Ok(Transition { job: id, seq, from, to, event, at: now, effects })
     }
 
     /// Puts a job on the books of its state.
-    fn enter(&mut self, index: JobIx, takes: bool) {
+    fn enter(&mut self, index: JobIx, takes: bool, now: Timestamp) {
         let job = &self.jobs[index];
         let (bucket, seq) = (job.bucket, job.seq);
         let kind = job.lifecycle.state.kind();
@@ -295,7 +248,8 @@ impl Scheduler {
             }
             JobState::Queued { since } => {
                 self.exhausted &= self.tree.bucket(bucket).len() > 0;
-                self.tree.push(bucket, index, policy.priority, *since, seq);
+                let key = self.tree.key(bucket, policy.priority, *since, seq);
+                self.tree.push(bucket, index, key, now);
             }
             JobState::Running { since, .. } => {
                 if let Some(limit) = policy.time_limit {
@@ -308,33 +262,41 @@ impl Scheduler {
             | JobState::Finished { .. } => {}
         }
         if takes && let Some(placement) = job.lifecycle.state.placement() {
-            let shape = self.shapes.get(self.tree.bucket(bucket).shape);
-            self.nodes.take(index, shape, placement);
+            let demand = &self.tree.bucket(bucket).demand;
+            let held = demand.held(placement);
+            self.nodes.take(index, demand, placement);
+            let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
             let order = self.next_order;
             self.next_order += 1;
-            self.active.insert(order, index);
+            self.active.insert(order, (index, since));
             self.jobs[index].order = order;
+            self.tree.take(bucket, &held, now);
         }
         self.counts[kind as usize] += 1;
         self.tree.count(bucket, kind, true);
     }
 
     /// Takes a job off the books of its state.
-    fn leave(&mut self, index: JobIx, releases: bool) {
+    fn leave(&mut self, index: JobIx, releases: bool, now: Timestamp) {
         let job = &self.jobs[index];
         let bucket = job.bucket;
         let kind = job.lifecycle.state.kind();
-        match kind {
-            StateKind::Queued => self.tree.remove(bucket, index),
-            StateKind::Waiting | StateKind::Running => drop(self.timers.remove(&index)),
-            StateKind::Starting | StateKind::Stopping | StateKind::Finished => {}
+        match &job.lifecycle.state {
+            JobState::Queued { since } => {
+                let key = self.tree.key(bucket, self.policies.get(job.policy).priority, *since, job.seq);
+                self.tree.remove(bucket, index, key);
+            }
+            JobState::Waiting { .. } | JobState::Running { .. } => drop(self.timers.remove(&index)),
+            JobState::Starting { .. } | JobState::Stopping { .. } | JobState::Finished { .. } => {}
         }
         if releases && let Some(placement) = job.lifecycle.state.placement() {
-            let shape = self.shapes.get(self.tree.bucket(bucket).shape);
-            self.nodes.release(shape, placement);
+            let demand = &self.tree.bucket(bucket).demand;
+            let held = demand.held(placement);
+            self.nodes.release(demand, placement);
             self.exhausted = false;
-            self.active.remove(&job.order);
+            let since = self.active.remove(&job.order).map_or(now, |(_, since)| since);
             self.jobs[index].order = 0;
+            self.tree.give_back(bucket, &held, since, now);
         }
         self.counts[kind as usize] -= 1;
         self.tree.count(bucket, kind, false);
@@ -348,27 +310,29 @@ impl Scheduler {
         }
     }
 
+    /// The key of a queued job.
+    fn key_of(&self, index: JobIx) -> Option<Key> {
+        let job = &self.jobs[index];
+        let JobState::Queued { since } = job.lifecycle.state else { return None };
+        Some(self.tree.key(job.bucket, self.policies.get(job.policy).priority, since, job.seq))
+    }
+
     fn shape_of(&self, job: &Job) -> &Arc<Shape> {
         self.shapes.get(self.tree.bucket(job.bucket).shape)
     }
 }
 
-/// One slot for every task, each with as many GPUs as it asked for.
+/// Enough slots, the first replicas of each group in order, each with as many GPUs as it asked for.
 fn matches(placement: &Placement, shape: &Shape) -> bool {
-    let mut slots = placement.slots.iter();
-    let mut each = true;
+    let mut slots = placement.slots.iter().peekable();
     for (index, group) in shape.tasks.iter().enumerate() {
-        for replica in 0..group.replicas {
-            each &= slots.next().is_some_and(|slot| {
-                let named = usize::from(slot.group) == index && slot.replica == replica;
-                named && slot.gpus.len() == group.request.gpus as usize
-            });
-            if !each {
-                return false;
-            }
-        }
+        let own = (0..group.replicas).take_while(|&replica| {
+            let named = |slot: &&Slot| usize::from(slot.group) == index && slot.replica == replica;
+            slots.next_if(named).is_some_and(|slot| slot.gpus.len() == group.request.gpus as usize)
+        });
+        own.count();
     }
-    each && slots.next().is_none()
+    placement.slots.len() as u64 >= shape.least_tasks() && slots.next().is_none()
 }
 
 /// The first GPU that is in a placement twice.

@@ -11,10 +11,10 @@ use smallvec::SmallVec;
 use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
-use crate::job::Shape;
-use crate::scheduler::config::NodeConfig;
+use crate::scheduler::config::{NodeConfig, Resource};
 use crate::scheduler::place::{Demand, Packing, Room};
 use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::share::Amounts;
 use crate::state::{Placement, Slot};
 
 /// A machine. Those that are only known from restored jobs come after the configured ones and have no capacity.
@@ -111,6 +111,11 @@ impl Nodes {
         &self.rooms
     }
 
+    /// What all configured nodes have together.
+    pub(crate) fn capacity(&self) -> Amounts {
+        Resource::ALL.map(|resource| self.whole.iter().map(|room| u128::from(room.of(resource))).sum())
+    }
+
     pub(crate) fn all(&self) -> &[Node] {
         &self.list
     }
@@ -181,15 +186,15 @@ impl Nodes {
     }
 
     /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such.
-    pub(crate) fn take(&mut self, owner: JobIx, shape: &Shape, placement: &Placement) {
+    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement) {
         for slot in &placement.slots {
             let node = match self.find_node(&slot.node) {
                 Some(node) => node,
                 None => self.add_node(slot.node.clone(), CpuMillis::ZERO, MemoryBytes::ZERO),
             };
-            let request = &shape.tasks[usize::from(slot.group)].request;
-            self.list[node].cpu_used += u128::from(request.cpu.0);
-            self.list[node].memory_used += u128::from(request.memory.0);
+            let group = demand.group(slot.group);
+            self.list[node].cpu_used += u128::from(group.cpu);
+            self.list[node].memory_used += u128::from(group.memory);
             for uuid in &slot.gpus {
                 let device = match self.find_device(uuid) {
                     Some(device) => device,
@@ -214,12 +219,12 @@ impl Nodes {
     }
 
     /// Takes a placement off the books.
-    pub(crate) fn release(&mut self, shape: &Shape, placement: &Placement) {
+    pub(crate) fn release(&mut self, demand: &Demand, placement: &Placement) {
         for slot in &placement.slots {
             let Some(node) = self.find_node(&slot.node) else { continue };
-            let request = &shape.tasks[usize::from(slot.group)].request;
-            self.list[node].cpu_used -= u128::from(request.cpu.0);
-            self.list[node].memory_used -= u128::from(request.memory.0);
+            let group = demand.group(slot.group);
+            self.list[node].cpu_used -= u128::from(group.cpu);
+            self.list[node].memory_used -= u128::from(group.memory);
             for uuid in &slot.gpus {
                 if let Some(device) = self.find_device(uuid) {
                     self.devices[device].owner = None;

@@ -1,4 +1,4 @@
-//! Packing: which tasks go on which nodes. All of a job or nothing.
+//! Packing: which tasks go on which nodes. All of a job, or as many as fit where the job says that fewer will do, or nothing.
 //!
 //! For one task group the answer is exact: if the group can be placed at all, it is. Several groups are placed largest first, which
 //! can miss a packing that exists; a second try spreads instead of packing. Choices depend on amounts and on the order of the nodes in
@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 
 use crate::job::Shape;
 use crate::scheduler::config::Resource;
+use crate::scheduler::tree::share::Amounts;
+use crate::state::Placement;
 
 /// What can be taken from a node now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +89,11 @@ impl Group {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Demand {
     pub(crate) groups: SmallVec<[Group; 1]>,
+    /// Over all tasks.
+    pub(crate) total: Amounts,
+    tasks: u64,
+    /// How many tasks have to start together.
+    least: u64,
 }
 
 impl Demand {
@@ -104,7 +111,23 @@ impl Demand {
             })
             .collect();
         groups.sort_by_key(|group| std::cmp::Reverse((group.gpus, group.cpu, group.memory, std::cmp::Reverse(group.index))));
-        Self { groups }
+        let total = Resource::ALL
+            .map(|resource| groups.iter().map(|group| u128::from(group.of(resource)) * u128::from(group.replicas)).sum());
+        Self { groups, total, tasks: shape.task_count(), least: shape.least_tasks() }
+    }
+
+    /// What a placement holds.
+    pub(crate) fn held(&self, placement: &Placement) -> Amounts {
+        if placement.slots.len() as u64 == self.tasks {
+            return self.total;
+        }
+        Resource::ALL.map(|resource| placement.slots.iter().map(|slot| u128::from(self.group(slot.group).of(resource))).sum())
+    }
+
+    /// The group with this index in the shape; that of a slot is always there.
+    pub(crate) fn group(&self, index: u16) -> &Group {
+        let found = self.groups.iter().find(|group| group.index == index);
+        found.unwrap_or(&self.groups[0])
     }
 }
 
@@ -118,7 +141,7 @@ pub(crate) struct Share {
     pub(crate) count: u32,
 }
 
-/// A place for every task.
+/// A place for every task that starts.
 pub(crate) type Packing = SmallVec<[Share; 2]>;
 
 /// A group that found no place, and for how many of its tasks there was one.
@@ -136,22 +159,31 @@ enum Prefer {
     Emptiest,
 }
 
-/// Places all tasks, or says which group did not fit.
+/// Places all tasks, or as many as will do, or says which group did not fit.
 pub(crate) fn pack(demand: &Demand, rooms: &[Room]) -> Result<Packing, Misfit> {
-    let mut packing = Packing::new();
     if let [group] = &demand.groups[..] {
-        return pack_group(0, group, rooms, Prefer::Fullest, &mut packing).map(|()| packing);
+        let mut packing = Packing::new();
+        return pack_group(0, group, rooms, Prefer::Fullest, demand.least as u32, &mut packing).map(|()| packing);
     }
-    let tight = pack_groups(demand, rooms, Prefer::Fullest);
-    tight.or_else(|misfit| pack_groups(demand, rooms, Prefer::Emptiest).map_err(|_| misfit))
+    let all = |prefer| pack_groups(demand, rooms, prefer, false);
+    let whole = all(Prefer::Fullest).or_else(|misfit| all(Prefer::Emptiest).map_err(|_| misfit));
+    if demand.least == demand.tasks { whole } else { whole.or_else(|misfit| pack_some(demand, rooms).ok_or(misfit)) }
 }
 
-fn pack_groups(demand: &Demand, rooms: &[Room], prefer: Prefer) -> Result<Packing, Misfit> {
+/// As many tasks of each group as fit after those of the groups before, if that is enough.
+fn pack_some(demand: &Demand, rooms: &[Room]) -> Option<Packing> {
+    let packing = pack_groups(demand, rooms, Prefer::Fullest, true).ok()?;
+    let placed: u64 = packing.iter().map(|share| u64::from(share.count)).sum();
+    (placed >= demand.least).then_some(packing)
+}
+
+fn pack_groups(demand: &Demand, rooms: &[Room], prefer: Prefer, some: bool) -> Result<Packing, Misfit> {
     let mut packing = Packing::new();
     let mut rooms = rooms.to_vec();
     for (position, group) in demand.groups.iter().enumerate() {
         let from = packing.len();
-        pack_group(position, group, &rooms, prefer, &mut packing)?;
+        let least = if some { 0 } else { group.replicas };
+        pack_group(position, group, &rooms, prefer, least, &mut packing)?;
         for share in &packing[from..] {
             rooms[share.node] = rooms[share.node].less(group, share.count);
         }
@@ -159,8 +191,15 @@ fn pack_groups(demand: &Demand, rooms: &[Room], prefer: Prefer) -> Result<Packin
     Ok(packing)
 }
 
-/// One node for the whole group if there is one; else node after node in the order of preference.
-fn pack_group(position: usize, group: &Group, rooms: &[Room], prefer: Prefer, packing: &mut Packing) -> Result<(), Misfit> {
+/// One node for the whole group if there is one; else node after node in the order of preference, at least `least` tasks.
+fn pack_group(
+    position: usize,
+    group: &Group,
+    rooms: &[Room],
+    prefer: Prefer,
+    least: u32,
+    packing: &mut Packing,
+) -> Result<(), Misfit> {
     let rank = |room: &Room| {
         let tight = (room.gpus, room.cpu, room.memory);
         let order = if prefer == Prefer::Fullest { tight } else { (!tight.0, !tight.1, !tight.2) };
@@ -185,7 +224,7 @@ fn pack_group(position: usize, group: &Group, rooms: &[Room], prefer: Prefer, pa
         return Ok(());
     }
     let possible: u64 = partial.iter().map(|&(_, _, count)| u64::from(count)).sum();
-    if possible < u64::from(group.replicas) {
+    if possible < u64::from(least) {
         return Err(Misfit { group: group.index, possible: possible as u32 });
     }
     partial.sort_unstable();

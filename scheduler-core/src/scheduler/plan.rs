@@ -1,24 +1,35 @@
 //! A pass over the queue: who starts now, and where.
 //!
-//! A pass takes the first job of the order, places it if it fits, and goes on. The first job that does not fit is the *blocked head*: it
-//! gets a reservation ([`Shadow`]), and from then on a job starts only if that cannot delay the head (EASY backfill). Every further job
-//! that does not fit, or would delay the head, has its bucket put aside: its followers ask for the same and stay no shorter. So a
-//! pass costs O(started x log n + kinds), and not O(queued); and a pass gives up after `scan_limit` kinds that found no room. The head
-//! is always looked at first, so giving up delays only backfill.
+//! A pass takes the first job of the order, starts it if limits and room allow, and goes on. The first job for which there is no room is
+//! the *blocked head*: it gets a reservation ([`Shadow`]) and its part of the limits, and from then on a job starts only if that cannot
+//! delay the head (EASY backfill). Every further job that does not fit, or would delay the head, has its bucket put aside: its
+//! followers ask for the same and stay no shorter. A job that a limit keeps back closes that gate for those behind it
+//! ([`ledger`](crate::scheduler::tree::ledger)); it reserves no room, because room is not what it waits for. Queues whose first job would
+//! borrow come after all that stay within their guarantees: what is lent would only have to be taken back.
+//!
+//! So a pass costs O(started x log n + kinds), and not O(queued); and it gives up after `scan_limit` kinds that found no room, and on a
+//! queue after as many kinds that limits kept back. The head is always looked at first, so giving up delays only backfill.
 //!
 //! Under [`Discipline::Strict`] a pass ends at the blocked head instead.
 //!
-//! When a pass found no room for any kind, the next one has nothing to look at until room comes back or another kind is queued.
+//! When a pass found nothing to start, the next one has nothing to look at until something is given back or another kind is queued.
 
 use std::collections::BinaryHeap;
 
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
 use crate::event::{Event, Transition};
+use crate::hash::Build;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
 use crate::scheduler::config::Discipline;
 use crate::scheduler::place::{Demand, Packing, pack};
-use crate::scheduler::queue::BucketIx;
 use crate::scheduler::table::{Job, JobIx};
+use crate::scheduler::tree::key::Rank;
+use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
+use crate::scheduler::tree::share::Amounts;
+use crate::scheduler::tree::{BucketIx, QueueIx, TenantIx, Unit};
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
 
@@ -30,6 +41,38 @@ enum Head {
     Blocked(BucketIx),
     /// This is held for it.
     Reserved(Shadow),
+    /// Nothing can be held for it.
+    Hopeless,
+}
+
+/// What becomes of the first job of the order.
+enum Verdict {
+    Start(Packing),
+    NoRoom,
+    /// A limit is in the way.
+    Limited(Barrier),
+    /// Somebody ahead waits for the same limit.
+    KeptBack,
+    /// It would borrow, and others have not had what is theirs yet.
+    Later,
+}
+
+/// What a pass has found so far.
+struct Pass {
+    head: Head,
+    /// What is kept of the limits for the head.
+    kept: Option<(BucketIx, Amounts)>,
+    closed: SmallVec<[Gate; 4]>,
+    buckets: Vec<BucketIx>,
+    tenants: Vec<TenantIx>,
+    queues: Vec<QueueIx>,
+    /// Queues whose first jobs would borrow, while those within their guarantees are looked at.
+    later: Option<Vec<QueueIx>>,
+    no_room: usize,
+    /// Kinds of a queue that limits kept back.
+    limited: HashMap<QueueIx, usize, Build>,
+    /// Somebody was kept back who may not be next time, though nothing was given back.
+    undecided: bool,
 }
 
 impl Scheduler {
@@ -39,59 +82,92 @@ impl Scheduler {
         if limit == 0 || self.exhausted || self.counts[StateKind::Queued as usize] == 0 {
             return made;
         }
-        let indexes = self.tree.indexes();
-        let mut fronts: BinaryHeap<_> = indexes.filter_map(|queue| Some((self.tree.rank(queue, now)?, queue))).collect();
-        let mut head = Head::None;
-        let mut parked = Vec::new();
+        self.tree.pass_time(now);
+        let mut fronts = self.fronts(now);
+        let mut pass = Pass::new();
         let mut exhausted = false;
-        while made.len() < limit && parked.len() < self.scan_limit {
-            let Some((_, queue)) = fronts.pop() else {
-                exhausted = true;
-                break;
-            };
-            let Some((bucket, job)) = self.tree.first(queue) else { continue };
-            let packing = self.find_place(bucket, now, &mut head);
-            if let Some(transition) = packing.and_then(|packing| self.start(job, bucket, &packing, now)) {
-                made.push(transition);
-            } else {
-                if self.discipline == Discipline::Strict && !matches!(head, Head::None) {
+        while made.len() < limit && pass.no_room < self.scan_limit {
+            let Some((_, unit)) = fronts.pop() else {
+                let later = pass.later.take().unwrap_or_default();
+                if later.is_empty() {
+                    exhausted = true;
                     break;
                 }
-                self.tree.park(bucket, true);
-                parked.push(bucket);
+                for queue in later {
+                    self.tree.park_queue(queue, false);
+                }
+                fronts = self.fronts(now);
+                continue;
+            };
+            let Some((bucket, job)) = self.tree.first(unit) else { continue };
+            let started = match self.judge(bucket, now, &mut pass) {
+                Verdict::Start(packing) => self.start(job, bucket, &packing, now),
+                Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
+                verdict => {
+                    self.put_aside(bucket, &verdict, &mut pass);
+                    None
+                }
+            };
+            made.extend(started);
+            if let Some(rank) = self.tree.rank(unit, now) {
+                fronts.push((rank, unit));
             }
-            if let Some(rank) = self.tree.rank(queue, now) {
-                fronts.push((rank, queue));
-            }
-        }
-        for bucket in parked {
-            self.tree.park(bucket, false);
         }
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
-        self.exhausted = exhausted && !matches!(head, Head::Reserved(_));
+        self.exhausted = exhausted && !pass.undecided && !matches!(pass.head, Head::Reserved(_));
+        self.end_pass(pass);
         made
     }
 
+    /// Everybody who has a first job, by its rank.
+    fn fronts(&self, now: Timestamp) -> BinaryHeap<(Rank, Unit)> {
+        self.tree.units().iter().filter_map(|&unit| Some((self.tree.rank(unit, now)?, unit))).collect()
+    }
+
+    /// Whether the jobs of a bucket can start now, without delaying the blocked head and without passing anybody at a gate.
+    fn judge(&mut self, bucket: BucketIx, now: Timestamp, pass: &mut Pass) -> Verdict {
+        let kind = self.tree.bucket(bucket);
+        if self.tree.is_limited(kind.queue) {
+            if pass.later.is_some() && self.tree.would_borrow(bucket, &kind.demand.total) {
+                return Verdict::Later;
+            }
+            if let Some(barrier) = self.tree.barriers(bucket, &kind.demand.total).into_iter().next() {
+                return Verdict::Limited(barrier);
+            }
+            if pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, &kind.demand.total)) {
+                return Verdict::KeptBack;
+            }
+        }
+        match self.find_place(bucket, now, pass) {
+            Some(packing) => Verdict::Start(packing),
+            None => Verdict::NoRoom,
+        }
+    }
+
     /// Where the jobs of a bucket can start now without delaying the blocked head. The first one that cannot becomes the head.
-    fn find_place(&self, bucket: BucketIx, now: Timestamp, head: &mut Head) -> Option<Packing> {
+    fn find_place(&mut self, bucket: BucketIx, now: Timestamp, pass: &mut Pass) -> Option<Packing> {
         let kind = self.tree.bucket(bucket);
         let fits = pack(&kind.demand, self.nodes.rooms());
         let Ok(packing) = fits else {
             // What would not fit even if nothing else ran waits for the configuration, not for others: it reserves nothing.
-            if matches!(head, Head::None) && pack(&kind.demand, self.nodes.whole()).is_ok() {
-                *head = Head::Blocked(bucket);
+            if matches!(pass.head, Head::None) && pack(&kind.demand, self.nodes.whole()).is_ok() {
+                let total = kind.demand.total;
+                pass.head = Head::Blocked(bucket);
+                pass.kept = Some((bucket, total));
+                self.tree.reserve(bucket, &total);
             }
             return None;
         };
-        if let Head::Blocked(blocked) = head {
-            *head = match self.shadow(&self.tree.bucket(*blocked).demand, now) {
+        if let Head::Blocked(blocked) = pass.head {
+            pass.head = match self.shadow(&self.tree.bucket(blocked).demand, now) {
                 Some(shadow) => Head::Reserved(shadow),
-                None => Head::None,
+                None => Head::Hopeless,
             };
         }
-        match head {
+        let kind = self.tree.bucket(bucket);
+        match &mut pass.head {
             Head::Reserved(shadow) => shadow.admit(&kind.demand, kind.stay, packing, self.nodes.rooms(), now),
-            Head::None | Head::Blocked(_) => Some(packing),
+            Head::None | Head::Blocked(_) | Head::Hopeless => Some(packing),
         }
     }
 
@@ -100,9 +176,66 @@ impl Scheduler {
         self.change(job, Event::Place { placement: Box::new(placement) }, now).ok()
     }
 
+    /// Takes those out of the pass for whom the verdict stands.
+    fn put_aside(&mut self, bucket: BucketIx, verdict: &Verdict, pass: &mut Pass) {
+        let queue = self.tree.bucket(bucket).queue;
+        match verdict {
+            Verdict::Limited(barrier) => {
+                if barrier.can_open() {
+                    pass.close(barrier.gate);
+                    if let Gate::Pool(_, resource) = barrier.gate {
+                        pass.close(Gate::Queue(queue, Counted::Amount(resource)));
+                    }
+                    // Nobody else gets through a gate that counts jobs.
+                    match barrier.gate {
+                        Gate::Tenant(tenant, Counted::Jobs) => return self.put_tenant_aside(tenant, pass),
+                        Gate::Queue(queue, Counted::Jobs) => return self.put_queue_aside(queue, pass),
+                        Gate::Tenant(..) | Gate::Queue(..) | Gate::Pool(..) => {}
+                    }
+                }
+            }
+            Verdict::Later => {
+                self.tree.park_queue(queue, true);
+                pass.later.get_or_insert_default().push(queue);
+                return;
+            }
+            Verdict::KeptBack => pass.undecided = true,
+            Verdict::Start(_) | Verdict::NoRoom => pass.no_room += 1,
+        }
+        self.tree.park(bucket, true);
+        pass.buckets.push(bucket);
+        if matches!(verdict, Verdict::Limited(_) | Verdict::KeptBack) {
+            let kinds = pass.limited.entry(queue).or_default();
+            *kinds += 1;
+            if *kinds >= self.scan_limit {
+                pass.undecided = true;
+                self.put_queue_aside(queue, pass);
+            }
+        }
+    }
+
+    fn put_tenant_aside(&mut self, tenant: TenantIx, pass: &mut Pass) {
+        self.tree.park_tenant(tenant, true);
+        pass.tenants.push(tenant);
+    }
+
+    fn put_queue_aside(&mut self, queue: QueueIx, pass: &mut Pass) {
+        self.tree.park_queue(queue, true);
+        pass.queues.push(queue);
+    }
+
+    fn end_pass(&mut self, pass: Pass) {
+        if let Some((bucket, amounts)) = pass.kept {
+            self.tree.unreserve(bucket, &amounts);
+        }
+        pass.queues.into_iter().chain(pass.later.into_iter().flatten()).for_each(|queue| self.tree.park_queue(queue, false));
+        pass.tenants.into_iter().for_each(|tenant| self.tree.park_tenant(tenant, false));
+        pass.buckets.into_iter().for_each(|bucket| self.tree.park(bucket, false));
+    }
+
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let ends = self.active.iter().map(|(&order, &index)| {
+        let ends = self.active.iter().map(|(&order, &(index, _))| {
             let end = self.latest_end(&self.jobs[index], now);
             (end.map_or(i64::MAX, |end| end.0), order, end, index)
         });
@@ -110,7 +243,7 @@ impl Scheduler {
         runs.sort_unstable_by_key(|&(key, order, ..)| (key, order));
         let runs = runs.iter().filter_map(|&(_, _, end, index)| {
             let job = &self.jobs[index];
-            Some((end, &**self.shape_of(job), job.lifecycle.state.placement()?))
+            Some((end, &self.tree.bucket(job.bucket).demand, job.lifecycle.state.placement()?))
         });
         Shadow::new(demand, &self.nodes, runs)
     }
@@ -124,5 +257,28 @@ impl Scheduler {
             _ => now + stay?,
         };
         Some(end.max(now))
+    }
+}
+
+impl Pass {
+    fn new() -> Self {
+        Self {
+            head: Head::None,
+            kept: None,
+            closed: SmallVec::new(),
+            buckets: Vec::new(),
+            tenants: Vec::new(),
+            queues: Vec::new(),
+            later: Some(Vec::new()),
+            no_room: 0,
+            limited: HashMap::default(),
+            undecided: false,
+        }
+    }
+
+    fn close(&mut self, gate: Gate) {
+        if !self.closed.contains(&gate) {
+            self.closed.push(gate);
+        }
     }
 }

@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 
 use crate::hash::hash_of;
 use crate::ids::{JobId, Seq};
-use crate::scheduler::queue::BucketIx;
+use crate::scheduler::tree::BucketIx;
 use crate::slab::{Slab, index};
 use crate::state::Lifecycle;
 use crate::time::Timestamp;

@@ -79,6 +79,12 @@ pub struct QueueUse<'a> {
     pub queued: u64,
     /// Jobs in `Starting`, `Running` and `Stopping`.
     pub active: u64,
+    /// Processor time that they hold.
+    pub cpu_used: CpuMillis,
+    /// Memory that they hold.
+    pub memory_used: MemoryBytes,
+    /// GPUs that they hold.
+    pub gpus_used: u64,
 }
 
 impl Scheduler {
@@ -98,7 +104,7 @@ impl Scheduler {
 
     /// Jobs that hold resources, in the order in which they got them.
     pub fn active(&self) -> impl Iterator<Item = (JobId, &Lifecycle)> {
-        self.active.values().map(|&index| (self.jobs[index].id, &self.jobs[index].lifecycle))
+        self.active.values().map(|&(index, _)| (self.jobs[index].id, &self.jobs[index].lifecycle))
     }
 
     /// The nodes, configured ones first and in the order of the configuration.
@@ -125,10 +131,12 @@ impl Scheduler {
         }
     }
 
-    /// The queues, configured ones first and in the order of the configuration.
+    /// The queues in the order in which they came. One that is not configured any more is there while it has jobs.
     pub fn queues(&self) -> impl Iterator<Item = QueueUse<'_>> {
-        self.tree.queues().iter().map(|queue| {
+        let shown = self.tree.queues().iter().filter(|queue| queue.configured || queue.counts != [0; 5]);
+        shown.map(|queue| {
             let [waiting, queued, starting, running, stopping] = queue.counts;
+            let [cpu, memory, gpus] = queue.held.map(|held| u64::try_from(held).unwrap_or(u64::MAX));
             QueueUse {
                 name: &queue.config.name,
                 configured: queue.configured,
@@ -137,6 +145,9 @@ impl Scheduler {
                 waiting,
                 queued,
                 active: starting + running + stopping,
+                cpu_used: CpuMillis(cpu),
+                memory_used: MemoryBytes(memory),
+                gpus_used: gpus,
             }
         })
     }

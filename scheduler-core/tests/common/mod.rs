@@ -27,7 +27,7 @@ pub(crate) fn id(number: u64) -> JobId {
 }
 
 pub(crate) fn queue(name: &str, priority: i32) -> QueueConfig {
-    QueueConfig { name: name.into(), priority, preemptible: false, age_per_point: None }
+    QueueConfig { priority, ..QueueConfig::named(name.into()) }
 }
 
 pub(crate) fn aging(name: &str, priority: i32, seconds_per_point: u64) -> QueueConfig {
@@ -55,6 +55,7 @@ pub(crate) struct Build {
     pub(crate) queue: Name,
     pub(crate) namespace: Name,
     pub(crate) tasks: Vec<TaskGroup>,
+    pub(crate) min_available: u32,
     pub(crate) policy: Policy,
     pub(crate) start_after: Option<Timestamp>,
     pub(crate) hold: bool,
@@ -67,6 +68,7 @@ pub(crate) fn job(number: u64) -> Build {
         queue: "q".into(),
         namespace: "default".into(),
         tasks: Vec::new(),
+        min_available: 0,
         policy: Policy { stop, ..Policy::default() },
         start_after: None,
         hold: false,
@@ -98,6 +100,12 @@ impl Build {
         self
     }
 
+    /// So many tasks are enough to start.
+    pub(crate) fn least(mut self, tasks: u32) -> Self {
+        self.min_available = tasks;
+        self
+    }
+
     pub(crate) fn priority(mut self, priority: i32) -> Self {
         self.policy.priority = priority;
         self
@@ -125,7 +133,8 @@ impl Build {
     }
 
     pub(crate) fn shape(&self) -> Shape {
-        Shape { namespace: self.namespace.clone(), queue: self.queue.clone(), tasks: self.tasks.clone() }
+        let shape = Shape::new(self.namespace.clone(), self.queue.clone(), self.tasks.clone());
+        Shape { min_available: self.min_available, ..shape }
     }
 
     pub(crate) fn build(&self, now: Timestamp) -> NewJob {

@@ -86,8 +86,8 @@ impl Interned {
     /// The row of this shape, made if it is not there.
     pub(super) fn shape(&mut self, db: &mut Connection, shape: &Arc<Shape>) -> Result<i64, RawError> {
         self.shapes.id_of(shape, |id| {
-            let tasks = json(&shape.tasks)?;
-            let args = [id.into(), shape.namespace.as_str().into(), shape.queue.as_str().into(), tasks.as_str().into()];
+            let whole = json(&**shape)?;
+            let args = [id.into(), shape.namespace.as_str().into(), shape.queue.as_str().into(), whole.as_str().into()];
             db.execute(INSERT_SHAPE, &args).map(|_| ())
         })
     }
@@ -108,13 +108,9 @@ impl Interned {
     }
 }
 
-/// A shape from its columns `namespace, queue, tasks`, of which the first is column `first`.
-pub(super) fn shape(row: &Row, first: i32) -> Result<Shape, RawError> {
-    Ok(Shape {
-        namespace: Name::from(row.text(first)?),
-        queue: Name::from(row.text(first + 1)?),
-        tasks: parse("the tasks of a shape", row.text(first + 2)?)?,
-    })
+/// A shape from its column `shape`. The columns `namespace` and `queue` repeat what lists select by.
+pub(super) fn shape(row: &Row, column: i32) -> Result<Shape, RawError> {
+    parse("a shape", row.text(column)?)
 }
 
 /// An owner from its columns `user, uid`, of which the first is column `first`.

@@ -24,7 +24,7 @@ const NOW: Timestamp = Timestamp(1);
 
 fn submit(seq: u64, spec_bytes: usize) -> Submit {
     let tasks = vec![TaskGroup { name: "main".into(), replicas: 1, request: Request::default() }];
-    let shape = Shape { namespace: "default".into(), queue: Name::from(format!("q{}", seq % 5)), tasks };
+    let shape = Shape::new("default".into(), Name::from(format!("q{}", seq % 5)), tasks);
     Submit {
         job: NewJob {
             id: JobId(Uuid::from_u128(u128::from(seq) << 64)),

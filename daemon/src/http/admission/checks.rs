@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use executors::local::runner::rlimit_names;
 use scheduler_core::job::TaskGroup;
 
 use super::{Checked, Invalid};
@@ -23,27 +24,8 @@ const ENTRIES: usize = 64;
 const ANNOTATION_BYTES: usize = 256 << 10;
 
 /// What the daemon itself tells every task.
-const OWN_VARIABLES: [&str; 5] = ["FLASH_JOB_ID", "FLASH_ATTEMPT", "FLASH_TASK", "FLASH_NAMESPACE", "FLASH_QUEUE"];
-
-/// Names of `setrlimit`, in lower case, without `RLIMIT_`.
-pub(super) const RLIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
+const OWN_VARIABLES: [&str; 7] =
+    ["FLASH_JOB_ID", "FLASH_ATTEMPT", "FLASH_TASK", "FLASH_NAMESPACE", "FLASH_QUEUE", "FLASH_REPLICA", "FLASH_REPLICAS"];
 
 /// Signals that can ask a task to end.
 const SIGNALS: [(&str, i32); 12] = [
@@ -156,8 +138,11 @@ fn key_of(key: &str) -> Checked<()> {
 
 /// Names of resource limits.
 pub(super) fn rlimits(rlimits: &BTreeMap<String, u64>) -> Checked<()> {
-    match rlimits.keys().find(|name| !RLIMITS.contains(&name.as_str())) {
-        Some(name) => Err(Invalid::new("", format!("no limit `{name}`; there are: {}", RLIMITS.join(", ")))),
+    match rlimits.keys().find(|name| !rlimit_names().any(|known| known == name.as_str())) {
+        Some(name) => {
+            let known: Vec<&str> = rlimit_names().collect();
+            Err(Invalid::new("", format!("no limit `{name}`; there are: {}", known.join(", "))))
+        }
         None => Ok(()),
     }
 }

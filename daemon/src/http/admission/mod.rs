@@ -82,6 +82,8 @@ pub struct Admission {
     tasks: u64,
     spec_bytes: u64,
     dirs: Dirs,
+    /// A daemon that is not root can run jobs as itself alone.
+    own_uid: u32,
     shapes: Interned<Shape>,
     policies: Interned<Policy>,
 }
@@ -94,6 +96,7 @@ impl Admission {
             queues: config.queues.iter().map(|queue| Name::from(queue.name.as_str())).collect(),
             tasks: config.limits.tasks,
             spec_bytes: config.limits.body,
+            own_uid,
             dirs: Dirs::new(users, own_uid),
             shapes: Interned::default(),
             policies: Interned::default(),
@@ -110,6 +113,10 @@ impl Admission {
 
     /// The job, ready for the engine. Asks the disk for working folders that were not asked for lately.
     pub fn admit(&self, mut spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
+        if self.own_uid != 0 && caller.uid != self.own_uid {
+            let detail = format!("this daemon runs as uid {} and cannot run jobs as {}", self.own_uid, caller.user);
+            return Err(Invalid::new("", detail));
+        }
         let namespace = known(&self.namespaces, spec.namespace.as_deref(), None, "namespace")?;
         let queue = known(&self.queues, spec.queue.as_deref(), Some(DEFAULT_QUEUE), "queue")?;
         if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != EXECUTOR) {
@@ -130,7 +137,8 @@ impl Admission {
         if start_after.is_some_and(|at| at > now + AHEAD) {
             return Err(Invalid::new("startAfter", "more than 10 years ahead"));
         }
-        let shape = Shape { namespace: namespace.clone(), queue: queue.clone(), tasks: groups };
+        let mut shape = Shape::new(namespace.clone(), queue.clone(), groups);
+        shape.min_available = min_available(&spec, &shape)?;
         spec.namespace = Some(namespace.as_str().to_owned());
         spec.queue = Some(queue.as_str().to_owned());
         spec.executor = Some(EXECUTOR.to_owned());
@@ -228,6 +236,19 @@ impl Admission {
             gpus: resources.gpu.map_or(0, |gpus| gpus.0),
         };
         Ok(TaskGroup { name: Name::from(name.as_str()), replicas, request })
+    }
+}
+
+/// How many tasks have to start together; 0 where that is all of them, so that both ways of saying so are one shape.
+fn min_available(spec: &JobSpec, shape: &Shape) -> Checked<u32> {
+    let total = shape.task_count();
+    match spec.min_available {
+        None => Ok(0),
+        Some(least) if least == 0 || u64::from(least) > total => {
+            Err(Invalid::new("minAvailable", format!("`{least}` is not 1 to {total}, the number of the job's tasks")))
+        }
+        Some(least) if u64::from(least) == total => Ok(0),
+        Some(least) => Ok(least),
     }
 }
 

@@ -9,13 +9,17 @@ use crate::backend::Via;
 use crate::config::Settings;
 
 fn admission() -> Admission {
+    admission_of(rustix::process::geteuid().as_raw())
+}
+
+fn admission_of(own_uid: u32) -> Admission {
     let settings = Settings {
         config: Some("/dev/null".into()),
         data: Some("/tmp".into()),
         namespaces: Some(vec!["default".parse().unwrap(), "ml".parse().unwrap()]),
         ..Settings::default()
     };
-    Admission::new(&Config::load(settings).unwrap(), Arc::default(), rustix::process::geteuid().as_raw())
+    Admission::new(&Config::load(settings).unwrap(), Arc::default(), own_uid)
 }
 
 fn caller() -> Caller {
@@ -83,6 +87,8 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
             "tasks[1].name",
             "a task of the group `a`",
         ),
+        (json!({"command": ["a"], "minAvailable": 0}), "minAvailable", "1 to 1"),
+        (json!({"tasks": [{"replicas": 4, "command": ["a"]}], "minAvailable": 5}), "minAvailable", "1 to 4"),
         (json!({"tasks": [{"replicas": 0, "command": ["a"]}]}), "tasks[0].replicas", "1 to 10000"),
         (
             json!({"tasks": [{"replicas": 9000, "command": ["a"]}, {"replicas": 9000, "command": ["a"]}]}),
@@ -143,4 +149,13 @@ fn a_folder_that_was_asked_for_is_quick() {
     assert!(!admission.is_quick(&spec, &caller()));
     admission.admit(spec.clone(), &caller(), Timestamp(0)).unwrap();
     assert!(admission.is_quick(&spec, &caller()));
+}
+
+#[test]
+fn a_daemon_of_a_user_runs_jobs_of_that_user_alone() {
+    let root = Caller { user: "root".into(), uid: 0, gid: 0, home: None, admin: true, via: Via::Socket };
+    let spec: JobSpec = serde_json::from_value(json!({"command": ["true"], "workingDir": "/"})).unwrap();
+    let refused = admission_of(4_242).admit(spec.clone(), &root, Timestamp(0)).unwrap_err();
+    assert!(refused.detail.contains("runs as uid 4242 and cannot run jobs as root"), "{refused:?}");
+    assert!(admission_of(0).admit(spec, &root, Timestamp(0)).is_ok());
 }

@@ -12,6 +12,7 @@ use crate::backend::Readiness;
 use crate::http::App;
 use crate::http::auth::{Asker, MaybeAsker};
 use crate::http::problem::{ApiError, ApiResult};
+use crate::metrics::QueueState;
 
 /// List queues
 #[utoipa::path(
@@ -107,6 +108,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, _: MaybeAsker) -> ApiRes
     )
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>, _: MaybeAsker) -> ApiResult<impl IntoResponse> {
+    for queue in &app.backend.snapshot().await?.queues {
+        for (state, count) in [("waiting", queue.waiting), ("queued", queue.queued), ("active", queue.active)] {
+            let label = QueueState { queue: queue.name.clone(), state };
+            app.metrics.queue_jobs.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
     let text = app.metrics.encode().map_err(|error| ApiError::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }

@@ -44,6 +44,7 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::process::{Resource, Rlimit};
 
 pub use self::cgroup::detect_cgroup_root;
+pub use self::prepare::rlimit_names;
 use self::shared::{Parts, Shared};
 use super::socket::SocketPath;
 

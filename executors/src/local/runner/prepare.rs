@@ -93,7 +93,7 @@ pub(super) fn credentials(order: &StartOrder) -> Result<Option<Credentials>, Run
 pub(super) fn limits(order: &StartOrder) -> Result<Vec<Limit>, RunResult> {
     let limit = |(name, value): (&String, &u64)| {
         let resource = resource(name).ok_or_else(|| {
-            let known: Vec<&str> = RESOURCES.iter().map(|(name, _)| *name).collect();
+            let known: Vec<&str> = rlimit_names().collect();
             not_startable(format!("resource limit {name:?} is not known; there are {}", known.join(", ")))
         })?;
         Ok((resource, libc::rlimit { rlim_cur: *value, rlim_max: *value }))
@@ -101,16 +101,26 @@ pub(super) fn limits(order: &StartOrder) -> Result<Vec<Limit>, RunResult> {
     order.rlimits.iter().map(limit).collect()
 }
 
-const RESOURCES: [(&str, libc::__rlimit_resource_t); 11] = [
+/// Resource limits that a task can be given: names of `setrlimit` in lower case, without `RLIMIT_`.
+pub fn rlimit_names() -> impl Iterator<Item = &'static str> {
+    RESOURCES.iter().map(|(name, _)| *name)
+}
+
+const RESOURCES: [(&str, libc::__rlimit_resource_t); 16] = [
     ("as", libc::RLIMIT_AS),
     ("core", libc::RLIMIT_CORE),
     ("cpu", libc::RLIMIT_CPU),
     ("data", libc::RLIMIT_DATA),
     ("fsize", libc::RLIMIT_FSIZE),
+    ("locks", libc::RLIMIT_LOCKS),
     ("memlock", libc::RLIMIT_MEMLOCK),
     ("msgqueue", libc::RLIMIT_MSGQUEUE),
+    ("nice", libc::RLIMIT_NICE),
     ("nofile", libc::RLIMIT_NOFILE),
     ("nproc", libc::RLIMIT_NPROC),
+    ("rss", libc::RLIMIT_RSS),
+    ("rtprio", libc::RLIMIT_RTPRIO),
+    ("rttime", libc::RLIMIT_RTTIME),
     ("sigpending", libc::RLIMIT_SIGPENDING),
     ("stack", libc::RLIMIT_STACK),
 ];

@@ -1,1 +1,1 @@
-INSERT INTO shapes (id, namespace, queue, tasks) VALUES (?1, ?2, ?3, ?4)
+INSERT INTO shapes (id, namespace, queue, shape) VALUES (?1, ?2, ?3, ?4)

@@ -1,1 +1,1 @@
-SELECT id, namespace, queue, tasks FROM shapes ORDER BY id DESC LIMIT ?1
+SELECT id, shape FROM shapes ORDER BY id DESC LIMIT ?1

@@ -1,1 +1,1 @@
-SELECT namespace, queue, tasks FROM shapes WHERE id = ?1
+SELECT shape FROM shapes WHERE id = ?1

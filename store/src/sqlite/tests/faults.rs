@@ -363,9 +363,9 @@ async fn damage_is_told() {
     let dir = tempdir().unwrap();
     let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
     commit(&store, vec![submit(1, 10), submit(2, 10)]).await.unwrap();
-    tamper(dir.path(), "UPDATE shapes SET tasks = '{}' WHERE id = 2");
+    tamper(dir.path(), "UPDATE shapes SET shape = '{}' WHERE id = 2");
     let error = store.live(Seq(0), 10).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Corrupt { detail, .. } if detail.contains("tasks")), "{error}");
+    assert!(matches!(&error, StoreError::Corrupt { detail, .. } if detail.contains("shape")), "{error}");
     // What is sound can still be read.
     assert_eq!(store.live(Seq(0), 1).await.unwrap().len(), 1);
     store.close().await;

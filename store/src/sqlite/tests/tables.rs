@@ -34,7 +34,7 @@ async fn shapes_beyond_what_is_remembered_are_swept_when_unused() {
     tamper(
         dir.path(),
         "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
-         INSERT INTO shapes (id, namespace, queue, tasks) SELECT i, 'gone', 'gone', '[]' FROM n",
+         INSERT INTO shapes (id, namespace, queue, shape) SELECT i, 'gone', 'gone', '[]' FROM n",
     );
     let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
     assert_eq!(store.live(Seq(0), 10).await.unwrap().len(), 1);

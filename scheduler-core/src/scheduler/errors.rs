@@ -1,0 +1,275 @@
+//! How the core says no: to a configuration, to a job, to a stored job, to a change of queues.
+
+use crate::ids::{JobId, Name};
+use crate::scheduler::config::{PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, Resource, TASK_LIMIT};
+use crate::time::Span;
+
+/// Whose limit stands in the way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Whose {
+    /// The namespace's within its queue.
+    Tenant,
+    /// The queue's.
+    Queue,
+    /// The cohort's pool.
+    Cohort,
+}
+
+impl Whose {
+    /// For people: `the namespace in this queue`, `the queue`, `the cohort`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "the namespace in this queue",
+            Self::Queue => "the queue",
+            Self::Cohort => "the cohort",
+        }
+    }
+}
+
+/// Why a queue or cohort cannot be changed so. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It would not be a usable configuration.
+    #[error(transparent)]
+    Invalid(#[from] ConfigError),
+    /// There is no such thing.
+    #[error("\"{name}\" does not exist")]
+    Unknown {
+        /// What was asked for.
+        name: Name,
+    },
+    /// A queue that still has jobs.
+    #[error("queue \"{name}\" has {jobs} unfinished jobs, must have none")]
+    HasJobs {
+        /// The queue.
+        name: Name,
+        /// How many.
+        jobs: u64,
+    },
+}
+
+/// A configuration that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Two queues of one name.
+    #[error("queue \"{name}\" is configured twice")]
+    DuplicateQueue {
+        /// The name.
+        name: Name,
+    },
+    /// Two nodes of one name.
+    #[error("node \"{name}\" is configured twice")]
+    DuplicateNode {
+        /// The name.
+        name: Name,
+    },
+    /// One GPU listed twice.
+    #[error("GPU {uuid} is listed twice, last on node \"{node}\"")]
+    DuplicateGpu {
+        /// The GPU.
+        uuid: Name,
+        /// Where it was listed the second time.
+        node: Name,
+    },
+    /// Two cohorts of one name.
+    #[error("cohort \"{name}\" is configured twice")]
+    DuplicateCohort {
+        /// The name.
+        name: Name,
+    },
+    /// A queue or a cohort is in a cohort that is not there.
+    #[error("\"{of}\": cohort \"{cohort}\" does not exist")]
+    UnknownCohort {
+        /// The queue or cohort that names it.
+        of: Name,
+        /// What it names.
+        cohort: Name,
+    },
+    /// A cohort is a part of itself.
+    #[error("cohort \"{name}\": its parents lead back to it, must end at a cohort without a parent")]
+    CohortLoop {
+        /// The cohort.
+        name: Name,
+    },
+    /// A cohort with a parent shares fairly by itself.
+    #[error("cohort \"{name}\": it has a parent, only a cohort without one says how its queues take turns")]
+    ShareBelowRoot {
+        /// The cohort.
+        name: Name,
+    },
+    /// A half-life out of range.
+    #[error("\"{of}\": half-life of {} s is not between 1 second and 366 days", got.to_std().as_secs_f64())]
+    HalfLife {
+        /// The queue or cohort.
+        of: Name,
+        /// What was given.
+        got: Span,
+    },
+    /// More is guaranteed than may be used.
+    #[error("\"{of}\": {guaranteed} {} guaranteed, its limit is {limit}", resource.as_str())]
+    GuaranteeOverLimit {
+        /// The queue; or the cohort whose queues have these guarantees together.
+        of: Name,
+        /// Of what.
+        resource: Resource,
+        /// The guarantee.
+        guaranteed: u128,
+        /// The limit.
+        limit: u64,
+    },
+    /// A queue's base priority out of range.
+    #[error("queue \"{queue}\": priority {got} is not within ±{QUEUE_PRIORITY_LIMIT}")]
+    QueuePriority {
+        /// The queue.
+        queue: Name,
+        /// What was given.
+        got: i32,
+    },
+    /// A queue's ageing out of range.
+    #[error("queue \"{queue}\": {} s per priority point is not between 1 microsecond and 7 days", got.to_std().as_secs_f64())]
+    AgePerPoint {
+        /// The queue.
+        queue: Name,
+        /// What was given.
+        got: Span,
+    },
+    /// Nothing could ever be looked at.
+    #[error("scan_limit is 0, must be at least 1")]
+    ScanLimit,
+}
+
+/// Why a job is not accepted. Nothing has changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// No such queue.
+    #[error("queue \"{queue}\" does not exist")]
+    UnknownQueue {
+        /// What was asked for.
+        queue: Name,
+    },
+    /// The job is here already.
+    #[error("job {job} exists already")]
+    Duplicate {
+        /// The job.
+        job: JobId,
+    },
+    /// No task group at all.
+    #[error("a job needs at least one task")]
+    NoTasks,
+    /// A group of no tasks.
+    #[error("task \"{task}\": replicas is 0, must be at least 1")]
+    NoReplicas {
+        /// The group.
+        task: Name,
+    },
+    /// Two groups of one name.
+    #[error("task \"{task}\" is there twice")]
+    DuplicateTask {
+        /// The name.
+        task: Name,
+    },
+    /// More tasks have to start together than there are.
+    #[error("minAvailable is {got}, the job has {tasks} tasks")]
+    MinAvailable {
+        /// What was given.
+        got: u32,
+        /// Over all groups.
+        tasks: u64,
+    },
+    /// More tasks than a job may have.
+    #[error("{asked} tasks asked, at most {TASK_LIMIT} are possible")]
+    TooManyTasks {
+        /// Over all groups.
+        asked: u64,
+    },
+    /// Priority out of range.
+    #[error("priority {got} is not within ±{PRIORITY_LIMIT}")]
+    Priority {
+        /// What was given.
+        got: i32,
+    },
+    /// It would never be tried.
+    #[error("max_attempts is 0, must be at least 1")]
+    NoAttempts,
+    /// One task asks for more than the largest node has.
+    #[error("task \"{task}\" asks for {asked} {}, the largest node has {largest}", resource.as_str())]
+    TaskTooLarge {
+        /// The group.
+        task: Name,
+        /// Of what.
+        resource: Resource,
+        /// What each of its tasks asks for.
+        asked: u64,
+        /// What the node with most of it has.
+        largest: u64,
+    },
+    /// All tasks together ask for more than all nodes have.
+    #[error("the job's tasks ask for {asked} {} together, all nodes have {total}", resource.as_str())]
+    JobTooLarge {
+        /// Of what.
+        resource: Resource,
+        /// Over all tasks.
+        asked: u128,
+        /// Over all nodes.
+        total: u128,
+    },
+    /// All tasks together ask for more than the queue, its tenant or its cohort may ever hold.
+    #[error("the job's tasks ask for {asked} {} together, the limit of {} is {limit}", resource.as_str(), whose.as_str())]
+    OverLimit {
+        /// Of what.
+        resource: Resource,
+        /// Over all tasks.
+        asked: u128,
+        /// What may be held.
+        limit: u128,
+        /// Whose limit it is.
+        whose: Whose,
+    },
+    /// No resource alone is short, but the tasks do not fit on the nodes at the same time.
+    #[error(
+        "task \"{task}\": only {possible} of its {asked} tasks fit on the nodes together with the others, even when nothing else runs"
+    )]
+    NoFit {
+        /// The group.
+        task: Name,
+        /// Its tasks.
+        asked: u32,
+        /// How many of them find a place.
+        possible: u32,
+    },
+}
+
+/// Why a stored job cannot be taken over. The table is damaged, or was written by something else.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// It is there already.
+    #[error("restore job {job}: it is in the core already")]
+    Duplicate {
+        /// The job.
+        job: JobId,
+    },
+    /// It is finished: the core has nothing to do for it.
+    #[error("restore job {job}: it is finished")]
+    Finished {
+        /// The job.
+        job: JobId,
+    },
+    /// No tasks, or a placement that is not one slot for every task.
+    #[error("restore job {job}: {detail}")]
+    Malformed {
+        /// The job.
+        job: JobId,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// Two jobs with one GPU.
+    #[error("restore job {job}: GPU {uuid} is taken by job {owner}")]
+    GpuTaken {
+        /// The job.
+        job: JobId,
+        /// The GPU.
+        uuid: Name,
+        /// Who has it.
+        owner: JobId,
+    },
+}

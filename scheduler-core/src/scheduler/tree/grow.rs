@@ -1,0 +1,159 @@
+//! How queues, tenants and buckets come and go.
+//!
+//! A bucket lives as long as it has unfinished jobs, a tenant as long as it has buckets or use that counts, a queue for good: one
+//! that is removed accepts nothing and is not shown.
+
+use crate::ids::Name;
+use crate::job::Shape;
+use crate::scheduler::config::QueueConfig;
+use crate::scheduler::place::Demand;
+use crate::scheduler::policy::Weight;
+use crate::scheduler::table::ShapeIx;
+use crate::scheduler::tree::line::Line;
+use crate::scheduler::tree::share::Usage;
+use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Heap, Queue, QueueIx, Tenant, TenantIx, Tree, Unit};
+use crate::slab::Index;
+use crate::time::{Span, Timestamp};
+
+impl Tree {
+    /// A queue without cohort, until [`relate`](Self::relate) says otherwise.
+    pub(super) fn add_queue(&mut self, config: QueueConfig, configured: bool) -> QueueIx {
+        let index = QueueIx::new(self.queues.len());
+        self.by_name.insert(config.name.clone(), index);
+        self.units.push(Unit::Queue(index));
+        self.queues.push(Queue {
+            config,
+            configured,
+            counts: [0; 5],
+            cohort: None,
+            root: None,
+            limited: false,
+            held: [0; 3],
+            reserved: 0,
+            mean_run: FIRST_MEAN,
+            usage: Usage::default(),
+            share: 0,
+            step: i64::MIN,
+            parked: false,
+            tenants: Heap::with_default_hasher(),
+        });
+        index
+    }
+
+    /// The bucket of this kind, with one job more. True if it is new: it then keeps a reference to the shape.
+    pub(crate) fn acquire(&mut self, shape_ix: ShapeIx, shape: &Shape, stay: Option<Span>) -> (BucketIx, bool) {
+        if let Some(&bucket) = self.by_kind.get(&(shape_ix, stay)) {
+            self.buckets[bucket].refs += 1;
+            return (bucket, false);
+        }
+        let queue = self.by_name.get(&shape.queue).copied().unwrap_or_else(|| {
+            // A restored job's queue is gone from the configuration: the job keeps its place, at base priority 0.
+            self.add_queue(QueueConfig::named(shape.queue.clone()), false)
+        });
+        let tenant = self.acquire_tenant(queue, &shape.namespace);
+        self.tenants[tenant].refs += 1;
+        let bucket = self.buckets.insert(Bucket {
+            tenant,
+            queue,
+            shape: shape_ix,
+            stay,
+            demand: Demand::of(shape),
+            refs: 1,
+            parked: false,
+            jobs: Line::default(),
+        });
+        self.by_kind.insert((shape_ix, stay), bucket);
+        (bucket, true)
+    }
+
+    pub(super) fn acquire_tenant(&mut self, queue: QueueIx, namespace: &Name) -> TenantIx {
+        let key = (queue, namespace.clone());
+        if let Some(&tenant) = self.by_namespace.get(&key) {
+            return tenant;
+        }
+        let fair = self.queue(queue).config.fair_share.as_ref();
+        let tenant = self.tenants.insert(Tenant {
+            queue,
+            namespace: namespace.clone(),
+            refs: 0,
+            jobs: 0,
+            held: [0; 3],
+            weight: fair.map_or(Weight::ONE, |fair| fair.weight(namespace)),
+            usage: Usage::default(),
+            share: 0,
+            parked: false,
+            buckets: Heap::with_default_hasher(),
+        });
+        self.by_namespace.insert(key, tenant);
+        tenant
+    }
+
+    /// One job of this kind less; with the last one the bucket is freed, and the shape that it had a reference to is returned.
+    pub(crate) fn release(&mut self, index: BucketIx) -> Option<ShapeIx> {
+        let bucket = &mut self.buckets[index];
+        bucket.refs -= 1;
+        if bucket.refs > 0 {
+            return None;
+        }
+        let bucket = self.buckets.remove(index)?;
+        self.by_kind.remove(&(bucket.shape, bucket.stay));
+        self.tenants[bucket.tenant].refs -= 1;
+        self.release_tenant(bucket.tenant);
+        Some(bucket.shape)
+    }
+
+    /// Frees a tenant that has no jobs and whose use need not be remembered.
+    pub(super) fn release_tenant(&mut self, index: TenantIx) {
+        let tenant = &self.tenants[index];
+        let fair = self.queue(tenant.queue).config.fair_share.as_ref();
+        let forgettable = fair.is_none_or(|fair| tenant.usage.is_negligible(&self.capacity, fair.half_life));
+        if tenant.refs == 0
+            && forgettable
+            && let Some(tenant) = self.tenants.remove(index)
+        {
+            self.by_namespace.remove(&(tenant.queue, tenant.namespace));
+        }
+    }
+
+    /// Sets a queue that is there up anew, or enters it; its jobs have been taken out of it meanwhile, because their keys change with it.
+    pub(crate) fn configure(&mut self, config: QueueConfig, now: Timestamp) {
+        let index = match self.find_queue(&config.name) {
+            Some(index) => index,
+            None => self.add_queue(config.clone(), true),
+        };
+        let queue = self.queue_mut(index);
+        let shared = queue.config.fair_share.is_some();
+        let shares = config.fair_share.clone();
+        queue.configured = true;
+        queue.config = config;
+        queue.step = i64::MIN;
+        let own: Vec<_> = self.tenants.iter().filter(|(_, tenant)| tenant.queue == index).map(|(tenant, _)| tenant).collect();
+        for tenant_ix in own {
+            let tenant = &mut self.tenants[tenant_ix];
+            tenant.share = 0;
+            if let Some(fair) = &shares {
+                tenant.weight = fair.weight(&tenant.namespace);
+                if !shared {
+                    tenant.usage = Usage::new([0; 3], now);
+                    tenant.usage.take(&tenant.held);
+                }
+            }
+            self.share_tenant(tenant_ix, now);
+            self.release_tenant(tenant_ix);
+        }
+    }
+
+    /// Nobody may submit to it any more. The caller has checked that it has no jobs.
+    pub(crate) fn retire(&mut self, index: QueueIx) {
+        let name = self.queue(index).config.name.clone();
+        let queue = self.queue_mut(index);
+        queue.config = QueueConfig::named(name);
+        queue.configured = false;
+        queue.usage = Usage::default();
+        queue.share = 0;
+        let own: Vec<_> = self.tenants.iter().filter(|(_, tenant)| tenant.queue == index).map(|(tenant, _)| tenant).collect();
+        for tenant in own {
+            self.release_tenant(tenant);
+        }
+    }
+}

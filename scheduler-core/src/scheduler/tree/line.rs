@@ -1,0 +1,249 @@
+//! The queued jobs of one bucket, first one first.
+//!
+//! Jobs of one kind nearly always come in the order in which they leave: each priority is a FIFO. So a line is a handful of *runs*, each of
+//! them sorted, to which a job is appended whose key is not smaller than the last one's; taking the first job then reads memory in
+//! sequence, where a heap of a million entries would miss the cache at each of its levels. What fits no run (a job that was requeued
+//! or released, more priorities than runs) is a *stray* and goes to an indexed heap. A job that leaves from the middle of a run leaves
+//! a gap, found by its key; gaps at the front are dropped at once, and a run that is mostly gaps is written anew.
+//!
+//! What must hold: the first job is the one with the smallest (key, index); runs stand in the order of their first jobs, and have neither
+//! gaps at the front nor more gaps than jobs.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+
+use priority_queue::PriorityQueue;
+use smallvec::SmallVec;
+
+use crate::hash::Build;
+use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::key::Key;
+
+/// Runs of a line at most; more would cost every look at the first job.
+const RUNS: usize = 8;
+
+type Strays = PriorityQueue<JobIx, Reverse<(Key, JobIx)>, Build>;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    key: Key,
+    job: JobIx,
+    gone: bool,
+}
+
+impl Entry {
+    const fn order(&self) -> (Key, JobIx) {
+        (self.key, self.job)
+    }
+}
+
+/// Never empty.
+struct Run {
+    first: (Key, JobIx),
+    last: (Key, JobIx),
+    entries: VecDeque<Entry>,
+    gaps: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Line {
+    first: Option<(Key, JobIx)>,
+    /// The first one inline: most lines have one, and it is the one that is read.
+    runs: SmallVec<[Run; 1]>,
+    strays: Option<Box<Strays>>,
+    len: usize,
+}
+
+impl Line {
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first job and its key.
+    pub(crate) const fn first(&self) -> Option<(Key, JobIx)> {
+        self.first
+    }
+
+    /// Enters a job that is not in this line.
+    pub(crate) fn push(&mut self, key: Key, job: JobIx) {
+        let order = (key, job);
+        self.len += 1;
+        if self.first.is_none_or(|first| order < first) {
+            self.first = Some(order);
+        }
+        // The run that ends closest before it, so that runs with earlier ends stay open for others.
+        let open = self.runs.iter_mut().filter(|run| run.last < order).max_by_key(|run| run.last);
+        let entry = Entry { key, job, gone: false };
+        if let Some(run) = open {
+            run.last = order;
+            run.entries.push_back(entry);
+        } else if self.runs.len() < RUNS {
+            let at = self.runs.partition_point(|run| run.first < order);
+            self.runs.insert(at, Run { first: order, last: order, entries: VecDeque::from([entry]), gaps: 0 });
+        } else {
+            self.strays.get_or_insert_default().push(job, Reverse(order));
+        }
+    }
+
+    /// Takes a job out by the key that it was entered under; false if it is not here.
+    pub(crate) fn remove(&mut self, key: Key, job: JobIx) -> bool {
+        let order = (key, job);
+        let removed = self.remove_from_runs(order) || self.remove_stray(job);
+        if removed {
+            self.len -= 1;
+            if self.first == Some(order) {
+                self.first = self.find_first();
+            }
+        }
+        removed
+    }
+
+    fn remove_from_runs(&mut self, order: (Key, JobIx)) -> bool {
+        for at in 0..self.runs.len() {
+            let run = &mut self.runs[at];
+            if run.first > order {
+                break;
+            }
+            if run.last < order {
+                continue;
+            }
+            if run.first == order {
+                run.entries.pop_front();
+            } else {
+                let Ok(found) = run.entries.binary_search_by_key(&order, Entry::order) else { continue };
+                let entry = &mut run.entries[found];
+                if entry.gone {
+                    continue;
+                }
+                entry.gone = true;
+                run.gaps += 1;
+            }
+            if run.tidy() {
+                self.sort_in(at);
+            } else {
+                self.runs.remove(at);
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Moves a run whose first job has become a later one to its place.
+    fn sort_in(&mut self, at: usize) {
+        let first = self.runs[at].first;
+        let behind = self.runs[at + 1..].iter().take_while(|run| run.first < first).count();
+        self.runs[at..=at + behind].rotate_left(1);
+    }
+
+    fn remove_stray(&mut self, job: JobIx) -> bool {
+        let Some(strays) = &mut self.strays else { return false };
+        let removed = strays.remove(&job).is_some();
+        if strays.is_empty() {
+            self.strays = None;
+        }
+        removed
+    }
+
+    fn find_first(&self) -> Option<(Key, JobIx)> {
+        let stray = self.strays.as_ref().and_then(|strays| strays.peek()).map(|(_, Reverse(order))| *order);
+        self.runs.first().map(|run| run.first).into_iter().chain(stray).min()
+    }
+
+    /// Every job with its key, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, JobIx)> {
+        let runs = self.runs.iter().flat_map(|run| &run.entries).filter(|entry| !entry.gone).map(Entry::order);
+        let strays = self.strays.iter().flat_map(|strays| strays.iter()).map(|(_, Reverse(order))| *order);
+        runs.chain(strays)
+    }
+
+    /// True when this job is here under this key.
+    pub(crate) fn contains(&self, key: Key, job: JobIx) -> bool {
+        let order = (key, job);
+        let in_run = |run: &Run| run.entries.binary_search_by_key(&order, Entry::order).is_ok_and(|at| !run.entries[at].gone);
+        let stray = self.strays.as_ref().and_then(|strays| strays.get_priority(&job));
+        self.runs.iter().any(in_run) || stray == Some(&Reverse(order))
+    }
+
+    /// True when what is kept is what the jobs say.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let sound = |run: &Run| {
+            let entries = &run.entries;
+            entries.front().is_some_and(|entry| entry.order() == run.first && !entry.gone)
+                && entries.back().is_some_and(|entry| entry.order() <= run.last)
+                && entries.iter().is_sorted_by_key(Entry::order)
+                && entries.iter().filter(|entry| entry.gone).count() == run.gaps
+                && run.gaps * 2 <= entries.len()
+        };
+        self.runs.iter().all(sound)
+            && self.runs.is_sorted_by_key(|run| run.first)
+            && self.strays.as_ref().is_none_or(|strays| !strays.is_empty())
+            && self.iter().count() == self.len
+            && self.iter().min() == self.first
+    }
+}
+
+impl Run {
+    /// Restores what must hold after a job has left; false if it was the last one.
+    fn tidy(&mut self) -> bool {
+        while self.entries.front().is_some_and(|entry| entry.gone) {
+            self.entries.pop_front();
+            self.gaps -= 1;
+        }
+        let Some(front) = self.entries.front() else { return false };
+        self.first = front.order();
+        if self.gaps * 2 > self.entries.len() {
+            self.entries.retain(|entry| !entry.gone);
+            self.gaps = 0;
+        }
+        // A run that was long gives back what it does not need, seldom enough to cost nothing.
+        if self.entries.capacity() > 64 && self.entries.len() * 4 < self.entries.capacity() {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::slab::Index;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Against a sorted set, with keys that mostly rise, more priorities than there are runs, and leaving from anywhere.
+        #[test]
+        fn a_line_is_a_sorted_set(steps in prop::collection::vec((0..12_i64, 0..20_u64, prop::option::of(0..1000_usize)), 1..400)) {
+            let (mut line, mut model) = (Line::default(), BTreeSet::new());
+            for (number, (priority, early, leave)) in steps.into_iter().enumerate() {
+                let late = (number as u64).saturating_sub(if early > 16 { early } else { 0 });
+                let order = (Key::test(priority, late), JobIx::new(number));
+                line.push(order.0, order.1);
+                model.insert(order);
+                if let Some(leave) = leave {
+                    // Mostly the first one, as in a pass.
+                    let at = if leave % 3 > 0 { 0 } else { leave % model.len() };
+                    let gone = *model.iter().nth(at).ok_or_else(|| TestCaseError::fail("empty"))?;
+                    model.remove(&gone);
+                    prop_assert!(line.remove(gone.0, gone.1));
+                    prop_assert!(!line.remove(gone.0, gone.1));
+                    prop_assert!(!line.contains(gone.0, gone.1));
+                }
+                prop_assert_eq!(line.first(), model.first().copied());
+                prop_assert_eq!(line.len(), model.len());
+                prop_assert!(line.is_consistent());
+            }
+            while let Some(first) = line.first() {
+                prop_assert_eq!(Some(first), model.pop_first());
+                prop_assert!(line.remove(first.0, first.1));
+                prop_assert!(line.is_consistent());
+            }
+            prop_assert!(model.is_empty());
+        }
+    }
+}
