@@ -90,6 +90,11 @@ async fn run_gives_the_output_and_the_end_of_the_job() {
         assert_eq!((ended.code, ended.out.as_str()), (Some(code), out), "{args:?}: {}", ended.err);
         assert!(ended.err.contains(err), "{args:?}: {}", ended.err);
     }
+    // The reason is told, and no exit code that the program never gave.
+    let id = told(&daemon, &["submit", "--", "no-such-program-at-all"]);
+    flash(&daemon, &["wait", "--quiet", &id]);
+    let outcome = &daemon.job(&id).await["outcome"];
+    assert_eq!((outcome["reason"].as_str(), &outcome["exitCode"]), (Some("start"), &Value::Null), "{outcome}");
     let ended = flash(&daemon, &["run", "-t", "200ms", "--", "sleep", "1000"]);
     assert_eq!(ended.code, Some(124), "{}", ended.err);
     assert!(ended.err.contains("timeLimit"), "{}", ended.err);

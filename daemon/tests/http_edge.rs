@@ -182,6 +182,31 @@ async fn what_is_no_route_or_no_method_is_a_problem() {
 }
 
 #[tokio::test]
+async fn what_it_does_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n");
+    let ran = daemon.submit(common::shell("exit 3")).await;
+    daemon.finished(&ran).await;
+    daemon.submit(json!({"command": ["true"], "workingDir": "/", "hold": true})).await;
+    let (status, body) = daemon.send(request("GET", "/metrics", String::new(), &[])).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert_eq!(status, StatusCode::OK);
+    for line in [
+        "flashd_decisions_total{event=\"submitted\"} 2",
+        "flashd_decisions_total{event=\"placed\"} 1",
+        "flashd_starts_total 1",
+        "flashd_exits_total{result=\"failed\"} 1",
+        "flashd_http_requests_total{route=\"/api/v1/jobs\",status=\"201\"} 2",
+        "flashd_commit_failures_total 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    for series in ["flashd_commit_seconds_count ", "flashd_commit_batch_size_sum ", "flashd_http_request_seconds_count{"] {
+        assert!(text.lines().any(|line| line.starts_with(series) && !line.ends_with(" 0")), "{series} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_tell_how_many_jobs_stand_in_each_queue() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 1\n");

@@ -1,6 +1,6 @@
 //! `flash show`: all about a job.
 
-use api::{Job, JobList, Resources, TaskSpec};
+use api::{Job, JobList, JobSpec, Resources, TaskSpec};
 use jiff::Timestamp;
 
 use crate::client::Client;
@@ -57,14 +57,16 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     add("state", Some(job.outcome.as_ref().map_or_else(|| job.state.as_str().to_owned(), ls::ending)));
     add("task", job.outcome.as_ref().and_then(|outcome| outcome.task.clone()));
     add("waiting for", waiting(job, now));
-    let most = spec.retry.as_ref().and_then(|retry| retry.max_attempts).map(|most| format!(" of {most}")).unwrap_or_default();
+    // A requeue is a user's wish: it can go beyond what infrastructure may lose.
+    let most = spec.retry.as_ref().and_then(|retry| retry.max_attempts).filter(|most| *most >= job.attempt);
+    let most = most.map(|most| format!(" of {most}")).unwrap_or_default();
     add("attempt", Some(format!("{}{most}", job.attempt)));
     add("submitted", Some(when::moment(job.submitted_at, now)));
     add("started", job.started_at.map(|at| when::moment(at, now)));
     add("finished", job.finished_at.map(|at| when::moment(at, now)));
     add("runtime", ls::runtime(job, now));
     add("time limit", spec.time_limit.map(|limit| limit.to_string()));
-    add("folder", spec.working_dir.clone());
+    add("folder", folder(spec));
     let tasks: Vec<String> = spec.tasks.iter().map(|task| task_line(task, spec.resources.as_ref())).collect();
     add("tasks", (!tasks.is_empty()).then(|| tasks.join("\n")));
     let placed = job.placement.iter().map(|placed| {
@@ -82,6 +84,13 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     }
     add("revision", Some(job.revision.to_string()));
     table::facts(&facts)
+}
+
+/// The folder that all tasks work in. A completed job has it at each task.
+fn folder(spec: &JobSpec) -> Option<String> {
+    let first = spec.tasks.first().map_or(&spec.working_dir, |task| &task.working_dir);
+    let shared = spec.tasks.iter().all(|task| task.working_dir == *first);
+    first.clone().filter(|_| shared).or_else(|| spec.working_dir.clone())
 }
 
 fn waiting(job: &Job, now: Timestamp) -> Option<String> {
@@ -134,17 +143,21 @@ mod tests {
         job.spec.resources = serde_json::from_value(serde_json::json!({"cpu": "2", "gpu": "1", "memory": "0"})).unwrap();
         job.spec.retry = Some(api::Retry { max_attempts: Some(3) });
         job.spec.env.insert("A".into(), "1\n2".into());
+        job.spec.tasks[0].working_dir = Some("/data".into());
         let text = page(&job, "2026-01-01T00:01:00Z".parse().unwrap(), false);
         for said in [
             "id:          0199c0de-aaaa-7000-8000-000000000000\n",
             "state:       running\n",
             "attempt:     2 of 3\n",
             "(30s ago)\n",
+            "folder:      /data\n",
             "tasks:       task (cpu 2, gpu 1): python 'a b.py'\n",
             "placement:   task on box with GPU-1\n",
             "environment: 1 variables (-o wide shows them)\n",
         ] {
             assert!(text.contains(said), "{said:?} is not in\n{text}");
         }
+        job.attempt = 4;
+        assert!(page(&job, "2026-01-01T00:01:00Z".parse().unwrap(), false).contains("attempt:     4\n"), "requeued");
     }
 }
