@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
@@ -269,10 +269,27 @@ impl Drop for Daemon {
             let _reaped = child.wait();
         }
         for runner in self.runners() {
-            let _gone = kill_process(runner, Signal::TERM);
+            // Its tasks would outlive it. Each leads a session, and so a group, of its own.
+            for task in children(runner) {
+                let _gone = kill_process_group(task, Signal::KILL);
+            }
             let _gone = kill_process(runner, Signal::KILL);
         }
     }
+}
+
+/// Processes whose parent this is.
+fn children(parent: Pid) -> Vec<Pid> {
+    let of = format!("PPid:\t{}", parent.as_raw_nonzero());
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line == of)
+        })
+        .filter_map(Pid::from_raw)
+        .collect()
 }
 
 /// A request with a JSON body, where there is one.
