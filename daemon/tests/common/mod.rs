@@ -9,6 +9,7 @@
     reason = "shared by test binaries, each of which uses a part of it"
 )]
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -132,7 +133,7 @@ impl Daemon {
     /// Pids of the runners of this folder.
     pub fn runners(&self) -> Vec<Pid> {
         let dir = self.dir.as_os_str().as_encoded_bytes();
-        std::fs::read_dir("/proc")
+        let found: BTreeMap<i32, Option<i32>> = std::fs::read_dir("/proc")
             .unwrap()
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
             .filter(|pid| {
@@ -140,8 +141,11 @@ impl Daemon {
                 let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
                 words.get(1) == Some(&b"runner".as_slice()) && words.contains(&dir)
             })
-            .filter_map(Pid::from_raw)
-            .collect()
+            .map(|pid| (pid, parent(pid)))
+            .collect();
+        // A task that has not executed its program yet still shows the runner's command line, and is no runner.
+        let is_task = |parent: &Option<i32>| parent.is_none_or(|parent| found.contains_key(&parent));
+        found.iter().filter(|(_, parent)| !is_task(parent)).filter_map(|(pid, _)| Pid::from_raw(*pid)).collect()
     }
 
     /// A client of its own.
@@ -290,6 +294,12 @@ fn children(parent: Pid) -> Vec<Pid> {
         })
         .filter_map(Pid::from_raw)
         .collect()
+}
+
+/// The parent of a process, while it lives.
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// A request with a JSON body, where there is one.

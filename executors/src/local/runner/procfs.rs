@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Pid as RawPid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use scheduler_core::ids::RunId;
@@ -64,6 +65,10 @@ impl Proc {
         };
     }
 }
+
+/// How often a process without an environment is looked at, and the time between: a program is loaded sooner.
+const LOOKS: u32 = 25;
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Ids of all processes.
 fn all_pids() -> Vec<Pid> {
@@ -135,6 +140,30 @@ pub(super) struct Marker {
     pub run: RunId,
     /// `FLASH_TASK`.
     pub task: Option<String>,
+}
+
+/// All processes with a marker, for a runner that has just got the lock.
+///
+/// The kernel takes the lock from a process that executes its program before it shows the new environment. Whoever leads a session and
+/// has none is therefore looked at again for a moment: else a task that is just beginning would be taken for one that never began.
+pub(super) fn marked() -> Vec<(Proc, Marker)> {
+    let mut found = Vec::new();
+    let mut unsure = snapshot();
+    for _ in 0..LOOKS {
+        unsure.retain(|process| match std::fs::read(format!("/proc/{}/environ", process.pid)) {
+            Ok(environ) if environ.is_empty() => process.session == process.pid,
+            Ok(environ) => {
+                found.extend(parse_marker(&environ).map(|marker| (*process, marker)));
+                false
+            }
+            Err(_) => false,
+        });
+        if unsure.is_empty() {
+            break;
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    found
 }
 
 /// The marker of a process; `None` if it has none, or may not be read.

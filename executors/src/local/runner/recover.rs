@@ -16,7 +16,7 @@ use scheduler_core::time::Timestamp;
 
 use super::clock;
 use super::journal::{Record, Replayed, replay};
-use super::procfs::{Marker, Proc, marker, snapshot};
+use super::procfs::{Marker, Proc, marked};
 use super::table::{End, Ending, Exit, Live, Made, Run, Table, TaskState, failure, lost};
 
 /// What a run's records say.
@@ -149,8 +149,7 @@ fn by_record(made: Made) -> Option<Proc> {
 }
 
 fn by_marker(run: RunId, task: &str, strangers: &mut Option<Vec<(Proc, Marker)>>) -> Option<Proc> {
-    let all = strangers
-        .get_or_insert_with(|| snapshot().into_iter().filter_map(|process| Some((process, marker(process.pid)?))).collect());
+    let all = strangers.get_or_insert_with(marked);
     let leads = |process: &Proc| process.session == process.pid;
     all.iter()
         .find(|(process, marker)| marker.run == run && marker.task.as_deref() == Some(task) && leads(process))
