@@ -26,6 +26,9 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = -1_000_000, maximum = 1_000_000)]
     pub priority: Option<i32>,
+    /// Name of a priority class, instead of `priority`: the job gets the number that the class has when it is submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class: Option<String>,
     /// What runs it. Default: `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<String>,

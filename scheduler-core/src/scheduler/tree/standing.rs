@@ -24,6 +24,11 @@ pub struct Standing {
     pub weight: Weight,
 }
 
+impl Standing {
+    /// Of whoever has nothing.
+    pub const NONE: Self = Self { held: [0; 3], held_share: 0, used_share: None, weight: Weight::ONE };
+}
+
 /// How a queue stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueStanding {
