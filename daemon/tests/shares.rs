@@ -6,12 +6,12 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{Daemon, PATIENCE, shell};
+use common::{Daemon, PATIENCE, gpus, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-/// Starts that are looked at, and jobs of each tenant: none of them runs out of jobs before.
-const STARTS: usize = 2_000;
+/// Runs that are looked at, and jobs of each tenant: none of them runs out of jobs before.
+const RUNS: u64 = 2_000;
 const JOBS: usize = 1_200;
 
 fn in_queue(mut job: Value, queue: &str, namespace: &str) -> Value {
@@ -20,34 +20,56 @@ fn in_queue(mut job: Value, queue: &str, namespace: &str) -> Value {
     job
 }
 
+/// What a tenant got.
+#[derive(Clone, Copy, Default, Debug)]
+struct Got {
+    runs: u64,
+    /// Microseconds that its runs held their slot, by the times of the event log.
+    held: i64,
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_tenants_start_jobs_in_the_ratio_of_their_weights() {
+async fn three_tenants_get_shares_in_the_ratio_of_their_weights() {
     let config = "listen = \"off\"\nnamespaces = [\"a\", \"b\", \"c\"]\n[node]\ncpus = 2\nmemory = \"1Gi\"\n[[queues]]\nname = \"shared\"\n\
                   fair_share = { half_life = \"1h\", weights = { a = 1, b = 2, c = 4 } }\n";
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(&folder.path().join("data"), config);
     // Whoever has most weight comes last in the order of submission, so that first come, first served would look otherwise.
-    let job = |namespace: &str| in_queue(json!({"command": ["/bin/true"], "workingDir": "/"}), "shared", namespace);
+    let job = |namespace: &str| in_queue(json!({"command": ["/bin/sleep", "0.01"], "workingDir": "/"}), "shared", namespace);
     let jobs: Vec<Value> = ["a", "b", "c"].into_iter().flat_map(|namespace| std::iter::repeat_n(job(namespace), JOBS)).collect();
     let (status, answer) = daemon.post("/api/v1/jobs:batch", json!({"jobs": jobs})).await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
 
     let mut events = daemon.events("/api/v1/events?after=0").await;
-    let mut starts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut begun: BTreeMap<String, i64> = BTreeMap::new();
+    let mut got: BTreeMap<String, Got> = BTreeMap::new();
     let count = async {
-        while starts.values().sum::<usize>() < STARTS {
+        while got.values().map(|got| got.runs).sum::<u64>() < RUNS {
             let event = events.next().await.expect("the stream ended early");
-            if event["event"] == "placed" {
-                *starts.entry(event["namespace"].as_str().unwrap().to_owned()).or_default() += 1;
+            let text = |key: &str| event[key].as_str().unwrap().to_owned();
+            let at = text("at").parse::<jiff::Timestamp>().unwrap().as_microsecond();
+            match event["event"].as_str().unwrap() {
+                "placed" => drop(begun.insert(text("job"), at)),
+                "ended" => {
+                    let got = got.entry(text("namespace")).or_default();
+                    got.runs += 1;
+                    got.held += at - begun.remove(&text("job")).unwrap();
+                }
+                _ => {}
             }
         }
     };
     tokio::time::timeout(PATIENCE * 3, count).await.unwrap();
-    println!("starts: {starts:?}");
-    assert!(starts.values().all(|count| *count < JOBS), "somebody ran out of jobs: {starts:?}");
-    for (namespace, weight) in [("a", 1), ("b", 2), ("c", 4)] {
-        let (got, due) = (starts[namespace] as f64, STARTS as f64 * f64::from(weight) / 7.0);
-        assert!((got - due).abs() <= due * 0.05, "{namespace}: {got} starts, {due:.0} are due; {starts:?}");
+    println!("{got:?}");
+    assert!(got.values().all(|got| got.runs < JOBS as u64), "somebody ran out of jobs: {got:?}");
+    let all = got.values().map(|got| got.held).sum::<i64>() as f64;
+    for (namespace, weight) in [("a", 1.0), ("b", 2.0), ("c", 4.0)] {
+        let (got, due) = (got[namespace], weight / 7.0);
+        // Time on a slot is what is shared. How many runs that makes follows, as far as all take the same time: a machine that
+        // stalls for a while makes it less exact.
+        for (got, tolerance) in [(got.held as f64 / all, 0.05), (got.runs as f64 / RUNS as f64, 0.2)] {
+            assert!((got - due).abs() <= due * tolerance, "{namespace}: {got:.4}, {due:.4} is due");
+        }
     }
     let (_, queue) = daemon.get("/api/v1/queues/shared").await;
     assert_eq!((&queue["tenantCount"], queue["tenants"].as_array().unwrap().len()), (&json!(3), 3), "{queue}");
@@ -100,27 +122,29 @@ async fn use_outlives_the_daemon() {
 }
 
 /// The guest says what happened to it: that it began, which signal it got, and that it began again.
-fn guest(log: &Path, cpus: u32) -> Value {
+fn guest(log: &Path, resources: Value) -> Value {
     let log = log.display();
     let mut job = shell(&format!(
         "trap 'echo INT >> {log}; exit 3' INT; trap 'echo TERM >> {log}; exit 4' TERM; echo begin $FLASH_ATTEMPT >> {log}; \
          [ $FLASH_ATTEMPT = 2 ] && exit 0; while :; do sleep 0.02; done"
     ));
-    job["resources"] = json!({"cpu": cpus});
+    job["resources"] = resources;
     job["stop"] = json!({"signal": "SIGINT", "grace": "20s"});
     in_queue(job, "guest", "default")
 }
 
 const COHORT: &str = "listen = \"off\"\n[node]\ncpus = 2\nmemory = \"1Gi\"\n[[cohorts]]\nname = \"lab\"\n[[queues]]\nname = \"own\"\ncohort = \"lab\"\n\
-                      guaranteed = { cpu = 2 }\n[[queues]]\nname = \"guest\"\ncohort = \"lab\"\npreemptible = true\n";
+                      guaranteed = { gpu = 2 }\n[[queues]]\nname = \"guest\"\ncohort = \"lab\"\npreemptible = true\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guarantee_is_taken_back_from_who_borrowed_it() {
     let folder = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(&folder.path().join("data"), COHORT);
+    let mut daemon = Daemon::prepare(&folder.path().join("data"), COHORT);
+    daemon.extra = vec!["--gpu-nvml-library".to_owned(), gpus::stand_in(folder.path()).to_str().unwrap().to_owned()];
+    daemon.restart();
     let (log, gate) = (folder.path().join("log"), folder.path().join("gate"));
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    let borrower = daemon.submit(guest(&log, 2)).await;
+    let borrower = daemon.submit(guest(&log, json!({"cpu": 1, "gpu": 2}))).await;
     // It says that it has begun, so that its traps are set.
     let begun = async {
         daemon.until(&borrower, "running").await;
@@ -130,16 +154,18 @@ async fn a_guarantee_is_taken_back_from_who_borrowed_it() {
     };
     tokio::time::timeout(PATIENCE, begun).await.unwrap();
     let (_, queue) = daemon.get("/api/v1/queues/guest").await;
-    assert_eq!((&queue["used"]["cpu"], &queue["borrowed"]["cpu"]), (&json!("2"), &json!("2")), "{queue}");
+    assert_eq!((&queue["used"]["gpu"], &queue["borrowed"]["gpu"]), (&json!("2"), &json!("2")), "{queue}");
 
     let mut owner = shell(&format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display()));
-    owner["resources"] = json!({"cpu": 2});
+    owner["resources"] = json!({"cpu": 1, "gpu": 1});
     let owner = daemon.submit(in_queue(owner, "own", "default")).await;
-    daemon.until(&owner, "running").await;
+    let running = daemon.until(&owner, "running").await;
+    assert_eq!(running["placement"][0]["gpus"].as_array().unwrap().len(), 1, "{running}");
     let waiting = daemon.job(&borrower).await;
     assert_eq!((&waiting["state"], &waiting["attempt"]), (&json!("queued"), &json!(1)), "{waiting}");
     through(&daemon, &gate, &[&owner, &borrower]).await;
-    assert_eq!(daemon.job(&borrower).await["attempt"], 2);
+    let again = daemon.job(&borrower).await;
+    assert_eq!((&again["attempt"], again["placement"][0]["gpus"].as_array().unwrap().len()), (&json!(2), 2), "{again}");
     assert_eq!(said(), "begin 1\nINT\nbegin 2\n");
     let (_, history) = daemon.get(&format!("/api/v1/jobs/{borrower}/events")).await;
     let words: Vec<_> = history["items"].as_array().unwrap().iter().map(|event| event["event"].as_str().unwrap()).collect();
@@ -154,7 +180,7 @@ async fn a_guarantee_that_is_given_later_counts_for_what_runs() {
     let folder = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start(&folder.path().join("data"), config);
     let log = folder.path().join("log");
-    let borrower = daemon.submit(guest(&log, 2)).await;
+    let borrower = daemon.submit(guest(&log, json!({"cpu": 2}))).await;
     let begun = async {
         daemon.until(&borrower, "running").await;
         while !std::fs::read_to_string(&log).unwrap_or_default().contains("begin 1") {

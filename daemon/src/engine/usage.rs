@@ -60,3 +60,62 @@ impl UsageClock {
         Some(ObjectChange { kind: ObjectKind::Usage, name: USAGE.into(), value })
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use scheduler_core::scheduler::{Config, FairShare, QueueConfig, UsageRecord};
+    use scheduler_core::time::Span;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_700_000_000_000_000);
+
+    fn core(used: bool) -> Scheduler {
+        let fair_share = Some(FairShare::equal(Span::from_secs(3_600)));
+        let queues = vec![QueueConfig { fair_share, ..QueueConfig::named("q".into()) }];
+        let mut core = Scheduler::new(Config { queues, ..Config::default() }).unwrap();
+        let record = UsageRecord {
+            queue: "q".into(),
+            namespace: Some("a".into()),
+            at: NOW,
+            cpu_milli_seconds: 7_000,
+            memory_mib_seconds: 0,
+            gpu_seconds: 0,
+        };
+        assert_eq!(core.restore_usage(&if used { vec![record] } else { Vec::new() }), 0);
+        core
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_is_written_once_a_period() {
+        let (core, mut clock) = (core(true), UsageClock::new());
+        assert!(clock.due().is_none() && clock.object(&core, NOW, false).is_none(), "nothing has changed");
+        clock.touch();
+        assert!(clock.object(&core, NOW, false).is_none(), "it is not time");
+        tokio::time::advance(PERIOD).await;
+        assert!(clock.due().unwrap() <= Instant::now());
+        let object = clock.object(&core, NOW, false).unwrap();
+        let records: Vec<UsageRecord> = serde_json::from_slice(&object.value.unwrap()).unwrap();
+        assert_eq!((records.len(), records[0].cpu_milli_seconds), (1, 7_000));
+        assert!(clock.due().is_none() && clock.object(&core, NOW, true).is_none(), "it is written");
+        // Whatever comes after a long quiet is written at once: a later restart counts from there.
+        tokio::time::advance(PERIOD * 9).await;
+        clock.touch();
+        assert!(clock.object(&core, NOW, false).is_some());
+        clock.touch();
+        assert!(clock.object(&core, NOW, false).is_none());
+        assert!(clock.object(&core, NOW, true).is_some(), "the end does not wait");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_shares_what_is_stored_is_cleared_once() {
+        let (core, mut clock) = (core(false), UsageClock::new());
+        for cleared in [true, false, false] {
+            clock.touch();
+            tokio::time::advance(PERIOD).await;
+            let object = clock.object(&core, NOW, false);
+            assert_eq!(object.is_some_and(|object| object.value.is_none()), cleared);
+        }
+    }
+}
