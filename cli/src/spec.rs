@@ -68,6 +68,9 @@ pub(crate) struct PolicyArgs {
     /// Time from that signal to SIGKILL [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Duration>,
+    /// It saves its work when it is asked to end: it is stopped before others when room has to be made
+    #[arg(long)]
+    pub(crate) checkpointable: bool,
     /// Niceness added, 0 to 19 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) nice: Option<i32>,
@@ -153,6 +156,7 @@ impl PolicyArgs {
         set(&mut spec.namespace, self.namespace.as_ref());
         set(&mut spec.priority, self.priority.as_ref());
         set(&mut spec.priority_class, self.priority_class.as_ref());
+        spec.checkpointable |= self.checkpointable;
         // What the flag says stands instead of the other way to say it.
         if self.priority.is_some() {
             spec.priority_class = None;

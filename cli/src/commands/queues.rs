@@ -1,5 +1,7 @@
 //! `flash queues`: where jobs wait, who gets how much, and how an administrator changes it.
 
+use std::fmt::Write as _;
+
 use api::quantity::{Duration, Weight};
 use api::{Amounts, Queue, QueueList};
 use comfy_table::Cell;
@@ -291,7 +293,8 @@ fn facts(queue: &Queue, look: Look) -> String {
         text.push_str(&table::table(look, &["NAMESPACE", "WEIGHT", "RUNNING", "USED", "SHARE", "RECENT"], rows.collect()));
         let more = queue.tenant_count.saturating_sub(queue.tenants.len() as u64);
         if more > 0 {
-            text.push_str(&format!("and {more} more\n"));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "and {more} more");
         }
     }
     text

@@ -322,6 +322,6 @@ fn complete_policy(spec: &mut JobSpec) -> Checked<Policy> {
         max_attempts,
         time_limit: spec.time_limit.map(|limit| Span(limit.0)),
         stop: StopPolicy { signal: number, grace: Span(grace.0) },
-        ..Policy::default()
+        checkpointable: spec.checkpointable,
     })
 }

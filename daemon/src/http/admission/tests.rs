@@ -32,8 +32,8 @@ fn admission_of(own_uid: u32) -> Admission {
 #[test]
 fn a_priority_class_is_a_number_from_now_on() {
     let admission = admission();
-    let admitted = admit(&admission, json!({"command": ["a"], "priorityClass": "urgent"})).unwrap();
-    assert_eq!(admitted.policy.priority, 500);
+    let admitted = admit(&admission, json!({"command": ["a"], "priorityClass": "urgent", "checkpointable": true})).unwrap();
+    assert_eq!((admitted.policy.priority, admitted.policy.checkpointable), (500, true));
     let spec: serde_json::Value = serde_json::from_slice(&admitted.spec).unwrap();
     assert_eq!((&spec["priority"], &spec["priorityClass"]), (&json!(500), &json!("urgent")));
     // What came back can be sent again.
