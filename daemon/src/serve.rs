@@ -10,11 +10,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, anyhow};
+use api::Origin;
 use executors::Executor;
 use executors::local::{LocalExecutor, LocalOptions};
-use scheduler_core::Scheduler;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
-use scheduler_core::scheduler::{GpuDevice, NodeConfig, QueueConfig};
+use scheduler_core::ids::Name;
+use scheduler_core::scheduler::{GpuDevice, NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
 use store::sqlite::SqliteStore;
@@ -23,10 +24,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::values::Discipline;
 use crate::config::{Config, paths};
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
 use crate::metrics::Metrics;
+use crate::objects::{Seeds, SharedDirectory, convert};
 use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
 use crate::retention::Retention;
@@ -57,18 +60,33 @@ fn node(config: &Config) -> (NodeConfig, Option<String>) {
     (node, note)
 }
 
-fn core_config(config: &Config, node: NodeConfig) -> scheduler_core::scheduler::Config {
-    let queues = config.queues.iter().map(|queue| QueueConfig {
-        priority: queue.priority,
-        preemptible: queue.preemptible,
-        age_per_point: (queue.age.0 > 0).then_some(Span(queue.age.0)),
-        ..QueueConfig::named(queue.name.as_str().into())
-    });
-    scheduler_core::scheduler::Config {
-        queues: queues.collect(),
-        nodes: vec![node],
-        ..scheduler_core::scheduler::Config::default()
+/// What the configuration says of queues, cohorts and classes, and the rules.
+fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
+    let name = |label: &crate::config::values::Label| Name::from(label.as_str());
+    let mut seeds = Seeds::default();
+    for queue in &config.queues {
+        let origin = if queue.is_built_in() { Origin::BuiltIn } else { Origin::File };
+        seeds.queues.push((convert::queue_config(&name(&queue.name), &queue.spec())?, origin));
     }
+    for cohort in &config.cohorts {
+        seeds.cohorts.push(convert::cohort_config(&name(&cohort.name), &cohort.spec())?);
+    }
+    seeds.classes = config.priority_classes.iter().map(|class| (name(&class.name), class.priority)).collect();
+    let preemption = config.scheduler.preemption;
+    seeds.base = scheduler_core::Config {
+        nodes: vec![node],
+        discipline: match config.scheduler.discipline {
+            Discipline::Easy => scheduler_core::Discipline::Easy,
+            Discipline::Fifo => scheduler_core::Discipline::Strict,
+        },
+        preemption: Preemption {
+            within_queue: preemption.within_queue,
+            reclaim: preemption.reclaim,
+            across_queues: preemption.across_queues,
+        },
+        ..scheduler_core::Config::default()
+    };
+    Ok(seeds)
 }
 
 /// Output of jobs is nobody's but theirs who ask through the daemon.
@@ -105,22 +123,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
         gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
     );
-    let core_config = core_config(&config, node);
-    let blank = {
-        let config = core_config.clone();
-        // Checked here once; the same configuration is as good the second time.
-        Scheduler::new(core_config).context("configuration of queues and node")?;
-        move || Scheduler::new(config.clone())
-    };
-    let first = blank().context("configuration of queues and node")?;
-    let core = Arc::new(Mutex::new(rebuild(first, store.as_ref(), clock::now()).await?));
+    let seeds = seeds(&config, node).context("configuration of queues")?;
+    let (first, names) = rebuild(&seeds, store.as_ref(), None, clock::now()).await?;
+    let core = Arc::new(Mutex::new(first));
+    let directory = SharedDirectory::default();
+    directory.set(names);
 
     let feed = Feed::new(head.last_revision);
     let nudge = Arc::new(Notify::new());
     let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
-        blank: Box::new(blank),
+        seeds,
+        directory: directory.clone(),
         store: store.clone(),
         feed: feed.clone(),
         orders: orders.clone(),
@@ -134,6 +149,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stopping = CancellationToken::new();
     let handle = HandleParts {
         core: core.clone(),
+        directory: directory.clone(),
         feed,
         store: store.clone(),
         adopted: adopted.clone(),
@@ -167,7 +183,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     // Two stages, so that HTTP is drained while the engine still answers.
     let engine_stop = CancellationToken::new();
-    let app = http::App::new(&config, logs, backend, metrics, stopping.clone());
+    let app = http::App::new(&config, logs, backend, directory, metrics, stopping.clone());
     let listeners = http::Listeners::bind(&config).await?;
     tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();

@@ -17,7 +17,7 @@ pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    BadWeight, ChangeError, CohortConfig, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse, JobView,
-    Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueUse, Refused, Resource, RestoreError, Scheduler, Shortage,
-    TenantLimits, UsageRecord, Violation, Weight, Whose, Why,
+    BadWeight, ChangeError, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse,
+    JobView, Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueStanding, QueueUse, Refused, Resource, RestoreError,
+    Scheduler, Shortage, Standing, TenantLimits, TenantStanding, UsageRecord, Violation, Weight, Whose, Why,
 };

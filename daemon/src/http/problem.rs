@@ -12,6 +12,7 @@ use store::StoreError;
 
 use super::view;
 use crate::backend::{BackendError, Refused};
+use crate::objects::Invalid;
 
 /// What handlers fail with.
 #[derive(Debug)]
@@ -153,6 +154,10 @@ impl From<BackendError> for ApiError {
             BackendError::NotFound | BackendError::Rejected(Rejected::Unknown) => Self::new(codes::NOT_FOUND, "no such job"),
             BackendError::Rejected(rejected) => Self::new(codes::CONFLICT, rejected.to_string()),
             BackendError::Refused { refused, .. } => Self::refused(&refused),
+            BackendError::NoObject { .. } => Self::new(codes::NOT_FOUND, error.to_string()),
+            BackendError::Invalid(Invalid { field, detail }) if field.is_empty() => Self::new(codes::INVALID, detail),
+            BackendError::Invalid(Invalid { field, detail }) => Self::invalid(field, detail),
+            BackendError::Conflict(detail) => Self::new(codes::CONFLICT, detail),
             BackendError::KeyReused => Self::new(codes::KEY_REUSED, "send another key, or the same request"),
             BackendError::Busy => Self::new(codes::BUSY, "too many requests are waiting; try again"),
             BackendError::Unavailable(why) => Self::new(codes::UNAVAILABLE, why),

@@ -39,6 +39,7 @@ pub use explain::{Shortage, Why};
 pub use invariants::Violation;
 pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
 pub use tree::ledger::Counted;
+pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};
 
 use crate::apply::{apply, initial};
@@ -252,7 +253,7 @@ impl Scheduler {
             }
             JobState::Queued { since } => {
                 // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
-                self.exhausted &= self.tree.bucket(bucket).len() > 0 && self.preemption == Preemption::default();
+                self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
                 let key = self.tree.key(bucket, policy.priority, *since, seq);
                 self.tree.push(bucket, index, key, now);
             }
@@ -280,6 +281,12 @@ impl Scheduler {
         }
         self.counts[kind as usize] += 1;
         self.tree.count(bucket, kind, true);
+    }
+
+    /// Whether any rule lets runs be ended. Reclaim alone does nothing where nothing is guaranteed.
+    pub(super) fn may_preempt(&self) -> bool {
+        let Preemption { within_queue, reclaim, across_queues } = self.preemption;
+        within_queue || across_queues || (reclaim && self.tree.lends())
     }
 
     /// Takes a job off the books of its state.

@@ -26,7 +26,7 @@ use crate::event::{Event, Transition};
 use crate::hash::Build;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
-use crate::scheduler::config::{Discipline, Preemption};
+use crate::scheduler::config::Discipline;
 use crate::scheduler::place::{Demand, Packing, pack};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::table::{Job, JobIx};
@@ -203,7 +203,7 @@ impl Scheduler {
             }
             Verdict::Start(_) | Verdict::KeptBack | Verdict::Later => false,
         };
-        let wants = first && self.preemption != Preemption::default() && pass.preemptors < PREEMPTORS;
+        let wants = first && self.may_preempt() && pass.preemptors < PREEMPTORS;
         pass.preemptors += usize::from(wants);
         wants
     }

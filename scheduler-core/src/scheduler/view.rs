@@ -6,6 +6,7 @@ use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::ids::{JobId, Name, Seq};
 use crate::job::{Policy, Shape};
 use crate::scheduler::Scheduler;
+use crate::scheduler::tree::standing::{CohortStanding, QueueStanding, TenantStanding};
 use crate::state::Lifecycle;
 use crate::time::Timestamp;
 
@@ -150,6 +151,22 @@ impl Scheduler {
                 gpus_used: gpus,
             }
         })
+    }
+
+    /// How a configured queue stands among those that it shares with.
+    pub fn queue_standing(&self, queue: &Name, now: Timestamp) -> Option<QueueStanding> {
+        Some(self.tree.queue_standing(self.tree.find_queue(queue)?, now))
+    }
+
+    /// How the tenants of a queue stand, in no particular order: those that have jobs, or use that counts.
+    pub fn tenant_standings(&self, queue: &Name, now: Timestamp) -> impl Iterator<Item = TenantStanding<'_>> {
+        let queue = self.tree.find_queue(queue);
+        queue.into_iter().flat_map(move |queue| self.tree.tenant_standings(queue, now))
+    }
+
+    /// How the cohorts stand, in the order in which they came.
+    pub fn cohort_standings(&self) -> impl Iterator<Item = CohortStanding<'_>> {
+        self.tree.cohort_standings()
     }
 
     /// Number of jobs in each state, by [`StateKind`](crate::state::StateKind). Finished ones are those that finished since this core was made.
