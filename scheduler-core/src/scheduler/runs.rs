@@ -1,0 +1,307 @@
+//! Jobs that hold resources: in the order in which they got them, and in that of their latest ends.
+//!
+//! The second order is what a reservation is worked out from. It is kept only while somebody asks for it: changes are noted and entered when
+//! it is asked for next, and where more has changed than there are runs it is given up, to be made anew. So a cluster where the head waits
+//! day and night pays for what changes, one where nobody waits pays nothing, and a few runs are just sorted.
+//!
+//! The order of ends: by the latest end that limits allow; runs that have not started count from now; runs without a limit come after
+//! all others. Ties go by who got his resources first.
+//!
+//! What must hold: an entry of the order of ends is that of a run that is there, under its end when it was last looked at; every run whose
+//! end may be another by now has been noted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::scheduler::nodes::Held;
+use crate::scheduler::table::JobIx;
+use crate::slab::{Slab, index};
+use crate::time::{Span, Timestamp};
+
+index! {
+    /// A job that holds resources.
+    RunIx
+}
+
+/// So many runs are sorted when it is asked for their ends.
+const FEW: usize = 512;
+
+/// A job that holds resources.
+#[derive(Clone, Debug)]
+pub(crate) struct Active {
+    pub(crate) job: JobIx,
+    /// When it got them.
+    pub(crate) since: Timestamp,
+    /// It got them beyond its queue's guarantee.
+    pub(crate) borrowed: bool,
+    /// What they are.
+    pub(crate) held: Held,
+}
+
+/// When a job that holds resources has given them back at the latest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum End {
+    /// Its tasks run or are being ended.
+    At(Timestamp),
+    /// Its tasks have not started: so long from now.
+    In(Span),
+    /// Nobody knows.
+    Never,
+}
+
+impl End {
+    /// As a time, if there is one.
+    fn at(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::In(span) => Some(now + span),
+            Self::Never => None,
+        }
+    }
+}
+
+struct Entry {
+    order: u64,
+    active: Active,
+    /// Under which end it stands in the order of ends, while that is kept.
+    end: Option<End>,
+}
+
+/// The order of ends: (end, order of start, run).
+#[derive(Default)]
+struct Ends {
+    at: BTreeSet<(Timestamp, u64, RunIx)>,
+    within: BTreeSet<(Span, u64, RunIx)>,
+    never: BTreeSet<(u64, RunIx)>,
+    /// Runs, by their order of start, that are new or whose end may be another.
+    noted: Vec<u64>,
+}
+
+impl Ends {
+    fn enter(&mut self, end: End, order: u64, run: RunIx) {
+        match end {
+            End::At(at) => self.at.insert((at, order, run)),
+            End::In(span) => self.within.insert((span, order, run)),
+            End::Never => self.never.insert((order, run)),
+        };
+    }
+
+    fn leave(&mut self, end: End, order: u64, run: RunIx) {
+        match end {
+            End::At(at) => self.at.remove(&(at, order, run)),
+            End::In(span) => self.within.remove(&(span, order, run)),
+            End::Never => self.never.remove(&(order, run)),
+        };
+    }
+
+    fn len(&self) -> usize {
+        self.at.len() + self.within.len() + self.never.len()
+    }
+}
+
+/// See the module.
+pub(crate) struct Runs {
+    list: Slab<RunIx, Entry>,
+    by_order: BTreeMap<u64, RunIx>,
+    next: u64,
+    ends: Option<Box<Ends>>,
+    few: usize,
+}
+
+impl Runs {
+    pub(crate) const fn new() -> Self {
+        Self { list: Slab::new(), by_order: BTreeMap::new(), next: 1, ends: None, few: FEW }
+    }
+
+    /// Enters a run; it is found by the number that is returned, which is never 0.
+    pub(crate) fn insert(&mut self, active: Active) -> u64 {
+        let order = self.next;
+        self.next += 1;
+        let run = self.list.insert(Entry { order, active, end: None });
+        self.by_order.insert(order, run);
+        self.note(order);
+        order
+    }
+
+    pub(crate) fn remove(&mut self, order: u64) -> Option<Active> {
+        let run = self.by_order.remove(&order)?;
+        let entry = self.list.remove(run)?;
+        if let (Some(ends), Some(end)) = (&mut self.ends, entry.end) {
+            ends.leave(end, order, run);
+        }
+        Some(entry.active)
+    }
+
+    /// Its end may be another from now on.
+    pub(crate) fn note(&mut self, order: u64) {
+        let Some(ends) = &mut self.ends else { return };
+        ends.noted.push(order);
+        if ends.noted.len() > self.list.len().max(self.few) {
+            self.ends = None;
+        }
+    }
+
+    pub(crate) fn get(&self, order: u64) -> Option<&Active> {
+        self.by_order.get(&order).map(|run| &self.list[*run].active)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_order.len()
+    }
+
+    /// In the order in which they got what they have.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Active)> {
+        self.by_order.iter().map(|(order, run)| (*order, &self.list[*run].active))
+    }
+
+    /// In the order in which they got what they have.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Active> {
+        self.by_order.values().map(|run| &self.list[*run].active)
+    }
+
+    /// Brings the order of ends up to date, or makes it, if there are more than a few runs.
+    pub(crate) fn know_ends(&mut self, end: impl Fn(&Active) -> End) {
+        let Self { list, by_order, ends, .. } = self;
+        if let Some(ends) = ends {
+            for order in std::mem::take(&mut ends.noted) {
+                let Some(&run) = by_order.get(&order) else { continue };
+                let entry = &mut list[run];
+                let new = end(&entry.active);
+                if entry.end != Some(new) {
+                    entry.end.into_iter().for_each(|old| ends.leave(old, order, run));
+                    entry.end = Some(new);
+                    ends.enter(new, order, run);
+                }
+            }
+        } else if by_order.len() > self.few {
+            let mut made = Ends::default();
+            for (&order, &run) in by_order.iter() {
+                let entry = &mut list[run];
+                let new = end(&entry.active);
+                entry.end = Some(new);
+                made.enter(new, order, run);
+            }
+            *ends = Some(Box::new(made));
+        }
+    }
+
+    /// What runs have, in the order of their latest ends, none of which is past. The caller says when runs end; where the order of ends is
+    /// up to date it is taken from there.
+    pub(crate) fn by_end(
+        &self,
+        now: Timestamp,
+        end: impl Fn(&Active) -> End,
+    ) -> impl Iterator<Item = (Option<Timestamp>, &Held)> {
+        let kept = self.ends.as_deref().filter(|ends| ends.noted.is_empty());
+        let sorted = if kept.is_some() { Vec::new() } else { self.sorted(now, end) };
+        let sorted = sorted.into_iter().map(|(_, at, _, run)| (at, run));
+        let kept = kept.into_iter().flat_map(move |ends| merged(ends, now));
+        kept.chain(sorted).map(move |(at, run)| (at.map(|at| at.max(now)), &self.list[run].active.held))
+    }
+
+    fn sorted(&self, now: Timestamp, end: impl Fn(&Active) -> End) -> Vec<(bool, Option<Timestamp>, u64, RunIx)> {
+        let key = |(&order, &run): (&u64, &RunIx)| {
+            let at = end(&self.list[run].active).at(now);
+            (at.is_none(), at, order, run)
+        };
+        let mut runs: Vec<_> = self.by_order.iter().map(key).collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    /// True when the order of ends has every run that is not noted under its end, and nobody else.
+    pub(crate) fn is_consistent(&self, end: impl Fn(&Active) -> End) -> bool {
+        let found = self.by_order.iter().all(|(order, run)| self.list[*run].order == *order);
+        let Some(ends) = &self.ends else { return found && self.list.len() == self.by_order.len() };
+        let mut entered = 0;
+        let right = self.by_order.iter().all(|(order, &run)| {
+            let entry = &self.list[run];
+            let there = entry.end.is_some_and(|end| match end {
+                End::At(at) => ends.at.contains(&(at, *order, run)),
+                End::In(span) => ends.within.contains(&(span, *order, run)),
+                End::Never => ends.never.contains(&(*order, run)),
+            });
+            entered += usize::from(entry.end.is_some());
+            there == entry.end.is_some() && (entry.end == Some(end(&entry.active)) || ends.noted.contains(order))
+        });
+        found && right && entered == ends.len()
+    }
+}
+
+/// Runs that have started and such that have not in one order, then those whose end nobody knows.
+fn merged(ends: &Ends, now: Timestamp) -> impl Iterator<Item = (Option<Timestamp>, RunIx)> {
+    let mut started = ends.at.iter().map(|&(at, order, run)| (at, order, run)).peekable();
+    let mut starting = ends.within.iter().map(move |&(span, order, run)| (now + span, order, run)).peekable();
+    let known = std::iter::from_fn(move || match (started.peek(), starting.peek()) {
+        (Some(one), Some(other)) if one > other => starting.next(),
+        (None, _) => starting.next(),
+        _ => started.next(),
+    });
+    known.map(|(at, _, run)| (Some(at), run)).chain(ends.never.iter().map(|&(_, run)| (None, run)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scheduler::nodes::Part;
+    use crate::slab::Index;
+
+    fn end(number: usize, moved: bool) -> End {
+        match (number % 3, moved) {
+            (0, _) => End::At(Timestamp((number * 7919 % 101) as i64)),
+            (1, false) => End::In(Span((number * 31 % 50) as u64)),
+            (1, true) => End::At(Timestamp((number * 13 % 60) as i64)),
+            _ => End::Never,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The order that is kept is the one that sorting gives, whatever came, changed and went in between.
+        #[test]
+        fn ends_are_kept_as_sorting_would_have_them(steps in prop::collection::vec((0..4_u8, 0..1000_usize), 1..200)) {
+            let mut runs = Runs { few: 4, ..Runs::new() };
+            let mut there: Vec<u64> = Vec::new();
+            let mut moved = BTreeSet::new();
+            for (number, (what, pick)) in steps.into_iter().enumerate() {
+                let pick = pick.checked_rem(there.len());
+                match (what, pick) {
+                    (1, Some(at)) => prop_assert!(runs.remove(there.swap_remove(at)).is_some()),
+                    (2, Some(at)) => {
+                        moved.insert(there[at]);
+                        runs.note(there[at]);
+                    }
+                    _ => {
+                        let mut held = Held::default();
+                        held.parts.push(Part { node: number as u32, tasks: 1, cpu: 1, memory: 1 });
+                        let active = Active { job: JobIx::new(number), since: Timestamp(0), borrowed: false, held };
+                        let order = runs.insert(active);
+                        prop_assert_eq!(order, number_of(&runs, order));
+                        there.push(order);
+                    }
+                }
+                let orders: BTreeMap<u32, u64> = runs.iter().map(|(order, active)| (active.held.parts[0].node, order)).collect();
+                let end = |active: &Active| {
+                    let number = active.held.parts[0].node;
+                    end(number as usize, moved.contains(&orders[&number]))
+                };
+                prop_assert!(runs.is_consistent(end));
+                let now = Timestamp(30);
+                let sorted: Vec<_> = runs.by_end(now, end).map(|(at, held)| (at, held.clone())).collect();
+                if number % 3 == 0 {
+                    runs.know_ends(end);
+                    prop_assert!(runs.is_consistent(end));
+                    let kept: Vec<_> = runs.by_end(now, end).map(|(at, held)| (at, held.clone())).collect();
+                    prop_assert_eq!(sorted, kept);
+                }
+                prop_assert_eq!(runs.len(), there.len());
+            }
+        }
+    }
+
+    fn number_of(runs: &Runs, order: u64) -> u64 {
+        runs.iter().last().map_or(0, |(last, _)| if runs.get(order).is_some() { last } else { 0 })
+    }
+}
