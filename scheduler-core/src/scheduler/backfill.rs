@@ -17,9 +17,10 @@
 
 use smallvec::SmallVec;
 
-use crate::scheduler::nodes::{Held, Nodes};
+use crate::scheduler::nodes::Nodes;
 use crate::scheduler::place::field::{Field, Search};
-use crate::scheduler::place::{Demand, Group, Lanes, Packing, Room, pack, take};
+use crate::scheduler::place::{Demand, Group, Lanes, Mask, Packing, Room, pack, take};
+use crate::scheduler::runs::Back;
 use crate::time::{Span, Timestamp};
 
 /// When the head can start, and what is left beside it.
@@ -33,7 +34,7 @@ pub(super) struct Shadow {
 }
 
 /// A run as the reservation sees it: its latest end and what it has.
-pub(super) type Run<'a> = (Option<Timestamp>, &'a Held);
+pub(super) type Run<'a> = (Option<Timestamp>, Back<'a>);
 
 /// What is left of a node; less than nothing where it is overcommitted.
 #[derive(Clone, Copy)]
@@ -63,18 +64,18 @@ impl<'a> Forecast<'a> {
     }
 
     /// A run has ended: GPUs go back to the node that lists them now. Says which nodes have more because of that.
-    pub(super) fn end(&mut self, held: &Held, mut touched: impl FnMut(&Self, usize)) {
-        for part in &held.parts {
+    pub(super) fn end(&mut self, back: &Back<'_>, mut touched: impl FnMut(&Self, usize)) {
+        for part in back.parts() {
             let left = &mut self.left[part.node as usize];
             left.cpu += i128::from(part.cpu);
             left.memory += i128::from(part.memory);
         }
-        for device in held.devices.iter().map(|&device| self.nodes.device(device)).filter(|device| device.configured) {
+        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.configured) {
             self.left[device.node].gpus.put(device.lane);
         }
-        let of_devices = held.devices.iter().map(|&device| self.nodes.device(device).node);
+        let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);
         let mut last = None;
-        for node in held.parts.iter().map(|part| part.node as usize).chain(of_devices) {
+        for node in back.parts().iter().map(|part| part.node as usize).chain(of_devices) {
             if last.replace(node) != Some(node) {
                 touched(self, node);
             }
@@ -95,19 +96,21 @@ impl<'a> Forecast<'a> {
 /// How many tasks of a group there is room for, kept while runs end.
 struct Tally<'a> {
     group: &'a Group,
+    fits: &'a [Option<Mask>],
     counts: Vec<u32>,
     sum: u64,
 }
 
 impl<'a> Tally<'a> {
-    fn new(group: &'a Group, forecast: &Forecast<'_>) -> Self {
-        let mut tally = Self { group, counts: vec![0; forecast.left.len()], sum: 0 };
+    fn new(group: &'a Group, forecast: &Forecast<'a>) -> Self {
+        let fits = forecast.nodes.filters().get(group.filter).fits();
+        let mut tally = Self { group, fits, counts: vec![0; forecast.left.len()], sum: 0 };
         (0..forecast.left.len()).for_each(|node| tally.count(forecast, node));
         tally
     }
 
     fn count(&mut self, forecast: &Forecast<'_>, node: usize) {
-        let Some(mask) = forecast.nodes.filters().get(self.group.filter).fit(node) else { return };
+        let Some(mask) = self.fits[node] else { return };
         let count = forecast.room(node).holds(self.group, mask);
         self.sum = self.sum + u64::from(count) - u64::from(std::mem::replace(&mut self.counts[node], count));
     }
@@ -122,15 +125,15 @@ impl<'a> Tally<'a> {
 type Fit = (Option<Timestamp>, Vec<Room>, Packing);
 
 /// After which of the runs, in the order of their ends, a job fits.
-fn first_fit<'a>(demand: &Demand, nodes: &Nodes, mut runs: impl Iterator<Item = Run<'a>>) -> Option<Fit> {
+fn first_fit<'a>(demand: &'a Demand, nodes: &'a Nodes, mut runs: impl Iterator<Item = Run<'a>>) -> Option<Fit> {
     let mut forecast = Forecast::new(nodes);
     let mut tallies: SmallVec<[Tally<'_>; 1]> = demand.groups.iter().map(|group| Tally::new(group, &forecast)).collect();
     let mut at = None;
     // Below this each group alone has too little: no packing need be tried. For one group that is all there is to know.
     while tallies.iter().map(Tally::possible).sum::<u64>() < demand.least {
-        let (end, held) = runs.next()?;
+        let (end, back) = runs.next()?;
         at = end;
-        forecast.end(held, |forecast, node| tallies.iter_mut().for_each(|tally| tally.count(forecast, node)));
+        forecast.end(&back, |forecast, node| tallies.iter_mut().for_each(|tally| tally.count(forecast, node)));
     }
     let rooms = forecast.rooms();
     match nodes.pack(demand, &rooms) {
@@ -150,7 +153,7 @@ fn search<'a>(demand: &Demand, mut forecast: Forecast<'_>, mut runs: impl Iterat
     loop {
         let mut ahead: Vec<Run<'_>> = runs.by_ref().take(step).collect();
         let mut after = forecast.clone();
-        ahead.iter().for_each(|(_, held)| after.end(held, |_, _| ()));
+        ahead.iter().for_each(|(_, back)| after.end(back, |_, _| ()));
         let Some((mut rooms, mut packing)) = fits(&after) else {
             if ahead.len() < step {
                 return None;
@@ -161,7 +164,7 @@ fn search<'a>(demand: &Demand, mut forecast: Forecast<'_>, mut runs: impl Iterat
         while ahead.len() > 1 {
             let second = ahead.split_off(ahead.len() / 2);
             let mut middle = forecast.clone();
-            ahead.iter().for_each(|(_, held)| middle.end(held, |_, _| ()));
+            ahead.iter().for_each(|(_, back)| middle.end(back, |_, _| ()));
             match fits(&middle) {
                 Some(found) => (rooms, packing) = found,
                 None => (forecast, ahead) = (middle, second),
@@ -173,7 +176,7 @@ fn search<'a>(demand: &Demand, mut forecast: Forecast<'_>, mut runs: impl Iterat
 
 impl Shadow {
     /// Works out T from runs in the order of their ends. `None` if the job would not fit even after all of them.
-    pub(super) fn new<'a>(demand: &Demand, nodes: &Nodes, runs: impl Iterator<Item = Run<'a>>) -> Option<Self> {
+    pub(super) fn new<'a>(demand: &'a Demand, nodes: &'a Nodes, runs: impl Iterator<Item = Run<'a>>) -> Option<Self> {
         let (at, mut extra, packing) = first_fit(demand, nodes, runs)?;
         take(&mut extra, demand, &packing);
         let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();

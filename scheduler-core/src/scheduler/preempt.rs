@@ -28,7 +28,7 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Forecast;
 use crate::scheduler::config::Resource;
 use crate::scheduler::place::{Room, take};
-use crate::scheduler::runs::Active;
+use crate::scheduler::runs::{Active, Back};
 use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::BucketIx;
 use crate::scheduler::tree::key::Key;
@@ -243,7 +243,7 @@ impl Scheduler {
         let mut forecast = Forecast::new(&self.nodes);
         for victim in ahead.ending.iter().chain(chosen) {
             if let Some(active) = self.active.get(self.jobs[victim.job].order) {
-                forecast.end(&active.held, |_, _| ());
+                forecast.end(&Back::All(&active.held), |_, _| ());
             }
         }
         let mut rooms = forecast.rooms();

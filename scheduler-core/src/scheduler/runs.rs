@@ -10,9 +10,9 @@
 //! What must hold: an entry of the order of ends is that of a run that is there, under its end when it was last looked at; every run whose
 //! end may be another by now has been noted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::scheduler::nodes::Held;
+use crate::scheduler::nodes::{DeviceIx, Held, Part};
 use crate::scheduler::table::JobIx;
 use crate::slab::{Slab, index};
 use crate::time::{Span, Timestamp};
@@ -66,31 +66,95 @@ struct Entry {
     end: Option<End>,
 }
 
-/// The order of ends: (end, order of start, run).
-#[derive(Default)]
+impl Entry {
+    fn brief(&self, run: RunIx) -> Brief {
+        match (&self.active.held.parts[..], &self.active.held.devices[..]) {
+            ([part], []) => Brief::One(*part, None),
+            ([part], [device]) => Brief::One(*part, Some(*device)),
+            _ => Brief::More(run),
+        }
+    }
+}
+
+/// What a run has, as it stands in the order of ends: most have one task with one GPU at most, and are read in sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Brief {
+    One(Part, Option<DeviceIx>),
+    More(RunIx),
+}
+
+/// What a run gives back.
+pub(crate) enum Back<'a> {
+    One(Part, Option<DeviceIx>),
+    All(&'a Held),
+}
+
+impl Back<'_> {
+    pub(crate) fn parts(&self) -> &[Part] {
+        match self {
+            Self::One(part, _) => std::slice::from_ref(part),
+            Self::All(held) => &held.parts,
+        }
+    }
+
+    pub(crate) fn devices(&self) -> &[DeviceIx] {
+        match self {
+            Self::One(_, device) => device.as_slice(),
+            Self::All(held) => &held.devices,
+        }
+    }
+}
+
+/// The order of ends: what runs have, by their ends and then by their order of start.
 struct Ends {
-    at: BTreeSet<(Timestamp, u64, RunIx)>,
-    within: BTreeSet<(Span, u64, RunIx)>,
-    never: BTreeSet<(u64, RunIx)>,
+    at: BTreeMap<(Timestamp, u64), Brief>,
+    within: BTreeMap<(Span, u64), Brief>,
+    never: BTreeMap<u64, Brief>,
     /// Runs, by their order of start, that are new or whose end may be another.
     noted: Vec<u64>,
 }
 
 impl Ends {
-    fn enter(&mut self, end: End, order: u64, run: RunIx) {
+    /// Of all runs, at once.
+    fn new(runs: impl Iterator<Item = (End, u64, Brief)>) -> Self {
+        let (mut at, mut within, mut never) = (Vec::new(), Vec::new(), Vec::new());
+        for (end, order, brief) in runs {
+            match end {
+                End::At(time) => at.push(((time, order), brief)),
+                End::In(span) => within.push(((span, order), brief)),
+                End::Never => never.push((order, brief)),
+            }
+        }
+        Self {
+            at: at.into_iter().collect(),
+            within: within.into_iter().collect(),
+            never: never.into_iter().collect(),
+            noted: Vec::new(),
+        }
+    }
+
+    fn enter(&mut self, end: End, order: u64, brief: Brief) {
         match end {
-            End::At(at) => self.at.insert((at, order, run)),
-            End::In(span) => self.within.insert((span, order, run)),
-            End::Never => self.never.insert((order, run)),
+            End::At(at) => self.at.insert((at, order), brief),
+            End::In(span) => self.within.insert((span, order), brief),
+            End::Never => self.never.insert(order, brief),
         };
     }
 
-    fn leave(&mut self, end: End, order: u64, run: RunIx) {
+    fn leave(&mut self, end: End, order: u64) -> Option<Brief> {
         match end {
-            End::At(at) => self.at.remove(&(at, order, run)),
-            End::In(span) => self.within.remove(&(span, order, run)),
-            End::Never => self.never.remove(&(order, run)),
-        };
+            End::At(at) => self.at.remove(&(at, order)),
+            End::In(span) => self.within.remove(&(span, order)),
+            End::Never => self.never.remove(&order),
+        }
+    }
+
+    fn get(&self, end: End, order: u64) -> Option<&Brief> {
+        match end {
+            End::At(at) => self.at.get(&(at, order)),
+            End::In(span) => self.within.get(&(span, order)),
+            End::Never => self.never.get(&order),
+        }
     }
 
     fn len(&self) -> usize {
@@ -126,7 +190,7 @@ impl Runs {
         let run = self.by_order.remove(&order)?;
         let entry = self.list.remove(run)?;
         if let (Some(ends), Some(end)) = (&mut self.ends, entry.end) {
-            ends.leave(end, order, run);
+            ends.leave(end, order);
         }
         Some(entry.active)
     }
@@ -167,20 +231,21 @@ impl Runs {
                 let entry = &mut list[run];
                 let new = end(&entry.active);
                 if entry.end != Some(new) {
-                    entry.end.into_iter().for_each(|old| ends.leave(old, order, run));
+                    if let Some(old) = entry.end {
+                        ends.leave(old, order);
+                    }
                     entry.end = Some(new);
-                    ends.enter(new, order, run);
+                    ends.enter(new, order, entry.brief(run));
                 }
             }
         } else if by_order.len() > self.few {
-            let mut made = Ends::default();
-            for (&order, &run) in by_order.iter() {
+            let entered = by_order.iter().map(|(&order, &run)| {
                 let entry = &mut list[run];
                 let new = end(&entry.active);
                 entry.end = Some(new);
-                made.enter(new, order, run);
-            }
-            *ends = Some(Box::new(made));
+                (new, order, entry.brief(run))
+            });
+            *ends = Some(Box::new(Ends::new(entered)));
         }
     }
 
@@ -190,12 +255,18 @@ impl Runs {
         &self,
         now: Timestamp,
         end: impl Fn(&Active) -> End,
-    ) -> impl Iterator<Item = (Option<Timestamp>, &Held)> {
+    ) -> impl Iterator<Item = (Option<Timestamp>, Back<'_>)> {
         let kept = self.ends.as_deref().filter(|ends| ends.noted.is_empty());
         let sorted = if kept.is_some() { Vec::new() } else { self.sorted(now, end) };
-        let sorted = sorted.into_iter().map(|(_, at, _, run)| (at, run));
+        let sorted = sorted.into_iter().map(|(_, at, _, run)| (at, Brief::More(run)));
         let kept = kept.into_iter().flat_map(move |ends| merged(ends, now));
-        kept.chain(sorted).map(move |(at, run)| (at.map(|at| at.max(now)), &self.list[run].active.held))
+        kept.chain(sorted).map(move |(at, brief)| {
+            let back = match brief {
+                Brief::One(part, device) => Back::One(part, device),
+                Brief::More(run) => Back::All(&self.list[run].active.held),
+            };
+            (at.map(|at| at.max(now)), back)
+        })
     }
 
     fn sorted(&self, now: Timestamp, end: impl Fn(&Active) -> End) -> Vec<(bool, Option<Timestamp>, u64, RunIx)> {
@@ -215,11 +286,7 @@ impl Runs {
         let mut entered = 0;
         let right = self.by_order.iter().all(|(order, &run)| {
             let entry = &self.list[run];
-            let there = entry.end.is_some_and(|end| match end {
-                End::At(at) => ends.at.contains(&(at, *order, run)),
-                End::In(span) => ends.within.contains(&(span, *order, run)),
-                End::Never => ends.never.contains(&(*order, run)),
-            });
+            let there = entry.end.is_some_and(|end| ends.get(end, *order) == Some(&entry.brief(run)));
             entered += usize::from(entry.end.is_some());
             there == entry.end.is_some() && (entry.end == Some(end(&entry.active)) || ends.noted.contains(order))
         });
@@ -228,23 +295,24 @@ impl Runs {
 }
 
 /// Runs that have started and such that have not in one order, then those whose end nobody knows.
-fn merged(ends: &Ends, now: Timestamp) -> impl Iterator<Item = (Option<Timestamp>, RunIx)> {
-    let mut started = ends.at.iter().map(|&(at, order, run)| (at, order, run)).peekable();
-    let mut starting = ends.within.iter().map(move |&(span, order, run)| (now + span, order, run)).peekable();
+fn merged(ends: &Ends, now: Timestamp) -> impl Iterator<Item = (Option<Timestamp>, Brief)> {
+    let mut started = ends.at.iter().map(|(&(at, order), brief)| ((at, order), *brief)).peekable();
+    let mut starting = ends.within.iter().map(move |(&(span, order), brief)| ((now + span, order), *brief)).peekable();
     let known = std::iter::from_fn(move || match (started.peek(), starting.peek()) {
-        (Some(one), Some(other)) if one > other => starting.next(),
+        (Some((one, _)), Some((other, _))) if one > other => starting.next(),
         (None, _) => starting.next(),
         _ => started.next(),
     });
-    known.map(|(at, _, run)| (Some(at), run)).chain(ends.never.iter().map(|&(_, run)| (None, run)))
+    known.map(|((at, _), brief)| (Some(at), brief)).chain(ends.never.values().map(|brief| (None, *brief)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::scheduler::nodes::Part;
     use crate::slab::Index;
 
     fn end(number: usize, moved: bool) -> End {
@@ -276,10 +344,11 @@ mod tests {
                     _ => {
                         let mut held = Held::default();
                         held.parts.push(Part { node: number as u32, tasks: 1, cpu: 1, memory: 1 });
+                        if number % 4 == 0 {
+                            held.parts.push(Part { node: 0, tasks: 1, cpu: 2, memory: 2 });
+                        }
                         let active = Active { job: JobIx::new(number), since: Timestamp(0), borrowed: false, held };
-                        let order = runs.insert(active);
-                        prop_assert_eq!(order, number_of(&runs, order));
-                        there.push(order);
+                        there.push(runs.insert(active));
                     }
                 }
                 let orders: BTreeMap<u32, u64> = runs.iter().map(|(order, active)| (active.held.parts[0].node, order)).collect();
@@ -289,19 +358,18 @@ mod tests {
                 };
                 prop_assert!(runs.is_consistent(end));
                 let now = Timestamp(30);
-                let sorted: Vec<_> = runs.by_end(now, end).map(|(at, held)| (at, held.clone())).collect();
+                let parts = |runs: &Runs| runs.by_end(now, end).map(|(at, back)| (at, back.parts().to_vec())).collect::<Vec<_>>();
+                let sorted = runs.sorted(now, end).into_iter();
+                let held = |run: RunIx| runs.list[run].active.held.parts.to_vec();
+                let sorted: Vec<_> = sorted.map(|(_, at, _, run)| (at.map(|at| at.max(now)), held(run))).collect();
+                prop_assert_eq!(&sorted, &parts(&runs));
                 if number % 3 == 0 {
                     runs.know_ends(end);
                     prop_assert!(runs.is_consistent(end));
-                    let kept: Vec<_> = runs.by_end(now, end).map(|(at, held)| (at, held.clone())).collect();
-                    prop_assert_eq!(sorted, kept);
+                    prop_assert_eq!(sorted, parts(&runs));
                 }
                 prop_assert_eq!(runs.len(), there.len());
             }
         }
-    }
-
-    fn number_of(runs: &Runs, order: u64) -> u64 {
-        runs.iter().last().map_or(0, |(last, _)| if runs.get(order).is_some() { last } else { 0 })
     }
 }
