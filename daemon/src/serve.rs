@@ -45,19 +45,12 @@ fn node(config: &Config) -> (NodeConfig, Option<String>) {
     let machine = executors::node::inventory();
     let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
     let note = (!found.problems.is_empty()).then(|| found.problems.join("; "));
-    let gpus = found.gpus.into_iter().map(|gpu| GpuDevice {
-        uuid: gpu.uuid.into(),
-        model: gpu.model.into(),
-        memory: MemoryBytes(gpu.memory_bytes),
-    });
+    let gpus = found.gpus.into_iter();
+    let gpus = gpus.map(|gpu| GpuDevice::whole(gpu.uuid.into(), gpu.model.into(), MemoryBytes(gpu.memory_bytes)));
     let name = config.node.name.as_ref().map_or(machine.hostname.as_str(), |name| name.as_str());
-    let node = NodeConfig {
-        name: name.into(),
-        cpu: CpuMillis(config.node.cpus.map_or(machine.cpu_millis, |cpu| cpu.0)),
-        memory: MemoryBytes(config.node.memory.map_or(machine.memory_bytes, |memory| memory.0)),
-        gpus: gpus.collect(),
-    };
-    (node, note)
+    let cpu = CpuMillis(config.node.cpus.map_or(machine.cpu_millis, |cpu| cpu.0));
+    let memory = MemoryBytes(config.node.memory.map_or(machine.memory_bytes, |memory| memory.0));
+    (NodeConfig::new(name.into(), cpu, memory, gpus.collect()), note)
 }
 
 /// What the configuration says of queues, cohorts and classes, and the rules.

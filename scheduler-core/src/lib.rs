@@ -17,7 +17,8 @@ pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    BadWeight, ChangeError, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse,
-    JobView, Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueStanding, QueueUse, Refused, Resource, RestoreError,
-    Scheduler, Shortage, Standing, TenantLimits, TenantStanding, UsageRecord, Violation, Weight, Whose, Why,
+    BadWeight, ChangeError, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline, FairShare, Fragmentation,
+    GpuDevice, GpuKind, GpuUse, Hole, JobView, Limits, LostRuns, NodeConfig, NodeState, NodeUse, Preemption, QueueConfig,
+    QueueStanding, QueueUse, Refused, Resource, RestoreError, Scheduler, Shortage, Standing, TenantLimits, TenantStanding,
+    UsageRecord, Violation, Weight, Whose, Why,
 };

@@ -35,14 +35,10 @@ impl Machine {
     fn config(&self, pool: usize, pools: usize) -> NodeConfig {
         let name = if pools > 1 { format!("pool-{pool}-{}", self.name) } else { self.name.clone() };
         let model = Name::from(self.gpu_model.as_str());
-        let gpu = |index| GpuDevice {
-            uuid: format!("{name}-gpu-{index}").into(),
-            model: model.clone(),
-            // No trace that is read asks for GPU memory.
-            memory: MemoryBytes(0),
-        };
+        // No trace that is read asks for GPU memory.
+        let gpu = |index| GpuDevice::whole(format!("{name}-gpu-{index}").into(), model.clone(), MemoryBytes(0));
         let gpus = (0..self.gpus).map(gpu).collect();
-        NodeConfig { name: name.as_str().into(), cpu: CpuMillis(self.cpu_millis), memory: MemoryBytes(self.memory_bytes), gpus }
+        NodeConfig::new(name.as_str().into(), CpuMillis(self.cpu_millis), MemoryBytes(self.memory_bytes), gpus)
     }
 }
 

@@ -82,11 +82,17 @@ impl ApiError {
                 let [asked, largest] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
                 (resource, format!("task {task} asks for {asked}, the largest node has {largest}"))
             }
-            Refused::JobTooLarge { resource, asked, total } => {
+            Refused::JobTooLarge { resource, asked, total, .. } => {
                 let [asked, total] = [*asked, *total].map(|number| view::amount(*resource, number));
                 (resource, format!("its tasks ask for {asked} together, all nodes have {total}"))
             }
-            Refused::OverLimit { .. } | Refused::NoFit { .. } => {
+            Refused::OverLimit { .. }
+            | Refused::NoFit { .. }
+            | Refused::NoNode { .. }
+            | Refused::NoGpuModel { .. }
+            | Refused::NoGpuMemory { .. }
+            | Refused::NoGpuKind { .. }
+            | Refused::NoNodeForAll { .. } => {
                 return Self::new(codes::TOO_LARGE_FOR_CLUSTER, refused.to_string()).at("tasks");
             }
             Refused::Duplicate { .. } => return Self::internal(refused),

@@ -126,16 +126,17 @@ impl Scheduler {
     fn recount_borrowed(&mut self) {
         let Self { active, jobs, tree, .. } = self;
         let mut held: HashMap<QueueIx, Amounts, Build> = HashMap::default();
-        for active in active.values_mut() {
+        active.recount_borrowed(|active| {
             let job = &jobs[active.job];
-            let Some(placement) = job.lifecycle.state.placement() else { continue };
+            let Some(placement) = job.lifecycle.state.placement() else { return active.borrowed };
             let bucket = tree.bucket(job.bucket);
             let (amounts, before) = (bucket.demand.held(placement), held.entry(bucket.queue).or_default());
-            active.borrowed = tree.borrows_beside(job.bucket, before, &amounts);
+            let borrowed = tree.borrows_beside(job.bucket, before, &amounts);
             for (sum, more) in before.iter_mut().zip(amounts) {
                 *sum += more;
             }
-        }
+            borrowed
+        });
     }
 
     /// Takes the queued jobs of a queue out of their lines.

@@ -36,12 +36,8 @@ pub(crate) fn aging(name: &str, priority: i32, seconds_per_point: u64) -> QueueC
 
 /// A node with this many cores, as many GiB, and GPUs named `node-gpu0`, ...
 pub(crate) fn node(name: &str, cores: u64, gpus: usize) -> NodeConfig {
-    let gpus = (0..gpus).map(|index| GpuDevice {
-        uuid: format!("{name}-gpu{index}").into(),
-        model: "H200".into(),
-        memory: MemoryBytes(80 * GIB),
-    });
-    NodeConfig { name: name.into(), cpu: CpuMillis(cores * 1000), memory: MemoryBytes(cores * GIB), gpus: gpus.collect() }
+    let gpu = |index| GpuDevice::whole(format!("{name}-gpu{index}").into(), "H200".into(), MemoryBytes(80 * GIB));
+    NodeConfig::new(name.into(), CpuMillis(cores * 1000), MemoryBytes(cores * GIB), (0..gpus).map(gpu).collect())
 }
 
 pub(crate) fn config(queues: Vec<QueueConfig>, nodes: Vec<NodeConfig>) -> Config {
@@ -86,7 +82,7 @@ impl Build {
     /// One more group.
     pub(crate) fn task(mut self, name: &str, replicas: u32, cores: u64, gpus: u32) -> Self {
         let request = Request { cpu: CpuMillis(cores * 1000), memory: MemoryBytes(0), gpus };
-        self.tasks.push(TaskGroup { name: name.into(), replicas, request });
+        self.tasks.push(TaskGroup::new(name.into(), replicas, request));
         self
     }
 

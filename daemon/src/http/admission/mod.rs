@@ -241,7 +241,7 @@ impl Admission {
             memory: MemoryBytes(resources.memory.map_or(0, |memory| memory.0)),
             gpus: resources.gpu.map_or(0, |gpus| gpus.0),
         };
-        Ok(TaskGroup { name: Name::from(name.as_str()), replicas, request })
+        Ok(TaskGroup::new(Name::from(name.as_str()), replicas, request))
     }
 }
 
