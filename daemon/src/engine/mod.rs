@@ -331,10 +331,10 @@ impl Engine {
         self.degraded_flag.send_replace(Some(why));
     }
 
-    async fn failed(&mut self, waiters: Waiters, error: StoreError) -> Result<(), EngineError> {
+    async fn failed(&mut self, mut waiters: Waiters, error: StoreError) -> Result<(), EngineError> {
         let why = error.to_string();
         tracing::error!(error = %why, "commit failed; rebuilding from the store");
-        waiters.refuse(&why);
+        waiters.refuse_jobs(&why);
         self.parts.metrics.commit_failures.inc();
         match error {
             StoreError::Fenced { .. } => return Err(EngineError::Fenced(error)),
@@ -349,6 +349,7 @@ impl Engine {
         *lock(&self.parts.core) = fresh;
         self.parts.directory.set(directory.clone());
         self.directory = directory;
+        waiters.refuse(&why);
         self.usage.touch();
         self.degrade(why);
         Ok(())

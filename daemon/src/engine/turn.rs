@@ -45,14 +45,20 @@ impl Waiters {
         }
     }
 
-    /// The commit failed: what would have been accepted is not; refusals stay what they are.
-    pub(super) fn refuse(self, why: &str) {
-        for (reply, answer) in self.submits {
+    /// The commit failed: what would have been accepted is not; refusals stay what they are. Whoever changed a queue is left: the core
+    /// that he would look at next has the change still.
+    pub(super) fn refuse_jobs(&mut self, why: &str) {
+        for (reply, answer) in self.submits.drain(..) {
             let _gone = reply.send(answer.and_then(|_| Err(BackendError::Unavailable(why.to_owned()))));
         }
-        for (reply, answer) in self.acts {
+        for (reply, answer) in self.acts.drain(..) {
             let _gone = reply.send(answer.and_then(|()| Err(BackendError::Unavailable(why.to_owned()))));
         }
+    }
+
+    /// The same for all.
+    pub(super) fn refuse(mut self, why: &str) {
+        self.refuse_jobs(why);
         for (reply, answer) in self.changes {
             let _gone = reply.send(answer.and_then(|_| Err(BackendError::Unavailable(why.to_owned()))));
         }
