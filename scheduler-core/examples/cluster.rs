@@ -141,11 +141,10 @@ fn cpu_time() -> Duration {
 }
 
 /// One pass, timed.
-fn timed(cluster: &mut Cluster, now: Timestamp) -> Fallible<(Duration, Vec<Transition>)> {
+fn timed(cluster: &mut Cluster, now: Timestamp) -> (Duration, Vec<Transition>) {
     let clock = cpu_time();
     let made = cluster.pass(now);
-    let spent = cpu_time().saturating_sub(clock);
-    Ok((spent, made))
+    (cpu_time().saturating_sub(clock), made)
 }
 
 /// Passes that start nobody: median and longest of `count`.
@@ -155,7 +154,7 @@ fn blocked(cluster: &mut Cluster, what: &str, count: u64) -> Fallible<()> {
         let now = START + Span::from_secs(1 + pass);
         // Another kind, so that the pass is not left out; it fits nowhere.
         cluster.submit(Ask::task(CORES * 1000 - pass, MEMORY * GIB - pass, 0), -1, now)?;
-        let (spent, made) = timed(cluster, now)?;
+        let (spent, made) = timed(cluster, now);
         if !made.is_empty() {
             return Err(format!("{what}: {} started", made.len()).into());
         }
@@ -188,13 +187,13 @@ fn measure(nodes: u64) -> Fallible<()> {
     cluster.pend(|shape| Ask { limit: Some(3600 + shape), ..Ask::task(2000 + shape, 8 * GIB, u32::from(shape % 5 == 0)) })?;
     let now = START + Span::from_secs(60);
     end_some(&mut cluster, &made, 0, now)?;
-    let (spent, first) = timed(&mut cluster, now)?;
+    let (spent, first) = timed(&mut cluster, now);
     println!("{nodes:>6} nodes, {} start of {}, the first to reserve: {spent:?}", first.len(), nodes * 10_000 / 4000);
     // As many more have ended, and whoever started has told so.
     let now = now + Span::from_secs(1);
     cluster.started(&first)?;
     end_some(&mut cluster, &made, 1, now)?;
-    let (spent, second) = timed(&mut cluster, now)?;
+    let (spent, second) = timed(&mut cluster, now);
     println!("{nodes:>6} nodes, {} start of {}: {spent:?}", second.len(), nodes * 10_000 / 4000 - first.len() as u64);
 
     let mut cluster = Cluster::new(nodes)?;
@@ -215,11 +214,11 @@ fn end_some(cluster: &mut Cluster, made: &[Transition], from: usize, at: Timesta
 
 /// As [`blocked`], where those that fit beside the head start in the first pass.
 fn blocked_but_few(cluster: &mut Cluster, count: u64) -> Fallible<()> {
-    let (spent, made) = timed(cluster, START + Span::from_secs(1))?;
+    let (spent, made) = timed(cluster, START + Span::from_secs(1));
     println!("{:>6} nodes, gang waits for all, {} start beside it: {spent:?}", cluster.nodes, made.len());
     let mut times = Vec::new();
     for pass in 0..count {
-        let (spent, made) = timed(cluster, START + Span::from_secs(2 + pass))?;
+        let (spent, made) = timed(cluster, START + Span::from_secs(2 + pass));
         if !made.is_empty() {
             return Err(format!("{} more start", made.len()).into());
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ impl TaskGroup {
 }
 
 /// What a node and its GPUs have to be for a task. All of it has to hold at the same time.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Constraints {
     /// What is asked of the node's labels; all of these have to hold.
@@ -53,16 +54,26 @@ pub struct Constraints {
     pub mig_profile: Option<Name>,
 }
 
+impl Hash for Constraints {
+    /// Most jobs ask for nothing, and every submit hashes them.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if !self.is_none() {
+            (&self.nodes, &self.gpu_models, self.gpu_memory, &self.mig_profile).hash(state);
+        }
+    }
+}
+
 impl Constraints {
     /// Any node, any whole GPU.
     pub const NONE: Self = Self { nodes: Vec::new(), gpu_models: Vec::new(), gpu_memory: MemoryBytes::ZERO, mig_profile: None };
 
     /// True where nothing is asked.
-    pub fn is_none(&self) -> bool {
-        *self == Self::NONE
+    pub const fn is_none(&self) -> bool {
+        self.nodes.is_empty() && self.gpu_models.is_empty() && self.gpu_memory.0 == 0 && self.mig_profile.is_none()
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(memory: &MemoryBytes) -> bool {
     *memory == MemoryBytes::ZERO
 }

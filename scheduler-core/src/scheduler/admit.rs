@@ -11,7 +11,6 @@ use crate::scheduler::Scheduler;
 use crate::scheduler::config::{GpuKind, PRIORITY_LIMIT, Resource, TASK_LIMIT};
 use crate::scheduler::errors::{Refused, SHOWN};
 use crate::scheduler::place::filter::{Filter, Lane};
-use crate::scheduler::place::{Mask, Room};
 
 impl Scheduler {
     /// Whether a job like this would be accepted. Changes nothing.
@@ -59,7 +58,7 @@ impl Scheduler {
         for (index, group) in shape.tasks.iter().enumerate() {
             self.admit_group(group, filters.get(demand.group(index as u16).filter))?;
         }
-        let misfit = self.nodes.pack_by(&demand, self.nodes.whole(), filters).err();
+        let misfit = self.nodes.pack_whole(&demand, filters).err();
         for resource in Resource::ALL {
             let (asked, total) = (demand.total[resource as usize], self.nodes.capacity()[resource as usize]);
             if let Some(misfit) = misfit.filter(|_| asked > total && demand.least == demand.tasks) {
@@ -78,17 +77,20 @@ impl Scheduler {
 
     /// Whether there is a node on which a task of this group may go, and one that has enough of each resource.
     fn admit_group(&self, group: &TaskGroup, filter: &Filter) -> Result<(), Refused> {
-        let rooms = || self.nodes.whole().iter().zip(filter.fits()).filter_map(|(room, fit)| Some((room, (*fit)?)));
-        if rooms().next().is_none() {
-            // Where nothing is constrained there are no nodes, or none with GPUs: that is said in amounts.
-            self.unsatisfiable(group).map_or(Ok(()), Err)?;
+        let mut largest = [0; Resource::ALL.len()];
+        let mut any = false;
+        for (room, fit) in self.nodes.whole().iter().zip(filter.fits()) {
+            let Some(mask) = *fit else { continue };
+            any = true;
+            for (largest, has) in largest.iter_mut().zip([room.cpu, room.memory, room.gpus.of(mask).into()]) {
+                *largest = has.max(*largest);
+            }
         }
-        for resource in Resource::ALL {
-            let of = |(room, mask): (&Room, Mask)| match resource {
-                Resource::Gpu => u64::from(room.gpus.of(mask)),
-                Resource::Cpu | Resource::Memory => room.of(resource),
-            };
-            let (asked, largest) = (group.request.of(resource), rooms().map(of).max().unwrap_or(0));
+        if !any && let Some(refused) = self.unsatisfiable(group) {
+            return Err(refused);
+        }
+        for (resource, largest) in Resource::ALL.into_iter().zip(largest) {
+            let asked = group.request.of(resource);
             if asked > largest {
                 return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked, largest });
             }
@@ -96,7 +98,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The first constraint of a group that no node satisfies, with what there is.
+    /// The first constraint of a group that no node satisfies, with what there is. Nothing where there are no nodes at all, or none with
+    /// GPUs: that is said in amounts.
     fn unsatisfiable(&self, group: &TaskGroup) -> Option<Refused> {
         let nodes = || self.nodes.all().iter().filter(|node| node.configured).map(|node| &node.traits);
         let (task, asked) = (|| group.name.clone(), &group.constraints);

@@ -153,7 +153,9 @@ fn search<'a>(demand: &Demand, mut forecast: Forecast<'_>, mut runs: impl Iterat
     loop {
         let mut ahead: Vec<Run<'_>> = runs.by_ref().take(step).collect();
         let mut after = forecast.clone();
-        ahead.iter().for_each(|(_, back)| after.end(back, |_, _| ()));
+        for (_, back) in &ahead {
+            after.end(back, |_, _| ());
+        }
         let Some((mut rooms, mut packing)) = fits(&after) else {
             if ahead.len() < step {
                 return None;
@@ -164,10 +166,13 @@ fn search<'a>(demand: &Demand, mut forecast: Forecast<'_>, mut runs: impl Iterat
         while ahead.len() > 1 {
             let second = ahead.split_off(ahead.len() / 2);
             let mut middle = forecast.clone();
-            ahead.iter().for_each(|(_, back)| middle.end(back, |_, _| ()));
-            match fits(&middle) {
-                Some(found) => (rooms, packing) = found,
-                None => (forecast, ahead) = (middle, second),
+            for (_, back) in &ahead {
+                middle.end(back, |_, _| ());
+            }
+            if let Some(found) = fits(&middle) {
+                (rooms, packing) = found;
+            } else {
+                (forecast, ahead) = (middle, second);
             }
         }
         return Some((ahead.first().and_then(|(end, _)| *end), rooms, packing));

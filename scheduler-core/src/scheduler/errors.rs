@@ -240,7 +240,7 @@ pub enum Refused {
         largest: MemoryBytes,
     },
     /// No GPU is divided as is asked for; or all are, and whole ones are asked for.
-    #[error("task \"{task}\" asks for {}, {}", profile(.asked), those(.there, "there are MIG instances of the profiles", "there are none"))]
+    #[error("task \"{task}\" asks for {}, {}", profile(.asked.as_ref()), those(.there, "there are MIG instances of the profiles", "there are none"))]
     NoGpuKind {
         /// The group.
         task: Name,
@@ -321,8 +321,8 @@ fn those(names: &[Name], some: &str, none: &str) -> String {
     if names.is_empty() { none.to_owned() } else { format!("{some} ({})", list(names)) }
 }
 
-fn profile(asked: &Option<Name>) -> String {
-    asked.as_ref().map_or_else(|| "whole GPUs".to_owned(), |profile| format!("MIG instances of the profile \"{profile}\""))
+fn profile(asked: Option<&Name>) -> String {
+    asked.map_or_else(|| "whole GPUs".to_owned(), |profile| format!("MIG instances of the profile \"{profile}\""))
 }
 
 /// Why a stored job cannot be taken over. The table is damaged, or was written by something else.

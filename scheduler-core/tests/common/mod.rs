@@ -7,7 +7,7 @@ use std::sync::Arc;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
 use scheduler_core::event::{Event, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Seq};
-use scheduler_core::job::{LiveJob, NewJob, Policy, Shape, StopPolicy, TaskGroup};
+use scheduler_core::job::{Arrangement, Constraints, LiveJob, NewJob, Policy, Shape, StopPolicy, TaskGroup};
 use scheduler_core::state::{JobState, Lifecycle, StateKind};
 use scheduler_core::time::{Span, Timestamp};
 use scheduler_core::{Config, Discipline, GpuDevice, NodeConfig, QueueConfig, Scheduler};
@@ -52,6 +52,7 @@ pub(crate) struct Build {
     pub(crate) namespace: Name,
     pub(crate) tasks: Vec<TaskGroup>,
     pub(crate) min_available: u32,
+    pub(crate) arrangement: Arrangement,
     pub(crate) policy: Policy,
     pub(crate) start_after: Option<Timestamp>,
     pub(crate) hold: bool,
@@ -65,6 +66,7 @@ pub(crate) fn job(number: u64) -> Build {
         namespace: "default".into(),
         tasks: Vec::new(),
         min_available: 0,
+        arrangement: Arrangement::Pack,
         policy: Policy { stop, ..Policy::default() },
         start_after: None,
         hold: false,
@@ -102,6 +104,18 @@ impl Build {
         self
     }
 
+    /// All of its groups ask for this.
+    pub(crate) fn wants(mut self, constraints: &Constraints) -> Self {
+        self.tasks.iter_mut().for_each(|task| task.constraints = constraints.clone());
+        self
+    }
+
+    /// Over as many nodes as there are.
+    pub(crate) fn spread(mut self) -> Self {
+        self.arrangement = Arrangement::Spread;
+        self
+    }
+
     pub(crate) fn priority(mut self, priority: i32) -> Self {
         self.policy.priority = priority;
         self
@@ -130,7 +144,7 @@ impl Build {
 
     pub(crate) fn shape(&self) -> Shape {
         let shape = Shape::new(self.namespace.clone(), self.queue.clone(), self.tasks.clone());
-        Shape { min_available: self.min_available, ..shape }
+        Shape { min_available: self.min_available, arrangement: self.arrangement, ..shape }
     }
 
     pub(crate) fn build(&self, now: Timestamp) -> NewJob {

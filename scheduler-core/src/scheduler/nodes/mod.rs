@@ -199,6 +199,9 @@ impl Nodes {
             return (Demand::of(shape, |index, _| known[index]), None);
         }
         let mut filters = Filters::new();
+        for (at, node) in self.list.iter().enumerate() {
+            filters.update(at, traits(node));
+        }
         let demand = Demand::of(shape, |_, group| filters.acquire(group, self.list.iter().map(traits)));
         (demand, Some(filters))
     }
@@ -219,12 +222,12 @@ impl Nodes {
 
     /// Where a job would fit, if this were free. Looks at every node.
     pub(crate) fn pack(&self, demand: &Demand, rooms: &[Room]) -> Result<Packing, Misfit> {
-        self.pack_by(demand, rooms, &self.filters)
+        pack(demand, &mut Walk { rooms: Cow::Borrowed(rooms), filters: &self.filters })
     }
 
-    /// As [`pack`](Self::pack), for a demand of [`trial`](Self::trial).
-    pub(crate) fn pack_by(&self, demand: &Demand, rooms: &[Room], filters: &Filters) -> Result<Packing, Misfit> {
-        pack(demand, &mut Walk { rooms: Cow::Borrowed(rooms), filters })
+    /// Where a job would fit if nothing else ran and all nodes took tasks; by the filters of its [`trial`](Self::trial).
+    pub(crate) fn pack_whole(&self, demand: &Demand, filters: &Filters) -> Result<Packing, Misfit> {
+        pack(demand, &mut Walk { rooms: Cow::Borrowed(&self.whole), filters })
     }
 
     /// The first GPU of a placement that another job has.

@@ -336,3 +336,7 @@ impl Enough {
         self.left == 0
     }
 }
+
+#[cfg(test)]
+#[path = "field_tests.rs"]
+mod tests;

@@ -105,12 +105,27 @@ impl Filter {
 pub(crate) struct Filters {
     list: Slab<FilterIx, Filter>,
     by_rule: HashMap<Rule, FilterIx, Build>,
+    /// Those of tasks without constraints, that ask for no GPUs and for some. They are always there, and not in the table.
+    plain: [FilterIx; 2],
+    /// Filters besides those that nobody uses.
     idle: usize,
 }
 
 impl Filters {
+    /// Without nodes.
     pub(crate) fn new() -> Self {
-        Self { list: Slab::new(), by_rule: HashMap::default(), idle: 0 }
+        let mut list = Slab::new();
+        let any = GpuRule { models: Vec::new(), memory: MemoryBytes::ZERO, profile: None };
+        let plain = [None, Some(any)].map(|gpus| {
+            let rule = Rule { nodes: Vec::new(), gpus };
+            list.insert(Filter { rule, fits: Vec::new(), refs: 0 })
+        });
+        Self { list, by_rule: HashMap::default(), plain, idle: 0 }
+    }
+
+    /// The filter of a group without constraints.
+    fn plain(&self, group: &TaskGroup) -> Option<FilterIx> {
+        group.constraints.is_none().then(|| self.plain[usize::from(group.request.gpus > 0)])
     }
 
     pub(crate) fn get(&self, index: FilterIx) -> &Filter {
@@ -119,11 +134,15 @@ impl Filters {
 
     /// The filter of a task group, if it is there.
     pub(crate) fn find(&self, group: &TaskGroup) -> Option<FilterIx> {
-        self.by_rule.get(&Rule::of(group)).copied()
+        self.plain(group).or_else(|| self.by_rule.get(&Rule::of(group)).copied())
     }
 
     /// The filter of a task group, with one user more. `nodes` are all nodes in their order, nothing where there is none.
     pub(crate) fn acquire<'a>(&mut self, group: &TaskGroup, nodes: impl Iterator<Item = Option<&'a Traits>>) -> FilterIx {
+        if let Some(index) = self.plain(group) {
+            self.list[index].refs += 1;
+            return index;
+        }
         let rule = Rule::of(group);
         if let Some(&index) = self.by_rule.get(&rule) {
             let filter = &mut self.list[index];
@@ -141,18 +160,26 @@ impl Filters {
     pub(crate) fn release(&mut self, index: FilterIx) -> Vec<FilterIx> {
         let filter = &mut self.list[index];
         filter.refs -= 1;
+        if self.plain.contains(&index) {
+            return Vec::new();
+        }
         self.idle += usize::from(filter.refs == 0);
         if self.idle <= IDLE {
             return Vec::new();
         }
         self.idle = 0;
-        let unused: Vec<FilterIx> = self.list.iter().filter(|(_, filter)| filter.refs == 0).map(|(index, _)| index).collect();
+        let unused: Vec<FilterIx> = self.unused().collect();
         for &index in &unused {
             if let Some(filter) = self.list.remove(index) {
                 self.by_rule.remove(&filter.rule);
             }
         }
         unused
+    }
+
+    fn unused(&self) -> impl Iterator<Item = FilterIx> {
+        let unused = self.list.iter().filter(|(index, filter)| filter.refs == 0 && !self.plain.contains(index));
+        unused.map(|(index, _)| index)
     }
 
     /// Corrects what is said of a node; true if anything changed for anybody.
@@ -176,8 +203,9 @@ impl Filters {
 
     /// True when all filters say of all nodes what their rules do.
     pub(crate) fn is_current<'a>(&self, nodes: impl Iterator<Item = Option<&'a Traits>> + Clone) -> bool {
-        let idle = self.list.iter().filter(|(_, filter)| filter.refs == 0).count();
         let right = |filter: &Filter| nodes.clone().map(|node| filter.rule.fit(node)).eq(filter.fits.iter().copied());
-        idle == self.idle && self.by_rule.len() == self.list.len() && self.list.iter().all(|(_, filter)| right(filter))
+        self.unused().count() == self.idle
+            && self.by_rule.len() + 2 == self.list.len()
+            && self.list.iter().all(|(_, filter)| right(filter))
     }
 }
