@@ -9,7 +9,7 @@ use crate::ids::Name;
 use crate::scheduler::Scheduler;
 use crate::scheduler::place::pack;
 use crate::scheduler::table::{JobIx, PolicyIx, ShapeIx};
-use crate::scheduler::tree::{BucketIx, stay};
+use crate::scheduler::tree::BucketIx;
 use crate::state::{JobState, StateKind, WaitFor};
 
 /// A broken invariant: a fault of the core.
@@ -63,8 +63,6 @@ impl Scheduler {
             active += usize::from(holds);
             let listed = self.active.get(&job.order).is_some_and(|active| active.job == index);
             ensure(holds == listed, "active jobs", || format!("{}: holds {holds}, listed {listed}", job.id))?;
-            let bucket = self.tree.bucket(job.bucket);
-            ensure(bucket.stay == stay(policy), "bucket of a job", || job.id.to_string())?;
         }
         ensure(self.jobs.indexed() == self.jobs.len(), "index by id", || format!("{} entries", self.jobs.indexed()))?;
         ensure(self.counts[..5] == counts, "counts", || format!("{:?}, not {counts:?}", self.counts))?;
@@ -79,7 +77,8 @@ impl Scheduler {
         for (index, job) in self.jobs.iter() {
             let Some(key) = self.key_of(index) else { continue };
             queued += 1;
-            ensure(self.tree.has(job.bucket, key, index), "queue", || format!("{} is not there under {key:?}", job.id))?;
+            let there = self.tree.has(job.bucket, key, index, self.stay_of(index));
+            ensure(there, "queue", || format!("{} is not there under {key:?}", job.id))?;
         }
         let held: usize = self.tree.buckets().map(|(_, bucket)| bucket.len()).sum();
         ensure(held == queued, "queue", || format!("{held} entries for {queued} queued jobs"))?;

@@ -51,7 +51,7 @@ use crate::job::{LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::nodes::Nodes;
 use crate::scheduler::table::{Active, Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
-use crate::scheduler::tree::{Tree, stay};
+use crate::scheduler::tree::{Stay, Tree};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
 use crate::time::{Span, Timestamp};
 
@@ -74,7 +74,7 @@ pub struct Scheduler {
     scan_limit: usize,
     discipline: Discipline,
     preemption: Preemption,
-    /// The last pass found no room for anything that is queued, and there has been no more room and no other kind since.
+    /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
     /// Nodes that a restore put more on than they have; only there may more be taken than there is.
     overcommitted: BTreeSet<usize>,
@@ -209,7 +209,7 @@ impl Scheduler {
 
     fn insert(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
         let shape_ix = self.shapes.acquire(&job.shape);
-        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, stay(&job.policy));
+        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape);
         if !is_new {
             // A bucket has one reference to its shape, however many jobs it has.
             self.shapes.release(shape_ix);
@@ -251,10 +251,10 @@ impl Scheduler {
                 self.timers.push(index, Reverse((*at, seq)));
             }
             JobState::Queued { since } => {
-                // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
+                // One more of a shape that waits changes nothing, unless its priority lets it have runs ended.
                 self.exhausted &= self.tree.bucket(bucket).len() > 0 && self.preemption == Preemption::default();
                 let key = self.tree.key(bucket, policy.priority, *since, seq);
-                self.tree.push(bucket, index, key, now);
+                self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {
                 if let Some(limit) = policy.time_limit {
@@ -289,8 +289,9 @@ impl Scheduler {
         let kind = job.lifecycle.state.kind();
         match &job.lifecycle.state {
             JobState::Queued { since } => {
-                let key = self.tree.key(bucket, self.policies.get(job.policy).priority, *since, job.seq);
-                self.tree.remove(bucket, index, key);
+                let policy = self.policies.get(job.policy);
+                let key = self.tree.key(bucket, policy.priority, *since, job.seq);
+                self.tree.remove(bucket, index, key, Stay::of(policy));
             }
             JobState::Waiting { .. } | JobState::Running { .. } => drop(self.timers.remove(&index)),
             JobState::Starting { .. } | JobState::Stopping { .. } | JobState::Finished { .. } => {}
@@ -321,6 +322,10 @@ impl Scheduler {
         let job = &self.jobs[index];
         let JobState::Queued { since } = job.lifecycle.state else { return None };
         Some(self.tree.key(job.bucket, self.policies.get(job.policy).priority, since, job.seq))
+    }
+
+    fn stay_of(&self, index: JobIx) -> Stay {
+        Stay::of(self.policies.get(self.jobs[index].policy))
     }
 
     fn shape_of(&self, job: &Job) -> &Arc<Shape> {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::scheduler::tree::key::Turn;
-use crate::scheduler::tree::{QueueIx, Tree, Unit};
+use crate::scheduler::tree::{QueueIx, Stay, Tree, Unit};
 use crate::slab::Index;
 
 impl Tree {
@@ -17,12 +17,13 @@ impl Tree {
         let queued: usize = self.tenants.iter().map(|(_, tenant)| tenant.buckets.len()).sum();
         let sound = self.buckets.iter().all(|(index, bucket)| {
             let first = bucket.jobs.first().map(|(key, _)| Reverse(key));
-            !bucket.parked
+            bucket.upto == Some(Stay::UNLIMITED)
+                && bucket.front == bucket.jobs.first()
                 && bucket.jobs.is_consistent()
                 && self.tenants[bucket.tenant].buckets.get_priority(&index).copied() == first
-                && self.by_kind.get(&(bucket.shape, bucket.stay)) == Some(&index)
+                && self.by_shape.get(&bucket.shape) == Some(&index)
         });
-        sound && queued == filled && self.by_kind.len() == self.buckets.len()
+        sound && queued == filled && self.by_shape.len() == self.buckets.len()
     }
 
     fn tenants_agree(&self) -> bool {

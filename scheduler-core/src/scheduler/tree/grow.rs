@@ -11,9 +11,9 @@ use crate::scheduler::policy::Weight;
 use crate::scheduler::table::ShapeIx;
 use crate::scheduler::tree::line::Line;
 use crate::scheduler::tree::share::Usage;
-use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Heap, Queue, QueueIx, Tenant, TenantIx, Tree, Unit};
+use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Heap, Queue, QueueIx, Stay, Tenant, TenantIx, Tree, Unit};
 use crate::slab::Index;
-use crate::time::{Span, Timestamp};
+use crate::time::Timestamp;
 
 impl Tree {
     /// A queue without cohort, until [`relate`](Self::relate) says otherwise.
@@ -40,9 +40,9 @@ impl Tree {
         index
     }
 
-    /// The bucket of this kind, with one job more. True if it is new: it then keeps a reference to the shape.
-    pub(crate) fn acquire(&mut self, shape_ix: ShapeIx, shape: &Shape, stay: Option<Span>) -> (BucketIx, bool) {
-        if let Some(&bucket) = self.by_kind.get(&(shape_ix, stay)) {
+    /// The bucket of this shape, with one job more. True if it is new: it then keeps a reference to the shape.
+    pub(crate) fn acquire(&mut self, shape_ix: ShapeIx, shape: &Shape) -> (BucketIx, bool) {
+        if let Some(&bucket) = self.by_shape.get(&shape_ix) {
             self.buckets[bucket].refs += 1;
             return (bucket, false);
         }
@@ -56,13 +56,13 @@ impl Tree {
             tenant,
             queue,
             shape: shape_ix,
-            stay,
             demand: Demand::of(shape),
             refs: 1,
-            parked: false,
+            upto: Some(Stay::UNLIMITED),
+            front: None,
             jobs: Line::default(),
         });
-        self.by_kind.insert((shape_ix, stay), bucket);
+        self.by_shape.insert(shape_ix, bucket);
         (bucket, true)
     }
 
@@ -88,7 +88,7 @@ impl Tree {
         tenant
     }
 
-    /// One job of this kind less; with the last one the bucket is freed, and the shape that it had a reference to is returned.
+    /// One job of this shape less; with the last one the bucket is freed, and the shape that it had a reference to is returned.
     pub(crate) fn release(&mut self, index: BucketIx) -> Option<ShapeIx> {
         let bucket = &mut self.buckets[index];
         bucket.refs -= 1;
@@ -96,7 +96,7 @@ impl Tree {
             return None;
         }
         let bucket = self.buckets.remove(index)?;
-        self.by_kind.remove(&(bucket.shape, bucket.stay));
+        self.by_shape.remove(&bucket.shape);
         self.tenants[bucket.tenant].refs -= 1;
         self.release_tenant(bucket.tenant);
         Some(bucket.shape)

@@ -1,7 +1,8 @@
 //! The order in which jobs are looked at: a tree of indexed heaps, cohort -> queue -> tenant -> bucket, over lines of jobs.
 //!
-//! A *bucket* holds the queued jobs of one kind: same shape, same longest stay. They fit or do not fit together, so when the first of a
-//! bucket finds no room the whole bucket is put aside for the rest of the pass. Within it jobs stand in a [`Line`].
+//! A *bucket* holds the queued jobs of one shape. They fit or do not fit together, so when the first of a bucket finds no room the whole
+//! bucket is put aside for the rest of the pass; and when it fits but stays too long, all that stay longer than allowed are
+//! ([`narrow`](Tree::narrow)). Within it jobs stand in a [`Line`].
 //!
 //! Between the tenants of a queue the order is that of their first jobs, unless the queue shares fairly: then a tenant's weighted share
 //! goes before. Queues stand beside each other by the rank of their first jobs. The queues of a cohort that shares fairly stand there as one,
@@ -15,6 +16,7 @@ pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod line;
 pub(crate) mod share;
+mod strays;
 
 use std::cmp::Reverse;
 use std::hash::Hash;
@@ -46,7 +48,7 @@ index! {
     TenantIx
 }
 index! {
-    /// A kind of job within a tenant.
+    /// The jobs of a shape.
     BucketIx
 }
 
@@ -108,18 +110,18 @@ pub(crate) struct Tenant {
     buckets: Heap<BucketIx, Key>,
 }
 
-/// Jobs of one kind.
+/// Jobs of one shape.
 pub(crate) struct Bucket {
     pub(crate) tenant: TenantIx,
     pub(crate) queue: QueueIx,
     pub(crate) shape: ShapeIx,
-    /// The longest time that a job of it holds resources: time limit and grace.
-    pub(crate) stay: Option<Span>,
     pub(crate) demand: Demand,
-    /// Unfinished jobs of this kind in any state.
+    /// Unfinished jobs of this shape in any state.
     refs: u32,
-    /// Put aside for the rest of a pass.
-    parked: bool,
+    /// Who is looked at in the rest of a pass: those that stay no longer; nobody, if it is put aside.
+    upto: Option<Stay>,
+    /// The first of these.
+    front: Option<(Key, JobIx)>,
     jobs: Line,
 }
 
@@ -134,12 +136,35 @@ pub(crate) struct Tree {
     tenants: Slab<TenantIx, Tenant>,
     by_namespace: HashMap<(QueueIx, Name), TenantIx, Build>,
     buckets: Slab<BucketIx, Bucket>,
-    by_kind: HashMap<(ShapeIx, Option<Span>), BucketIx, Build>,
+    by_shape: HashMap<ShapeIx, BucketIx, Build>,
 }
 
-/// Longest time that a job of this policy holds resources once its tasks run.
-pub(crate) fn stay(policy: &Policy) -> Option<Span> {
-    policy.time_limit.map(|limit| Span(limit.0.saturating_add(policy.stop.grace.0)))
+/// The longest time that a job holds resources once its tasks run: its time limit and its grace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Stay(Span);
+
+impl Stay {
+    /// Of a job without a time limit: longer than all others.
+    pub(crate) const UNLIMITED: Self = Self(Span(u64::MAX));
+
+    pub(crate) fn of(policy: &Policy) -> Self {
+        policy.time_limit.map_or(Self::UNLIMITED, |limit| Self(Span(limit.0.saturating_add(policy.stop.grace.0))))
+    }
+
+    /// At most this long.
+    pub(crate) const fn within(time: Span) -> Self {
+        Self(time)
+    }
+
+    /// How long, if it has an end.
+    pub(crate) fn span(self) -> Option<Span> {
+        (self != Self::UNLIMITED).then_some(self.0)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn test(micros: u64) -> Self {
+        Self(Span(micros))
+    }
 }
 
 impl Queue {
@@ -160,6 +185,13 @@ impl Bucket {
     pub(crate) const fn refs(&self) -> u32 {
         self.refs
     }
+
+    fn find_front(&self) -> Option<(Key, JobIx)> {
+        match self.upto? {
+            Stay::UNLIMITED => self.jobs.first(),
+            stay => self.jobs.first_within(stay),
+        }
+    }
 }
 
 impl Tree {
@@ -174,7 +206,7 @@ impl Tree {
             tenants: Slab::new(),
             by_namespace: HashMap::default(),
             buckets: Slab::new(),
-            by_kind: HashMap::default(),
+            by_shape: HashMap::default(),
         };
         for config in queues {
             tree.add_queue(config.clone(), true);
@@ -208,22 +240,21 @@ impl Tree {
     }
 
     /// Puts a job into its bucket.
-    pub(crate) fn push(&mut self, index: BucketIx, job: JobIx, key: Key, now: Timestamp) {
-        let line = &mut self.buckets[index].jobs;
-        line.push(key, job);
+    pub(crate) fn push(&mut self, index: BucketIx, job: JobIx, key: Key, stay: Stay, now: Timestamp) {
+        let bucket = &mut self.buckets[index];
+        bucket.jobs.push(key, job, stay);
         // Whoever joins behind the first changes nothing above.
-        if line.first() == Some((key, job)) {
+        if bucket.front.is_none_or(|front| (key, job) < front) {
             self.arrive(index, now);
             self.settle(index);
         }
     }
 
     /// Takes a job out of its bucket.
-    pub(crate) fn remove(&mut self, index: BucketIx, job: JobIx, key: Key) {
-        let line = &mut self.buckets[index].jobs;
-        let was_first = line.first() == Some((key, job));
-        line.remove(key, job);
-        if was_first {
+    pub(crate) fn remove(&mut self, index: BucketIx, job: JobIx, key: Key, stay: Stay) {
+        let bucket = &mut self.buckets[index];
+        bucket.jobs.remove(key, job, stay);
+        if bucket.front == Some((key, job)) {
             self.settle(index);
         }
     }
@@ -233,10 +264,16 @@ impl Tree {
         Key::new(&self.queue(self.buckets[index].queue).config, priority, due, seq)
     }
 
-    /// Puts a bucket aside, or back.
-    pub(crate) fn park(&mut self, index: BucketIx, parked: bool) {
-        self.buckets[index].parked = parked;
+    /// From now on only those of a bucket are looked at that stay no longer; or nobody. True if so far everybody was.
+    pub(crate) fn narrow(&mut self, index: BucketIx, upto: Option<Stay>) -> bool {
+        let before = std::mem::replace(&mut self.buckets[index].upto, upto);
         self.settle(index);
+        before == Some(Stay::UNLIMITED)
+    }
+
+    /// Whether jobs of a bucket are looked at that stay longer.
+    pub(crate) fn is_wider(&self, index: BucketIx, stay: Stay) -> bool {
+        self.buckets[index].upto > Some(stay)
     }
 
     /// Puts a tenant aside, or back.
@@ -253,8 +290,9 @@ impl Tree {
 
     /// Brings the heaps above a bucket up to date with its first job.
     fn settle(&mut self, index: BucketIx) {
-        let bucket = &self.buckets[index];
-        let first = if bucket.parked { None } else { bucket.jobs.first().map(|(key, _)| key) };
+        let bucket = &mut self.buckets[index];
+        bucket.front = bucket.find_front();
+        let first = bucket.front.map(|(key, _)| key);
         let tenant = bucket.tenant;
         if set(&mut self.tenants[tenant].buckets, index, first) {
             self.settle_tenant(tenant);
@@ -297,7 +335,7 @@ impl Tree {
     pub(crate) fn first(&self, unit: Unit) -> Option<(BucketIx, JobIx)> {
         let (tenant, _) = self.queue(self.front(unit)?).tenants.peek()?;
         let (bucket, _) = self.tenants[*tenant].buckets.peek()?;
-        let (_, job) = self.buckets[*bucket].jobs.first()?;
+        let (_, job) = self.buckets[*bucket].front?;
         Some((*bucket, job))
     }
 
@@ -322,7 +360,7 @@ impl Tree {
             let first = tenant.buckets.peek().map_or(own, |(_, Reverse(key))| *key);
             let buckets = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[*bucket].jobs);
             count += if !fair || std::ptr::eq(tenant, own_tenant) {
-                buckets.flat_map(Line::iter).filter(|&(key, _)| key < own).count()
+                buckets.flat_map(Line::iter).filter(|&((key, _), _)| key < own).count()
             } else {
                 // Where its turn comes before, how many of its jobs start then depends on what they use: one is what is certain.
                 usize::from((tenant.share, first) < (own_tenant.share, own_first))
@@ -339,14 +377,14 @@ impl Tree {
         }
     }
 
-    /// Every kind of job that there is.
+    /// Every shape that there is.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (BucketIx, &Bucket)> {
         self.buckets.iter()
     }
 
-    /// Whether a job is queued under this key.
-    pub(crate) fn has(&self, bucket: BucketIx, key: Key, job: JobIx) -> bool {
-        self.buckets[bucket].jobs.contains(key, job)
+    /// Whether a job is queued under this key and stay.
+    pub(crate) fn has(&self, bucket: BucketIx, key: Key, job: JobIx, stay: Stay) -> bool {
+        self.buckets[bucket].jobs.contains(key, job, stay)
     }
 }
 
