@@ -6,9 +6,11 @@
 //! - a job that finishes leaves at once: a later event for it is [`Rejected::Unknown`], the store has the rest;
 //! - every entry point is given the time, does a bounded amount of work, and gives the same answers for the same calls.
 
+mod active;
 mod admin;
 mod admit;
 mod backfill;
+mod by_id;
 pub(crate) mod config;
 mod errors;
 mod explain;
@@ -23,7 +25,7 @@ mod tree;
 mod view;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -48,8 +50,9 @@ use crate::ids::{JobId, Name, RunId, Seq};
 use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
+use crate::scheduler::active::{Active, ActiveList};
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::table::{Active, Job, JobIx, PolicyIx, ShapeIx, Table};
+use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::{Stay, Tree};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
@@ -65,8 +68,7 @@ pub struct Scheduler {
     /// Jobs that wait for a time, and running jobs with a time limit.
     timers: PriorityQueue<JobIx, Reverse<(Timestamp, Seq)>, Build>,
     /// Jobs that hold resources, in the order in which they got them.
-    active: BTreeMap<u64, Active>,
-    next_order: u64,
+    active: ActiveList,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -95,8 +97,7 @@ impl Scheduler {
             tree: Tree::new(&config.queues, &config.cohorts, nodes.capacity()),
             nodes,
             timers: PriorityQueue::with_default_hasher(),
-            active: BTreeMap::new(),
-            next_order: 1,
+            active: ActiveList::new(),
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -230,11 +231,11 @@ impl Scheduler {
         let held = job.lifecycle.state.placement().is_some();
         let holds = to.state.placement().is_some();
         self.leave(index, held && !holds, now);
-        self.jobs[index].lifecycle = to.clone();
         if to.state.kind() == StateKind::Finished {
             self.counts[StateKind::Finished as usize] += 1;
             self.forget(index);
         } else {
+            self.jobs[index].lifecycle = to.clone();
             self.enter(index, holds && !held, now);
         }
         Ok(Transition { job: id, seq, from, to, event, at: now, effects })
@@ -271,11 +272,8 @@ impl Scheduler {
             let held = demand.held(placement);
             self.nodes.take(index, demand, placement);
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
-            let order = self.next_order;
-            self.next_order += 1;
             let borrowed = self.tree.would_borrow(bucket, &held);
-            self.active.insert(order, Active { job: index, since, borrowed });
-            self.jobs[index].order = order;
+            self.jobs[index].active = Some(self.active.push(Active { job: index, since, borrowed }));
             self.tree.take(bucket, &held, now);
         }
         self.counts[kind as usize] += 1;
@@ -292,6 +290,9 @@ impl Scheduler {
                 let policy = self.policies.get(job.policy);
                 let key = self.tree.key(bucket, policy.priority, *since, job.seq);
                 self.tree.remove(bucket, index, key, Stay::of(policy));
+                if let Some(next) = self.tree.upcoming(bucket) {
+                    self.jobs.prefetch(next);
+                }
             }
             JobState::Waiting { .. } | JobState::Running { .. } => drop(self.timers.remove(&index)),
             JobState::Starting { .. } | JobState::Stopping { .. } | JobState::Finished { .. } => {}
@@ -301,8 +302,8 @@ impl Scheduler {
             let held = demand.held(placement);
             self.nodes.release(demand, placement);
             self.exhausted = false;
-            let since = self.active.remove(&job.order).map_or(now, |active| active.since);
-            self.jobs[index].order = 0;
+            let active = self.jobs[index].active.take().and_then(|active| self.active.remove(active));
+            let since = active.map_or(now, |active| active.since);
             self.tree.give_back(bucket, &held, since, now);
         }
         self.counts[kind as usize] -= 1;

@@ -20,6 +20,8 @@
 //! When a pass found nothing to start, the next one has nothing to look at until something is given back or another shape is queued.
 
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -101,7 +103,7 @@ impl Scheduler {
         let mut pass = Pass::new();
         let mut exhausted = false;
         while made.len() < limit && pass.no_room < self.scan_limit {
-            let Some((_, unit)) = fronts.pop() else {
+            let Some(mut front) = fronts.peek_mut() else {
                 let later = pass.later.take().unwrap_or_default();
                 if later.is_empty() {
                     exhausted = true;
@@ -113,7 +115,11 @@ impl Scheduler {
                 fronts = self.fronts(now);
                 continue;
             };
-            let Some((bucket, job)) = self.tree.first(unit) else { continue };
+            let unit = front.1;
+            let Some((bucket, job)) = self.tree.first(unit) else {
+                PeekMut::pop(front);
+                continue;
+            };
             let started = match self.judge(bucket, job, now, &mut pass) {
                 Verdict::Start(packing) => self.start(job, bucket, &packing, now),
                 Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
@@ -126,8 +132,9 @@ impl Scheduler {
                 }
             };
             made.extend(started);
-            if let Some(rank) = self.tree.rank(unit, now) {
-                fronts.push((rank, unit));
+            match self.tree.rank(unit, now) {
+                Some(rank) => front.0 = rank,
+                None => drop(PeekMut::pop(front)),
             }
         }
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
@@ -195,7 +202,7 @@ impl Scheduler {
 
     fn start(&mut self, job: JobIx, bucket: BucketIx, packing: &Packing, now: Timestamp) -> Option<Transition> {
         let placement = self.nodes.placement(&self.tree.bucket(bucket).demand, packing);
-        self.change(job, Event::Place { placement: Box::new(placement) }, now).ok()
+        self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok()
     }
 
     /// Whether runs may be ended for this job: it is the blocked head, or passes nobody at the gates.
@@ -302,7 +309,7 @@ impl Scheduler {
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let ends = self.active.iter().map(|(&order, active)| {
+        let ends = self.active.iter().enumerate().map(|(order, active)| {
             let end = self.latest_end(&self.jobs[active.job], now);
             (end.map_or(i64::MAX, |end| end.0), order, end, active.job)
         });

@@ -9,9 +9,10 @@ use crate::scheduler::config::QueueConfig;
 use crate::scheduler::place::Demand;
 use crate::scheduler::policy::Weight;
 use crate::scheduler::table::ShapeIx;
+use crate::scheduler::tree::heap::Heap;
 use crate::scheduler::tree::line::Line;
 use crate::scheduler::tree::share::Usage;
-use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Heap, Queue, QueueIx, Stay, Tenant, TenantIx, Tree, Unit};
+use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Queue, QueueIx, Stay, Tenant, TenantIx, Tree, Unit};
 use crate::slab::Index;
 use crate::time::Timestamp;
 
@@ -35,7 +36,8 @@ impl Tree {
             share: 0,
             step: i64::MIN,
             parked: false,
-            tenants: Heap::with_default_hasher(),
+            slot: None,
+            tenants: Heap::default(),
         });
         index
     }
@@ -52,6 +54,7 @@ impl Tree {
         });
         let tenant = self.acquire_tenant(queue, &shape.namespace);
         self.tenants[tenant].refs += 1;
+        let slot = self.tenants[tenant].buckets.open();
         let bucket = self.buckets.insert(Bucket {
             tenant,
             queue,
@@ -60,6 +63,7 @@ impl Tree {
             refs: 1,
             upto: Some(Stay::UNLIMITED),
             front: None,
+            slot,
             jobs: Line::default(),
         });
         self.by_shape.insert(shape_ix, bucket);
@@ -71,6 +75,7 @@ impl Tree {
         if let Some(&tenant) = self.by_namespace.get(&key) {
             return tenant;
         }
+        let slot = self.queue_mut(queue).tenants.open();
         let fair = self.queue(queue).config.fair_share.as_ref();
         let tenant = self.tenants.insert(Tenant {
             queue,
@@ -82,7 +87,8 @@ impl Tree {
             usage: Usage::default(),
             share: 0,
             parked: false,
-            buckets: Heap::with_default_hasher(),
+            slot,
+            buckets: Heap::default(),
         });
         self.by_namespace.insert(key, tenant);
         tenant
@@ -98,6 +104,7 @@ impl Tree {
         let bucket = self.buckets.remove(index)?;
         self.by_shape.remove(&bucket.shape);
         self.tenants[bucket.tenant].refs -= 1;
+        self.tenants[bucket.tenant].buckets.close(bucket.slot);
         self.release_tenant(bucket.tenant);
         Some(bucket.shape)
     }
@@ -111,6 +118,7 @@ impl Tree {
             && forgettable
             && let Some(tenant) = self.tenants.remove(index)
         {
+            self.queue_mut(tenant.queue).tenants.close(tenant.slot);
             self.by_namespace.remove(&(tenant.queue, tenant.namespace));
         }
     }

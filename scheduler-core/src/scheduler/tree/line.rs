@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
+use crate::prefetch::prefetch;
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::Stay;
 use crate::scheduler::tree::key::Key;
@@ -193,6 +194,9 @@ impl Run {
         }
         let Some(front) = self.entries.front() else { return false };
         self.first = front.order();
+        if let Some(later) = self.entries.get(2) {
+            prefetch(later);
+        }
         if self.gaps * 2 > self.entries.len() {
             self.entries.retain(|entry| !entry.gone);
             self.gaps = 0;

@@ -12,17 +12,14 @@
 mod audit;
 mod cohort;
 mod grow;
+mod heap;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod line;
 pub(crate) mod share;
 mod strays;
 
-use std::cmp::Reverse;
-use std::hash::Hash;
-
 use hashbrown::HashMap;
-use priority_queue::PriorityQueue;
 
 use crate::hash::Build;
 use crate::ids::{Name, Seq};
@@ -32,6 +29,7 @@ use crate::scheduler::place::Demand;
 use crate::scheduler::policy::{CohortConfig, Weight};
 use crate::scheduler::table::{JobIx, ShapeIx};
 use crate::scheduler::tree::cohort::{Cohort, CohortIx};
+use crate::scheduler::tree::heap::{Heap, Slot};
 use crate::scheduler::tree::key::{Key, QueueTurn, Rank, Turn};
 use crate::scheduler::tree::line::Line;
 use crate::scheduler::tree::share::{Amounts, Usage};
@@ -52,7 +50,8 @@ index! {
     BucketIx
 }
 
-type Heap<I, P> = PriorityQueue<I, Reverse<P>, Build>;
+/// A job and where it stands; no two are equal.
+type Order = (Key, JobIx);
 
 /// Runs are taken to last this long until some have ended.
 const FIRST_MEAN: Span = Span::from_secs(1);
@@ -89,6 +88,8 @@ pub(crate) struct Queue {
     step: i64,
     /// Put aside for the rest of a pass.
     parked: bool,
+    /// Its place among the queues of its cohort, where those share fairly.
+    slot: Option<Slot>,
     tenants: Heap<TenantIx, Turn>,
 }
 
@@ -107,7 +108,9 @@ pub(crate) struct Tenant {
     usage: Usage,
     share: u128,
     parked: bool,
-    buckets: Heap<BucketIx, Key>,
+    /// Its place in its queue.
+    slot: Slot,
+    buckets: Heap<(BucketIx, JobIx), Key>,
 }
 
 /// Jobs of one shape.
@@ -121,7 +124,9 @@ pub(crate) struct Bucket {
     /// Who is looked at in the rest of a pass: those that stay no longer; nobody, if it is put aside.
     upto: Option<Stay>,
     /// The first of these.
-    front: Option<(Key, JobIx)>,
+    front: Option<Order>,
+    /// Its place in its tenant.
+    slot: Slot,
     jobs: Line,
 }
 
@@ -170,7 +175,7 @@ impl Stay {
 impl Queue {
     /// Where it stands in its cohort, if it has somebody to start.
     fn turn(&self) -> Option<QueueTurn> {
-        let (_, Reverse(turn)) = self.tenants.peek().filter(|_| !self.parked)?;
+        let (_, turn) = self.tenants.first().filter(|_| !self.parked)?;
         Some(turn.key.queue_turn(&self.config, self.share))
     }
 }
@@ -186,7 +191,7 @@ impl Bucket {
         self.refs
     }
 
-    fn find_front(&self) -> Option<(Key, JobIx)> {
+    fn find_front(&self) -> Option<Order> {
         match self.upto? {
             Stay::UNLIMITED => self.jobs.first(),
             stay => self.jobs.first_within(stay),
@@ -292,9 +297,9 @@ impl Tree {
     fn settle(&mut self, index: BucketIx) {
         let bucket = &mut self.buckets[index];
         bucket.front = bucket.find_front();
-        let first = bucket.front.map(|(key, _)| key);
-        let tenant = bucket.tenant;
-        if set(&mut self.tenants[tenant].buckets, index, first) {
+        let (tenant, slot) = (bucket.tenant, bucket.slot);
+        let front = bucket.front.map(|(key, job)| ((index, job), key));
+        if self.tenants[tenant].buckets.set(slot, front) {
             self.settle_tenant(tenant);
         }
     }
@@ -302,10 +307,10 @@ impl Tree {
     /// Brings the heaps above a tenant up to date with its first job and its share.
     fn settle_tenant(&mut self, index: TenantIx) {
         let tenant = &self.tenants[index];
-        let first = if tenant.parked { None } else { tenant.buckets.peek() };
-        let turn = first.map(|(_, Reverse(key))| Turn { share: tenant.share, key: *key });
-        let queue = tenant.queue;
-        if set(&mut self.queue_mut(queue).tenants, index, turn) {
+        let first = if tenant.parked { None } else { tenant.buckets.first() };
+        let turn = first.map(|(_, key)| (index, Turn { share: tenant.share, key }));
+        let (queue, slot) = (tenant.queue, tenant.slot);
+        if self.queue_mut(queue).tenants.set(slot, turn) {
             self.settle_queue(queue);
         }
     }
@@ -313,9 +318,9 @@ impl Tree {
     /// Brings the heap above a queue up to date, where there is one.
     fn settle_queue(&mut self, index: QueueIx) {
         let queue = self.queue(index);
-        let Some(root) = queue.root.filter(|root| self.cohort(*root).config.fair_share.is_some()) else { return };
-        let turn = queue.turn();
-        set(&mut self.cohorts[root.position()].queues, index, turn);
+        let (Some(root), Some(slot)) = (queue.root, queue.slot) else { return };
+        let turn = queue.turn().map(|turn| (index, turn));
+        self.cohorts[root.position()].queues.set(slot, turn);
     }
 
     /// Who is compared with whom at the top.
@@ -327,38 +332,43 @@ impl Tree {
     fn front(&self, unit: Unit) -> Option<QueueIx> {
         match unit {
             Unit::Queue(queue) => Some(queue).filter(|queue| !self.queue(*queue).parked),
-            Unit::Cohort(root) => self.cohort(root).queues.peek().map(|(queue, _)| *queue),
+            Unit::Cohort(root) => self.cohort(root).queues.first().map(|(queue, _)| queue),
         }
     }
 
     /// The first job of a unit that is not put aside.
     pub(crate) fn first(&self, unit: Unit) -> Option<(BucketIx, JobIx)> {
-        let (tenant, _) = self.queue(self.front(unit)?).tenants.peek()?;
-        let (bucket, _) = self.tenants[*tenant].buckets.peek()?;
-        let (_, job) = self.buckets[*bucket].front?;
-        Some((*bucket, job))
+        let (tenant, _) = self.queue(self.front(unit)?).tenants.first()?;
+        self.tenants[tenant].buckets.first().map(|(front, _)| front)
+    }
+
+    /// The job that stands for the tenant of a bucket. What there is of it here is brought into the cache.
+    pub(crate) fn upcoming(&self, bucket: BucketIx) -> Option<JobIx> {
+        let ((bucket, job), _) = self.tenants[self.buckets[bucket].tenant].buckets.first()?;
+        self.buckets.prefetch(bucket);
+        Some(job)
     }
 
     /// Where the first job of a unit stands among the first jobs of all.
     pub(crate) fn rank(&self, unit: Unit, now: Timestamp) -> Option<Rank> {
         let queue = self.queue(self.front(unit)?);
-        queue.tenants.peek().map(|(_, Reverse(turn))| turn.key.rank(&queue.config, now))
+        queue.tenants.first().map(|(_, turn)| turn.key.rank(&queue.config, now))
     }
 
     /// Every tenant of a queue that has queued jobs which are not put aside, in no particular order.
     fn waiting_tenants(&self, queue: QueueIx) -> impl Iterator<Item = (TenantIx, &Tenant)> {
-        self.queue(queue).tenants.iter().map(|(tenant, _)| (*tenant, &self.tenants[*tenant]))
+        self.queue(queue).tenants.iter().map(|tenant| (tenant, &self.tenants[tenant]))
     }
 
     /// How many jobs of its queue are ahead of one of this bucket and key. Walks the queue's jobs once.
     pub(crate) fn ahead(&self, bucket: BucketIx, own: Key) -> u64 {
         let own_tenant = &self.tenants[self.buckets[bucket].tenant];
         let fair = self.queue(own_tenant.queue).config.fair_share.is_some();
-        let own_first = own_tenant.buckets.peek().map_or(own, |(_, Reverse(key))| *key);
+        let own_first = own_tenant.buckets.first().map_or(own, |(_, key)| key);
         let mut count = 0;
         for (_, tenant) in self.waiting_tenants(own_tenant.queue) {
-            let first = tenant.buckets.peek().map_or(own, |(_, Reverse(key))| *key);
-            let buckets = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[*bucket].jobs);
+            let first = tenant.buckets.first().map_or(own, |(_, key)| key);
+            let buckets = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[bucket].jobs);
             count += if !fair || std::ptr::eq(tenant, own_tenant) {
                 buckets.flat_map(Line::iter).filter(|&((key, _), _)| key < own).count()
             } else {
@@ -386,14 +396,4 @@ impl Tree {
     pub(crate) fn has(&self, bucket: BucketIx, key: Key, job: JobIx, stay: Stay) -> bool {
         self.buckets[bucket].jobs.contains(key, job, stay)
     }
-}
-
-/// Sets or removes an entry; true if that changed anything.
-fn set<I: Copy + Eq + Hash, P: Copy + Ord>(heap: &mut Heap<I, P>, item: I, priority: Option<P>) -> bool {
-    let priority = priority.map(Reverse);
-    let before = match priority {
-        Some(priority) => heap.push(item, priority),
-        None => heap.remove(&item).map(|(_, priority)| priority),
-    };
-    before != priority
 }

@@ -204,14 +204,15 @@ mod tests {
     use super::*;
     use crate::slab::Index;
 
+    fn depth(strays: &Strays, at: Link) -> usize {
+        at.map_or(0, |at| 1 + depth(strays, strays.nodes[at].left).max(depth(strays, strays.nodes[at].right)))
+    }
+
     #[test]
     fn a_tree_stays_shallow_when_keys_rise() {
         let mut strays = Strays::default();
         for number in 0..10_000_u64 {
             strays.insert((Key::test(0, number), JobIx::new(number as usize)), Stay::test(number % 777));
-        }
-        fn depth(strays: &Strays, at: Link) -> usize {
-            at.map_or(0, |at| 1 + depth(strays, strays.nodes[at].left).max(depth(strays, strays.nodes[at].right)))
         }
         let deepest = depth(&strays, strays.root);
         assert!(deepest < 50, "{deepest} levels for 10,000 jobs");
