@@ -6,7 +6,6 @@
 //! - a job that finishes leaves at once: a later event for it is [`Rejected::Unknown`], the store has the rest;
 //! - every entry point is given the time, does a bounded amount of work, and gives the same answers for the same calls.
 
-mod active;
 mod admin;
 mod admit;
 mod backfill;
@@ -25,7 +24,7 @@ mod tree;
 mod view;
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -50,9 +49,8 @@ use crate::ids::{JobId, Name, RunId, Seq};
 use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
-use crate::scheduler::active::{Active, ActiveList};
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
+use crate::scheduler::table::{Active, Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::{Stay, Tree};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
@@ -68,7 +66,8 @@ pub struct Scheduler {
     /// Jobs that wait for a time, and running jobs with a time limit.
     timers: PriorityQueue<JobIx, Reverse<(Timestamp, Seq)>, Build>,
     /// Jobs that hold resources, in the order in which they got them.
-    active: ActiveList,
+    active: BTreeMap<u64, Active>,
+    next_order: u64,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -97,7 +96,8 @@ impl Scheduler {
             tree: Tree::new(&config.queues, &config.cohorts, nodes.capacity()),
             nodes,
             timers: PriorityQueue::with_default_hasher(),
-            active: ActiveList::new(),
+            active: BTreeMap::new(),
+            next_order: 1,
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -252,7 +252,7 @@ impl Scheduler {
                 self.timers.push(index, Reverse((*at, seq)));
             }
             JobState::Queued { since } => {
-                // One more of a shape that waits changes nothing, unless its priority lets it have runs ended.
+                // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
                 self.exhausted &= self.tree.bucket(bucket).len() > 0 && self.preemption == Preemption::default();
                 let key = self.tree.key(bucket, policy.priority, *since, seq);
                 self.tree.push(bucket, index, key, Stay::of(policy), now);
@@ -272,8 +272,11 @@ impl Scheduler {
             let held = demand.held(placement);
             self.nodes.take(index, demand, placement);
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
+            let order = self.next_order;
+            self.next_order += 1;
             let borrowed = self.tree.would_borrow(bucket, &held);
-            self.jobs[index].active = Some(self.active.push(Active { job: index, since, borrowed }));
+            self.active.insert(order, Active { job: index, since, borrowed });
+            self.jobs[index].order = order;
             self.tree.take(bucket, &held, now);
         }
         self.counts[kind as usize] += 1;
@@ -302,8 +305,8 @@ impl Scheduler {
             let held = demand.held(placement);
             self.nodes.release(demand, placement);
             self.exhausted = false;
-            let active = self.jobs[index].active.take().and_then(|active| self.active.remove(active));
-            let since = active.map_or(now, |active| active.since);
+            let since = self.active.remove(&job.order).map_or(now, |active| active.since);
+            self.jobs[index].order = 0;
             self.tree.give_back(bucket, &held, since, now);
         }
         self.counts[kind as usize] -= 1;

@@ -309,7 +309,7 @@ impl Scheduler {
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let ends = self.active.iter().enumerate().map(|(order, active)| {
+        let ends = self.active.iter().map(|(&order, active)| {
             let end = self.latest_end(&self.jobs[active.job], now);
             (end.map_or(i64::MAX, |end| end.0), order, end, active.job)
         });

@@ -25,11 +25,10 @@ use std::cmp::Reverse;
 
 use crate::event::{Event, Transition};
 use crate::scheduler::Scheduler;
-use crate::scheduler::active::Active;
 use crate::scheduler::backfill::{Books, Release, record, rooms_after, take};
 use crate::scheduler::config::Resource;
 use crate::scheduler::place::{Room, pack};
-use crate::scheduler::table::{Job, JobIx};
+use crate::scheduler::table::{Active, Job, JobIx};
 use crate::scheduler::tree::BucketIx;
 use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::share::Amounts;
@@ -87,7 +86,7 @@ impl Scheduler {
     /// cannot be.
     pub(super) fn preempt_for(&mut self, claim: Claim<'_>) -> Option<Vec<Transition>> {
         let Claim { job, before, beside, now, .. } = claim;
-        let ending: Vec<Victim> = self.active.iter().filter_map(|active| self.ending(active)).collect();
+        let ending: Vec<Victim> = self.active.values().filter_map(|active| self.ending(active)).collect();
         for victim in &ending {
             self.tree.unreserve(victim.bucket, &victim.held);
         }
@@ -126,7 +125,6 @@ impl Scheduler {
         let mut found: Vec<_> = self
             .active
             .iter()
-            .enumerate()
             .filter_map(|(order, active)| {
                 let victim = self.victim(active, self.rule(claim, active)?)?;
                 let part = |resource: usize| (victim.held[resource] * 1_000_000).checked_div(capacity[resource]).unwrap_or(0);
@@ -134,7 +132,7 @@ impl Scheduler {
                 let run = &self.jobs[active.job];
                 let running = matches!(run.lifecycle.state, JobState::Running { .. });
                 let lost = if running { part * u128::from(claim.now.since(active.since).0) } else { 0 };
-                Some(((!self.policies.get(run.policy).checkpointable, lost, Reverse(order)), victim))
+                Some(((!self.policies.get(run.policy).checkpointable, lost, Reverse(*order)), victim))
             })
             .collect();
         found.sort_unstable_by_key(|(cost, _)| *cost);

@@ -3,7 +3,6 @@
 use std::num::NonZeroI64;
 
 use crate::ids::{JobId, Seq};
-use crate::scheduler::active::ActiveIx;
 use crate::scheduler::by_id::ById;
 use crate::scheduler::tree::BucketIx;
 use crate::slab::{Slab, index};
@@ -30,8 +29,8 @@ pub(crate) struct Job {
     pub(crate) submitted_at: Timestamp,
     start_after: Option<NonZeroI64>,
     pub(crate) lifecycle: Lifecycle,
-    /// Its entry among the active jobs while it holds resources.
-    pub(crate) active: Option<ActiveIx>,
+    /// Its key among the active jobs while it holds resources; 0 otherwise.
+    pub(crate) order: u64,
     /// Its shape's.
     pub(crate) bucket: BucketIx,
     pub(crate) policy: PolicyIx,
@@ -48,13 +47,23 @@ impl Job {
     ) -> Self {
         // The epoch itself is long past: it is the same as no time at all.
         let start_after = start_after.and_then(|at| NonZeroI64::new(at.0));
-        Self { id, seq, submitted_at, start_after, lifecycle, active: None, bucket: kind.0, policy: kind.1 }
+        Self { id, seq, submitted_at, start_after, lifecycle, order: 0, bucket: kind.0, policy: kind.1 }
     }
 
     /// `startAfter` as it was sent.
     pub(crate) fn start_after(&self) -> Option<Timestamp> {
         self.start_after.map(|at| Timestamp(at.get()))
     }
+}
+
+/// A job that holds resources.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Active {
+    pub(crate) job: JobIx,
+    /// When it got them.
+    pub(crate) since: Timestamp,
+    /// It got them beyond its queue's guarantee.
+    pub(crate) borrowed: bool,
 }
 
 /// All unfinished jobs, found by index or by id.

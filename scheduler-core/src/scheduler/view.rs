@@ -104,7 +104,7 @@ impl Scheduler {
 
     /// Jobs that hold resources, in the order in which they got them.
     pub fn active(&self) -> impl Iterator<Item = (JobId, &Lifecycle)> {
-        self.active.iter().map(|active| &self.jobs[active.job]).map(|job| (job.id, &job.lifecycle))
+        self.active.values().map(|active| &self.jobs[active.job]).map(|job| (job.id, &job.lifecycle))
     }
 
     /// The nodes, configured ones first and in the order of the configuration.
