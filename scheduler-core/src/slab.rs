@@ -29,6 +29,7 @@ macro_rules! index {
 }
 pub(crate) use index;
 
+#[derive(Clone)]
 enum Entry<T> {
     /// Free; the next free entry, if there is one.
     Free(Option<u32>),
@@ -36,6 +37,7 @@ enum Entry<T> {
 }
 
 /// Records with stable indexes; freed ones are used again, latest first.
+#[derive(Clone)]
 pub(crate) struct Slab<I, T> {
     chunks: Vec<Vec<Entry<T>>>,
     free: Option<u32>,

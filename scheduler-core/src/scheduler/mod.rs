@@ -35,7 +35,10 @@ pub use config::{
     QueueConfig, Resource, TASK_LIMIT,
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
-pub use explain::{Shortage, Why};
+pub use explain::{
+    Ahead, Change, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall, Suggestion, Unknown,
+    Why,
+};
 pub use invariants::Violation;
 pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
 pub use tree::ledger::Counted;
@@ -48,6 +51,7 @@ use crate::ids::{JobId, Name, RunId, Seq};
 use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
+use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::nodes::Nodes;
 use crate::scheduler::table::{Active, Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
@@ -78,6 +82,8 @@ pub struct Scheduler {
     exhausted: bool,
     /// Nodes that a restore put more on than they have; only there may more be taken than there is.
     overcommitted: BTreeSet<usize>,
+    /// What the last pass found; kept in copies that are made to explain, never in the core itself.
+    trace: Option<Box<Trace>>,
 }
 
 impl Scheduler {
@@ -105,6 +111,7 @@ impl Scheduler {
             preemption: config.preemption,
             exhausted: false,
             overcommitted: BTreeSet::new(),
+            trace: None,
         })
     }
 

@@ -18,6 +18,7 @@ use crate::scheduler::tree::share::Amounts;
 use crate::state::{Placement, Slot};
 
 /// A machine. Those that are only known from restored jobs come after the configured ones and have no capacity.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) name: Name,
     pub(crate) cpu: CpuMillis,
@@ -30,6 +31,7 @@ pub(crate) struct Node {
 }
 
 /// A GPU.
+#[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) uuid: Name,
     pub(crate) model: Name,
@@ -42,6 +44,7 @@ pub(crate) struct Device {
 }
 
 /// All machines.
+#[derive(Clone)]
 pub(crate) struct Nodes {
     /// The configured ones in their order, then those that only restored jobs know.
     list: Vec<Node>,
@@ -281,6 +284,13 @@ impl Nodes {
             .collect();
         over.dedup();
         over
+    }
+
+    /// Gives owners their numbers in a copy of the core.
+    pub(crate) fn renumber(&mut self, numbers: &HashMap<JobIx, JobIx, Build>) {
+        for device in &mut self.devices {
+            device.owner = device.owner.and_then(|owner| numbers.get(&owner).copied());
+        }
     }
 
     /// True when every offer is what the books say.

@@ -27,6 +27,7 @@ use crate::hash::Build;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
 use crate::scheduler::config::{Discipline, Preemption};
+use crate::scheduler::explain::trace::{Finding, Note};
 use crate::scheduler::place::{Demand, Packing, pack};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::table::{Job, JobIx};
@@ -111,7 +112,10 @@ impl Scheduler {
             let Some((bucket, job)) = self.tree.first(unit) else { continue };
             let started = match self.judge(bucket, now, &mut pass) {
                 Verdict::Start(packing) => self.start(job, bucket, &packing, now),
-                Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
+                verdict @ Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => {
+                    self.note(bucket, &verdict, &pass);
+                    break;
+                }
                 verdict => {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
@@ -231,8 +235,30 @@ impl Scheduler {
         made
     }
 
+    /// Writes down what became of the first job of a bucket, where somebody wants to know.
+    fn note(&mut self, bucket: BucketIx, verdict: &Verdict, pass: &Pass) {
+        let kind = self.tree.bucket(bucket);
+        let (Some(trace), Some((_, job))) = (&mut self.trace, kind.first()) else { return };
+        let finding = match verdict {
+            Verdict::Start(_) => return,
+            Verdict::NoRoom => {
+                let blocked = matches!(pass.head, Head::Blocked(head) if head == bucket);
+                trace.head = trace.head.or(blocked.then_some(job));
+                Finding::NoRoom { fits: pack(&kind.demand, self.nodes.rooms()).is_ok() }
+            }
+            Verdict::Limited(barrier) => Finding::Limited(*barrier),
+            Verdict::KeptBack => {
+                let closed = pass.closed.iter().find(|gate| self.tree.concerns(**gate, bucket, &kind.demand.total));
+                Finding::KeptBack(closed.copied())
+            }
+            Verdict::Later => Finding::Later,
+        };
+        trace.notes.push(Note { bucket, job, finding });
+    }
+
     /// Takes those out of the pass for whom the verdict stands.
     fn put_aside(&mut self, bucket: BucketIx, verdict: &Verdict, pass: &mut Pass) {
+        self.note(bucket, verdict, pass);
         let queue = self.tree.bucket(bucket).queue;
         match verdict {
             Verdict::Limited(barrier) => {
@@ -304,7 +330,7 @@ impl Scheduler {
     }
 
     /// When a job that holds resources has given them back at the latest, if its limits say so.
-    fn latest_end(&self, job: &Job, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn latest_end(&self, job: &Job, now: Timestamp) -> Option<Timestamp> {
         let stay = self.tree.bucket(job.bucket).stay;
         let end = match &job.lifecycle.state {
             JobState::Running { since, .. } => *since + stay?,

@@ -157,6 +157,19 @@ impl Line {
         runs.chain(strays)
     }
 
+    /// The first jobs with their keys, in order.
+    pub(crate) fn first_jobs(&self, count: usize) -> Vec<(Key, JobIx)> {
+        let from_run = |run: &Run| run.entries.iter().filter(|entry| !entry.gone).take(count).map(Entry::order).collect::<Vec<_>>();
+        let mut jobs: Vec<_> = self.runs.iter().flat_map(from_run).collect();
+        jobs.extend(self.strays.iter().flat_map(|strays| strays.iter()).map(|(_, Reverse(order))| *order));
+        if jobs.len() > count && count > 0 {
+            jobs.select_nth_unstable(count - 1);
+        }
+        jobs.truncate(count);
+        jobs.sort_unstable();
+        jobs
+    }
+
     /// True when this job is here under this key.
     pub(crate) fn contains(&self, key: Key, job: JobIx) -> bool {
         let order = (key, job);
@@ -236,6 +249,7 @@ mod tests {
                 }
                 prop_assert_eq!(line.first(), model.first().copied());
                 prop_assert_eq!(line.len(), model.len());
+                prop_assert_eq!(line.first_jobs(3), model.iter().copied().take(3).collect::<Vec<_>>());
                 prop_assert!(line.is_consistent());
             }
             while let Some(first) = line.first() {
