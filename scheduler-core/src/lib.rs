@@ -17,7 +17,8 @@ pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    BadWeight, ChangeError, CohortConfig, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse, JobView,
-    Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueUse, Refused, Resource, RestoreError, Scheduler, Shortage, Explanation,
-    TenantLimits, UsageRecord, Violation, Weight, Whose, Why,
+    Ahead, BadWeight, Change, ChangeError, Closest, CohortConfig, Config, ConfigError, Counted, Discipline, Estimate,
+    Explanation, Exposure, FairShare, Gang, GpuDevice, GpuUse, Inquiry, JobRef, JobView, Limits, NodeConfig, NodeUse, Position,
+    Preemption, QueueConfig, QueueUse, Refused, Resource, RestoreError, Rule, Scheduler, Shortage, Shortfall, Suggestion,
+    TenantLimits, Unknown, UsageRecord, Violation, Weight, Whose, Why,
 };

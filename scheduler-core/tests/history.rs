@@ -303,7 +303,7 @@ impl World {
         let passed: Vec<u64> = started.iter().copied().filter(|number| !order[..position].contains(number)).collect();
         // Those that passed are in the order after the head: without them it is as if they had never been submitted.
         let without = self.rebuilt(|number| !passed.contains(&number));
-        let why = |core: &Scheduler| core.explain(id(head), self.now).unwrap();
+        let why = |core: &Scheduler| core.explain(id(head), self.now).unwrap().why;
         let (with, without) = (why(&self.core), why(&without));
         let (Why::Resources { expected: with, .. }, Why::Resources { expected: without, .. }) = (&with, &without) else {
             return Err(TestCaseError::fail(format!("head {head} of {order:?} after {started:?}: {with:?}, {without:?}")));

@@ -36,8 +36,8 @@ pub use config::{
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
 pub use explain::{
-    Ahead, Change, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall, Suggestion, Unknown,
-    Why,
+    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall,
+    Suggestion, Unknown, Why,
 };
 pub use invariants::Violation;
 pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};

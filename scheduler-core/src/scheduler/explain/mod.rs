@@ -16,7 +16,8 @@ pub(in crate::scheduler) mod trace;
 mod why;
 
 pub use why::{
-    Ahead, Change, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion, Unknown, Why,
+    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion,
+    Unknown, Why,
 };
 
 use crate::ids::{JobId, Name};
@@ -224,7 +225,11 @@ impl Scheduler {
             Some(Finding::KeptBack(gate)) => self.kept_back(index, *gate, trace, now),
             found => {
                 let own_kind = note.map(|note| note.job).filter(|first| *first != index);
-                let first = if found.is_some() { head.or(own_kind) } else { head.or(own_kind).or_else(|| self.first_noted(index, trace)) };
+                let first = if found.is_some() {
+                    head.or(own_kind)
+                } else {
+                    head.or(own_kind).or_else(|| self.first_noted(index, trace))
+                };
                 match first {
                     Some(first) => Why::Behind { first: ahead(first), shortfall: self.shortfall(index, now) },
                     None => Why::Resources { shortfall: self.shortfall(index, now), expected: None },

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::ids::Name;
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::Resource;
-use crate::scheduler::explain::why::{Gang, Shortage, Shortfall};
-use crate::scheduler::place::{Demand, Room, pack};
+use crate::scheduler::explain::why::{Closest, Gang, Shortage, Shortfall};
+use crate::scheduler::place::{Demand, Group, Room, pack};
 use crate::scheduler::table::JobIx;
 use crate::time::Timestamp;
 
@@ -30,10 +30,13 @@ impl Scheduler {
         let group = demand.group(misfit.group);
         let needed = if demand.groups.len() == 1 { shape.least_tasks() } else { group.replicas.into() };
         let gang = Gang { task: shape.tasks[usize::from(misfit.group)].name.clone(), needed, possible: misfit.possible };
+        let shortages: Vec<_> = Resource::ALL.into_iter().filter_map(|resource| self.shortage(demand, resource)).collect();
+        let alone = misfit.possible == 0 && shortages.is_empty();
         Shortfall {
-            shortages: Resource::ALL.into_iter().filter_map(|resource| self.shortage(demand, resource)).collect(),
+            closest: if alone { self.closest(group) } else { None },
+            shortages,
             room_at: if misfit.possible == 0 { self.room_at(demand, now) } else { None },
-            gang: (needed > 1).then_some(gang),
+            gang: (needed > 1 || demand.groups.len() > 1).then_some(gang),
         }
     }
 
@@ -57,6 +60,21 @@ impl Scheduler {
         (shortage.asked > shortage.free || shortage.largest_task > largest_free).then_some(shortage)
     }
 
+    /// The node that lacks least for a task, and what it lacks most of; only nodes that would have room for one if nothing ran.
+    fn closest(&self, group: &Group) -> Option<Closest> {
+        let lacking = |node: usize| {
+            let room = self.nodes.rooms()[node];
+            let short = Resource::ALL.into_iter().filter(move |of| room.of(*of) < group.of(*of));
+            short.map(move |of| (u128::from(room.of(of)) * 1000 / u128::from(group.of(of).max(1)), of))
+        };
+        let whole = self.nodes.whole().iter().enumerate();
+        let able = whole.filter(|(_, whole)| Resource::ALL.into_iter().all(|of| whole.of(of) >= group.of(of)));
+        let (_, _, node) = able.map(|(node, _)| (lacking(node).count(), std::cmp::Reverse(lacking(node).min()), node)).min()?;
+        let (_, resource) = lacking(node).min()?;
+        let (asked, free) = (group.of(resource), self.nodes.rooms()[node].of(resource));
+        Some(Closest { node: self.nodes.all()[node].name.clone(), resource, asked, free })
+    }
+
     /// The node on which one task of the most demanding group fits first, by the limits of what runs there.
     fn room_at(&self, demand: &Demand, now: Timestamp) -> Option<(Name, Timestamp)> {
         let group = demand.groups.first()?;
@@ -70,7 +88,9 @@ impl Scheduler {
             let run = &self.jobs[job];
             let held = &self.tree.bucket(run.bucket).demand;
             for slot in run.lifecycle.state.placement().iter().flat_map(|placement| &placement.slots) {
-                let Some(node) = self.nodes.find_node(&slot.node).filter(|node| self.nodes.is_configured(*node)) else { continue };
+                let Some(node) = self.nodes.find_node(&slot.node).filter(|node| self.nodes.is_configured(*node)) else {
+                    continue;
+                };
                 let room = rooms.entry(node).or_insert_with(|| Resource::ALL.map(|of| self.nodes.rooms()[node].of(of)));
                 for resource in Resource::ALL {
                     room[resource as usize] += held.group(slot.group).of(resource);

@@ -131,7 +131,9 @@ impl Copier<'_> {
             let mut count = (left / to_come).max(1).min(bucket.len());
             left = left.saturating_sub(count);
             to_come -= 1;
-            if kind == own && let Some(key) = self.from.key_of(about) {
+            if kind == own
+                && let Some(key) = self.from.key_of(about)
+            {
                 let upto = bucket.ahead_of(key) + 1;
                 count = count.max(if upto <= bounds.peers { upto } else { 0 });
             }

@@ -197,7 +197,8 @@ impl<'a> Trials<'a> {
         let mut sketch = self.sketch.again(self.now)?;
         sketch.withdraw(*id, self.now);
         let (shape, policy) = (shape.clone(), policy.clone());
-        let mut job = NewJob { id: *id, seq: *seq, shape, policy, submitted_at: *submitted_at, start_after: *start_after, hold: false };
+        let mut job =
+            NewJob { id: *id, seq: *seq, shape, policy, submitted_at: *submitted_at, start_after: *start_after, hold: false };
         let mut lifecycle = lifecycle.clone();
         if fresh {
             (job.seq, job.submitted_at, job.start_after) = (Seq(u64::MAX), self.now, None);

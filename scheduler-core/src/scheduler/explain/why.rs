@@ -208,6 +208,8 @@ pub enum Rule {
 pub struct Shortfall {
     /// Resources of which there is too little. None if each amount is there, but not on the same nodes.
     pub shortages: Vec<Shortage>,
+    /// Where each amount is free on some node, but all of them on none: the node that comes closest.
+    pub closest: Option<Closest>,
     /// For how many tasks there is room, where several have to start together.
     pub gang: Option<Gang>,
     /// Where a single task finds no node: the node that has room for one first, and when, by the time limits of what runs there.
@@ -231,6 +233,19 @@ pub struct Shortage {
     pub largest_free: u64,
     /// That node; `None` if nothing is free anywhere.
     pub node: Option<Name>,
+}
+
+/// A node that nearly has room for a task.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Closest {
+    /// Which.
+    pub node: Name,
+    /// What it has least of, in proportion.
+    pub resource: Resource,
+    /// What one task asks for.
+    pub asked: u64,
+    /// What is free there.
+    pub free: u64,
 }
 
 /// Tasks that have to start together.

@@ -159,7 +159,8 @@ impl Line {
 
     /// The first jobs with their keys, in order.
     pub(crate) fn first_jobs(&self, count: usize) -> Vec<(Key, JobIx)> {
-        let from_run = |run: &Run| run.entries.iter().filter(|entry| !entry.gone).take(count).map(Entry::order).collect::<Vec<_>>();
+        let from_run =
+            |run: &Run| run.entries.iter().filter(|entry| !entry.gone).take(count).map(Entry::order).collect::<Vec<_>>();
         let mut jobs: Vec<_> = self.runs.iter().flat_map(from_run).collect();
         jobs.extend(self.strays.iter().flat_map(|strays| strays.iter()).map(|(_, Reverse(order))| *order));
         if jobs.len() > count && count > 0 {
