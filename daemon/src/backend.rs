@@ -15,7 +15,7 @@ use store::{Owner, Store, StoreError};
 
 use crate::watch::Watch;
 
-pub use scheduler_core::{Counted, Refused, Resource, Shortage, Why};
+pub use scheduler_core::{Explanation, Refused, Resource};
 
 /// How a caller was recognised.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -172,7 +172,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError>;
 
     /// The core's answer; `None` where the core does not have the job (finished, or unknown).
-    async fn why(&self, job: JobId) -> Result<Option<Why>, BackendError>;
+    async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError>;
 
     /// Ids from `first` to `last`, both included, ascending, at most `limit`: how a prefix becomes a job.
     async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError>;

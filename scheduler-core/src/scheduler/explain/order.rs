@@ -1,5 +1,7 @@
 //! Who is ahead of a job, and by what rule.
 
+use std::cmp::Ordering;
+
 use crate::scheduler::Scheduler;
 use crate::scheduler::explain::why::{Ahead, JobRef, Position, Rule};
 use crate::scheduler::table::JobIx;
@@ -55,12 +57,10 @@ impl Scheduler {
             // It can only be ahead because the other one would borrow.
             return Rule::Guarantee;
         }
-        if theirs > own {
-            Rule::Priority { theirs, own }
-        } else if theirs < own {
-            Rule::Age
-        } else {
-            Rule::Fifo
+        match theirs.cmp(&own) {
+            Ordering::Greater => Rule::Priority { theirs, own },
+            Ordering::Less => Rule::Age,
+            Ordering::Equal => Rule::Fifo,
         }
     }
 }
