@@ -2,7 +2,7 @@
 //!
 //! Invariant: the sentences are the server's; here they are put in order, and their times into the zone of who reads them.
 
-use api::Why;
+use api::{Basis, Why};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -53,8 +53,9 @@ pub(super) async fn ask(client: &Client, job: Query) -> Result<Why, Error> {
 fn answer(why: &Why, now: Timestamp, zone: &TimeZone) -> String {
     let mut lines = vec![format!("Job {} is {}. {}", why.number, why.state.as_str(), why.message)];
     lines.extend(place(why));
-    // What is over, and what has begun, needs no estimate.
-    lines.extend(why.estimate.iter().map(|estimate| estimate.message.clone()));
+    // Otherwise the reason says it already.
+    let tells = |basis| matches!(basis, Basis::TimeLimits | Basis::NoTimeLimit | Basis::TooFar | Basis::Change);
+    lines.extend(why.estimate.iter().filter(|estimate| tells(estimate.basis)).map(|estimate| estimate.message.clone()));
     lines.extend(why.suggestions.iter().map(|suggestion| suggestion.message.clone()));
     if why.attempts.len() > 1 {
         lines.extend(why.attempts.iter().map(|attempt| attempt.message.clone()));
@@ -72,8 +73,12 @@ fn place(why: &Why) -> Option<String> {
     let named: Vec<String> = others.collect();
     let more = (position - 1).saturating_sub(named.len() as u64);
     let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
-    let place = format!("In queue \"{}\" it is number {position} of {queued}", why.queue);
-    Some(if named.is_empty() { format!("{place}.") } else { format!("{place}, behind {}{rest}.", named.join(", ")) })
+    let queue = &why.queue;
+    Some(match (position, queued) {
+        (1, 1) => format!("In queue \"{queue}\" it is the only one."),
+        (1, _) => format!("In queue \"{queue}\" it is the first of {queued}."),
+        _ => format!("In queue \"{queue}\" it is number {position} of {queued}, behind {}{rest}.", named.join(", ")),
+    })
 }
 
 /// The text with its times in this zone: the time alone if it is today, and how far away it is.

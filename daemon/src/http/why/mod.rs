@@ -4,6 +4,8 @@
 
 mod history;
 mod reason;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use api::{Basis, JobSpec, Suggestion};

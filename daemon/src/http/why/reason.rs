@@ -87,12 +87,15 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
         }
         Why::NoNodes => (Reason::NoNodes, "There are no nodes: nothing starts until there is one.".to_owned()),
         Why::Resources { shortfall: lacks, expected } => {
-            let message = format!("It is the next for which there has to be room{}.", because(lacks));
+            let message = format!("It is first in line, and there is no room for it{}.", because(lacks));
             (Reason::Resources { shortfall: shortfall(lacks), expected_start: expected.map(wire_time) }, message)
         }
         Why::Behind { first, shortfall: lacks } => {
             let first_text = capital(&words::ahead(first));
-            let message = format!("{first_text} waits for room, and it does not fit beside that{}.", because(lacks));
+            let message = match because(lacks) {
+                unknown if unknown.is_empty() => format!("{first_text} is ahead of it, and waits itself."),
+                because => format!("{first_text} waits for room, and this one does not fit beside it{because}."),
+            };
             (Reason::Behind { first: ahead(first), shortfall: shortfall(lacks) }, message)
         }
         Why::Reserved { head, at, stay } => reservation(head, *at, *stay),

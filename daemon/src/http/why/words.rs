@@ -9,6 +9,7 @@ use scheduler_core::time::{Span, Timestamp};
 use scheduler_core::{Ahead, Counted, Gang, JobRef, Refused, Resource, Rule, Shortage, Shortfall, Whose};
 
 use crate::http::text::wire_time;
+use crate::http::view;
 
 const SECOND: i64 = 1_000_000;
 
@@ -108,10 +109,10 @@ fn short(short: &Shortage, several: bool) -> String {
     let whole = |number: u128| amount(short.resource, number);
     if short.asked > short.free && (several || short.asked == u128::from(short.largest_task)) {
         let together = if several { " together" } else { "" };
-        let free = crate::http::view::amount(short.resource, short.free);
-        let be = if free == "1" || short.resource == Resource::Memory { "is" } else { "are" };
+        let [free, total] = [short.free, short.total].map(|number| view::amount(short.resource, number));
+        let be = if free == "1" || free == "0" || short.resource == Resource::Memory { "is" } else { "are" };
         let free = if free == "0" { "none".to_owned() } else { free };
-        return format!("it needs {}{together}, and {free} of {} {be} free", whole(short.asked), whole(short.total));
+        return format!("it needs {}{together}, and {free} of {total} {be} free", whole(short.asked));
     }
     let (task, hole) = (whole(short.largest_task.into()), whole(short.largest_free.into()));
     match &short.node {
@@ -136,8 +137,10 @@ pub(super) fn lacking(lacks: &Shortfall) -> String {
         let [asked, free] = [closest.asked, closest.free].map(|number| amount(closest.resource, number.into()));
         format!("no node has all of it free at once: node {} comes closest, with {free} of the {asked}", closest.node)
     }));
+    // Where there is too little over all nodes, a hole is not what it waits for.
+    let hole = lacks.shortages.iter().all(|short| short.asked <= short.free);
     parts.extend(
-        lacks.room_at.iter().map(|(node, at)| {
+        lacks.room_at.iter().filter(|_| hole).map(|(node, at)| {
             format!("by the time limits of what runs there, node {node} has room from {} at the latest", by(*at))
         }),
     );
@@ -200,12 +203,12 @@ mod tests {
             lacking(&gpus(4, 5, 4, 3, Some("a"))),
             "it needs 4 GPUs on one node, and the largest hole is 3 GPUs, on node a"
         );
-        assert_eq!(lacking(&gpus(1, 0, 1, 0, None)), "it needs 1 GPU, and none of 8 GPUs are free");
+        assert_eq!(lacking(&gpus(1, 0, 1, 0, None)), "it needs 1 GPU, and none of 8 is free");
         let gang = Gang { task: "main".into(), needed: 8, possible: 6 };
         let lacks = Shortfall { gang: Some(gang), ..gpus(8, 6, 1, 3, Some("a")) };
         assert_eq!(
             lacking(&lacks),
-            "8 tasks \"main\" have to start together, and there is room for 6; it needs 8 GPUs together, and 6 of 8 GPUs are free"
+            "8 tasks \"main\" have to start together, and there is room for 6; it needs 8 GPUs together, and 6 of 8 are free"
         );
     }
 }
