@@ -79,6 +79,11 @@ impl Table {
         Self { jobs: Slab::new(), by_id: HashTable::new() }
     }
 
+    /// With an index for this many.
+    pub(crate) fn with_capacity(jobs: usize) -> Self {
+        Self { jobs: Slab::new(), by_id: HashTable::with_capacity(jobs) }
+    }
+
     pub(crate) fn find(&self, id: JobId) -> Option<JobIx> {
         self.by_id.find(hash_of(&id), |&index| self.jobs[index].id == id).copied()
     }

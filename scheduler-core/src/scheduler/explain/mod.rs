@@ -20,6 +20,7 @@ pub use why::{
     Unknown, Why,
 };
 
+use crate::event::Event;
 use crate::ids::{JobId, Name};
 use crate::scheduler::Scheduler;
 use crate::scheduler::explain::project::{project, victims};
@@ -170,32 +171,41 @@ impl Inquiry {
     /// The whole answer. Takes a few milliseconds at most.
     pub fn answer(self) -> Explanation {
         let Self { now, mut known, queued } = self;
-        let Some(Queued { subject, sketch: Some(sketch) }) = queued.map(|queued| *queued) else { return known };
-        let Some(mut passed) = sketch.again(now) else { return known };
-        let id = subject.id;
-        let (made, trace) = passed.pass(now);
-        let Some(index) = passed.core.jobs.find(id) else {
-            // It stands so far back that it was not copied; what was seen at a glance is all.
-            known.suggestions = Trials::new(&sketch, &subject, now).suggest(&known.why);
-            return known;
-        };
-        let starts = passed.core.jobs[index].lifecycle.state.kind() != StateKind::Queued;
-        let asked = made.iter().any(|made| matches!(made.event, crate::event::Event::Preempt { by, .. } if by == id));
-        if starts {
-            (known.why, known.estimate) = (Why::Scheduling, Some(Estimate::Now));
-            return known;
+        if let Some(Queued { subject, sketch: Some(sketch) }) = queued.map(|queued| *queued) {
+            look_closer(&mut known, &subject, sketch, now);
         }
-        known.why = match victims(&passed, id) {
-            Some((victims, until)) => Why::MakingRoom { victims, until: (!asked).then_some(until) },
-            None => passed.core.found(index, &trace, now),
-        };
-        let never = matches!(known.why, Why::Never(_) | Why::NoNodes);
-        if !never && !matches!(known.why, Why::MakingRoom { .. }) {
-            known.suggestions = Trials::new(&sketch, &subject, now).suggest(&known.why);
-        }
-        known.estimate = Some(if never { Estimate::Unknown(Unknown::Change) } else { project(&mut passed, id, now) });
         known
     }
+}
+
+/// What passes over a copy say.
+fn look_closer(known: &mut Explanation, subject: &Subject, mut sketch: Sketch, now: Timestamp) {
+    let untouched = if Trials::allowed(&sketch) > 0 { sketch.again(now) } else { None };
+    let suggestions =
+        |why: &Why| untouched.as_ref().map(|untouched| Trials::new(untouched, subject, now).suggest(why)).unwrap_or_default();
+    let (made, trace) = sketch.pass(now);
+    let Some(index) = sketch.core.jobs.find(subject.id) else {
+        // It stands so far back that it was not copied; what was seen at a glance is all.
+        known.suggestions = suggestions(&known.why);
+        return;
+    };
+    if sketch.core.jobs[index].lifecycle.state.kind() != StateKind::Queued {
+        (known.why, known.estimate) = (Why::Scheduling, Some(Estimate::Now));
+        return;
+    }
+    let asked = made.iter().any(|made| matches!(made.event, Event::Preempt { by, .. } if by == subject.id));
+    known.why = match victims(&sketch, subject.id) {
+        Some((victims, until)) => Why::MakingRoom { victims, until: (!asked).then_some(until) },
+        None => sketch.core.found(index, &trace, now),
+    };
+    if matches!(known.why, Why::Never(_) | Why::NoNodes) {
+        known.estimate = Some(Estimate::Unknown(Unknown::Change));
+        return;
+    }
+    if !matches!(known.why, Why::MakingRoom { .. }) {
+        known.suggestions = suggestions(&known.why);
+    }
+    known.estimate = Some(project(&mut sketch, subject.id, now));
 }
 
 impl Scheduler {

@@ -14,8 +14,8 @@ use crate::scheduler::table::JobIx;
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
 
-/// Records that passes may look at in all: two or three milliseconds' work.
-const WORK: usize = 60_000;
+/// Records that passes may look at in all: about a millisecond's work.
+const WORK: usize = 20_000;
 /// Records that a start, and a pass with nothing to look at, count for.
 const PASS: usize = 8;
 

@@ -21,6 +21,8 @@ use crate::time::Timestamp;
 /// How much is copied at most.
 #[derive(Clone, Copy)]
 pub(super) struct Bounds {
+    /// Kinds of jobs that there are; where there are more, there is no copy, for already looking through them takes long.
+    pub(super) all_kinds: usize,
     /// Kinds of queued jobs, those first in the order.
     pub(super) kinds: usize,
     /// Queued jobs over all kinds; of each kind at least the first.
@@ -31,11 +33,12 @@ pub(super) struct Bounds {
     pub(super) runs: usize,
 }
 
-/// What `explain` copies: about a millisecond's work.
-pub(super) const BOUNDS: Bounds = Bounds { kinds: 1024, jobs: 2048, peers: 4096, runs: 8192 };
+/// What `explain` copies: about a millisecond's work, four where so much runs.
+pub(super) const BOUNDS: Bounds = Bounds { all_kinds: 20_000, kinds: 512, jobs: 1024, peers: 2048, runs: 4096 };
 
 /// Everything: of a copy, which is small.
-pub(super) const ALL: Bounds = Bounds { kinds: usize::MAX, jobs: usize::MAX, peers: usize::MAX, runs: usize::MAX };
+pub(super) const ALL: Bounds =
+    Bounds { all_kinds: usize::MAX, kinds: usize::MAX, jobs: usize::MAX, peers: usize::MAX, runs: usize::MAX };
 
 /// See the module.
 pub(super) struct Sketch {
@@ -72,11 +75,11 @@ impl Copier<'_> {
 impl Scheduler {
     /// A copy for questions about a queued job; `None` where too much runs.
     pub(super) fn sketch(&self, about: JobIx, bounds: Bounds, now: Timestamp) -> Option<Sketch> {
-        if self.active.len() > bounds.runs {
+        if self.active.len() > bounds.runs || self.tree.kinds() > bounds.all_kinds {
             return None;
         }
         let to = Self {
-            jobs: Table::new(),
+            jobs: Table::with_capacity(self.active.len() + bounds.jobs.min(self.jobs.len())),
             shapes: Interner::new(),
             policies: Interner::new(),
             tree: self.tree.frame(),

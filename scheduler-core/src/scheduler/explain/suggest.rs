@@ -20,8 +20,8 @@ use crate::time::{Span, Timestamp};
 
 /// Tries at most.
 const TRIES: usize = 24;
-/// Records that are copied for them in all: two or three milliseconds' work.
-const WORK: usize = 20_000;
+/// Records that are copied for them in all: two milliseconds' work.
+const WORK: usize = 4_000;
 /// Other queues that are tried.
 const QUEUES: usize = 8;
 /// No more memory is suggested than a multiple of this, and no less than one.
@@ -50,8 +50,12 @@ pub(super) struct Trials<'a> {
 
 impl<'a> Trials<'a> {
     pub(super) fn new(sketch: &'a Sketch, subject: &'a Subject, now: Timestamp) -> Self {
-        let tries = (WORK / sketch.size().max(1)).min(TRIES);
-        Self { sketch, subject, now, tries }
+        Self { sketch, subject, now, tries: Self::allowed(sketch) }
+    }
+
+    /// How often a change of a copy of this size may be tried.
+    pub(super) fn allowed(sketch: &Sketch) -> usize {
+        (WORK / sketch.size().max(1)).min(TRIES)
     }
 
     /// The smallest change of each kind that works.

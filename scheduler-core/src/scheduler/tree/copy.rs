@@ -66,6 +66,11 @@ impl Tree {
         }
     }
 
+    /// How many kinds of unfinished jobs there are.
+    pub(crate) const fn kinds(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// Every kind that has queued jobs, with the rank of its first one.
     pub(crate) fn queued_kinds(&self, now: Timestamp) -> impl Iterator<Item = (Rank, BucketIx)> {
         self.buckets.iter().filter_map(move |(index, bucket)| {
