@@ -5,9 +5,11 @@ pub mod job;
 mod object;
 pub mod problem;
 pub mod quantity;
+pub mod shortfall;
 pub mod why;
 
 pub use cluster::*;
 pub use job::*;
 pub use problem::{Problem, codes};
+pub use shortfall::*;
 pub use why::*;

@@ -127,6 +127,11 @@ async fn waiting_for_room(scene: &mut Scene) {
     ];
     scene.why(&large, &said).await;
 
+    let typed: serde_json::Value = serde_json::from_str(&scene.flash(&["why", "2", "-o", "json"])).unwrap();
+    assert_eq!((&typed["reason"], &typed["number"], &typed["position"]), (&"resources".into(), &2.into(), &1.into()));
+    assert_eq!(typed["suggestions"][0]["option"], "--gpus 1", "{typed}");
+    assert!(scene.flash(&["why", "2", "-o", "yaml"]).lines().any(|line| line == "reason: resources"));
+
     scene.chapter(
         "It would fit, and would delay another one",
         "Room is kept for the job before. This one would hold a GPU for too long; with a shorter time limit it could go ahead.",

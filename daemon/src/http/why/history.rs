@@ -99,3 +99,69 @@ fn end(run: &Run, event: &EventRecord, attempt: u32, lost: bool) -> (api::Attemp
     let told = api::Attempt { attempt, started_at, ended_at: wire_time(at), end: word.to_owned(), for_job: None, message };
     (told, made_room)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use scheduler_core::apply::apply;
+    use scheduler_core::event::{Event, RunResult};
+    use scheduler_core::ids::Attempt;
+    use scheduler_core::job::Policy;
+    use scheduler_core::state::Placement;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp((1_795_255_200 + seconds) * 1_000_000)
+    }
+
+    #[test]
+    fn each_run_says_why_it_ended() {
+        let (job, other) = (JobId(Uuid::from_u128(1)), JobId(Uuid::from_u128(2)));
+        let mut lifecycle = Lifecycle { state: JobState::Queued { since: at(0) }, attempt: Attempt(0), lost: 0 };
+        let mut events = Vec::new();
+        let mut happens = |event: Event, seconds| {
+            lifecycle = apply(&lifecycle, &Policy::default(), job, &event, at(seconds)).unwrap().0;
+            let (revision, lifecycle) = (Revision(seconds.cast_unsigned()), lifecycle.clone());
+            events.push(EventRecord {
+                revision,
+                job,
+                namespace: "a".into(),
+                at: at(seconds),
+                what: event.word().into(),
+                lifecycle,
+            });
+        };
+        let place = || Event::Place { placement: Box::new(Placement { slots: Vec::new() }) };
+        let started = |attempt, seconds| Event::Started { attempt: Attempt(attempt), at: at(seconds) };
+        let ended =
+            |attempt, result, seconds| Event::Ended { attempt: Attempt(attempt), result, at: at(seconds), retry_at: at(seconds) };
+        happens(place(), 1);
+        happens(started(1, 2), 2);
+        happens(Event::Preempt { by: other, age_from: at(0) }, 3);
+        happens(ended(1, RunResult::Succeeded, 4), 4);
+        happens(place(), 5);
+        happens(ended(2, RunResult::Lost { message: "gone".into() }, 6), 6);
+        happens(place(), 7);
+        happens(started(3, 8), 8);
+        happens(Event::Requeue { by: "ada".into() }, 9);
+        happens(ended(3, RunResult::Succeeded, 10), 10);
+        happens(place(), 11);
+        happens(started(4, 12), 12);
+        happens(ended(4, RunResult::Succeeded, 13), 13);
+        let told = read(&events);
+        let words: Vec<_> = told.iter().map(|(run, by)| (run.attempt, run.end.as_str(), run.started_at.is_some(), *by)).collect();
+        assert_eq!(
+            words,
+            [
+                (1, "preempted", true, Some(other)),
+                (2, "lost", false, None),
+                (3, "requeued", true, None),
+                (4, "succeeded", true, None)
+            ]
+        );
+        assert_eq!(told[0].0.message, "Run 1 was ended at 2026-11-21T10:00:04Z");
+        assert_eq!(told[2].0.message, "ada ended run 3 to have it start over.");
+    }
+}
