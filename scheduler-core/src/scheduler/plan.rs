@@ -130,7 +130,8 @@ impl Scheduler {
             }
         }
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
-        self.exhausted = exhausted && !pass.undecided && !matches!(pass.head, Head::Reserved(_));
+        // So may those for whom no run would give way so far: waiting may put them before it.
+        self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
         self.end_pass(pass);
         made
     }

@@ -92,9 +92,11 @@ pub(super) fn project(sketch: &mut Sketch, job: JobId, mut now: Timestamp) -> Es
     }
 }
 
-/// Ends the run of this order, unless it is gone: a victim is entered twice.
+/// Ends the run of this order, unless it is gone, or is being ended since and may take longer: a victim is entered twice.
 fn end_run(sketch: &mut Sketch, order: u64, now: Timestamp) {
-    if let Some(active) = sketch.core.active.get(&order) {
+    let Some(active) = sketch.core.active.get(&order) else { return };
+    let state = &sketch.core.jobs[active.job].lifecycle.state;
+    if !matches!(state, JobState::Stopping { deadline, .. } if *deadline > now) {
         sketch.end(active.job, now);
     }
 }
