@@ -52,12 +52,17 @@ pub(super) fn project(sketch: &mut Sketch, job: JobId, mut now: Timestamp) -> Es
     let mut endless = None;
     let (kinds, nodes) = (sketch.core.tree.buckets().count(), sketch.core.nodes.whole().len());
     loop {
-        if let Some(Reverse((end, _))) = ends.known.peek() {
-            now = now.max(*end);
-            while let Some(Reverse((end, order))) = ends.known.peek().copied().filter(|Reverse((end, _))| *end <= now) {
+        if let Some(Reverse((next, _))) = ends.known.peek().copied() {
+            let mut ended = false;
+            while let Some(Reverse((_, order))) = ends.known.peek().copied().filter(|Reverse((end, _))| *end <= next) {
                 ends.known.pop();
-                end_run(sketch, order, end);
+                ended |= end_run(sketch, order, next);
             }
+            // Nobody would look again then.
+            if !ended {
+                continue;
+            }
+            now = next;
         } else {
             let Some(Reverse(order)) = ends.unknown.pop() else {
                 // Nothing runs any more, and still it does not start.
@@ -93,12 +98,15 @@ pub(super) fn project(sketch: &mut Sketch, job: JobId, mut now: Timestamp) -> Es
 }
 
 /// Ends the run of this order, unless it is gone, or is being ended since and may take longer: a victim is entered twice.
-fn end_run(sketch: &mut Sketch, order: u64, now: Timestamp) {
-    let Some(active) = sketch.core.active.get(&order) else { return };
+/// True if it did.
+fn end_run(sketch: &mut Sketch, order: u64, now: Timestamp) -> bool {
+    let Some(active) = sketch.core.active.get(&order) else { return false };
     let state = &sketch.core.jobs[active.job].lifecycle.state;
-    if !matches!(state, JobState::Stopping { deadline, .. } if *deadline > now) {
+    let ends = !matches!(state, JobState::Stopping { deadline, .. } if *deadline > now);
+    if ends {
         sketch.end(active.job, now);
     }
+    ends
 }
 
 fn job_ref(sketch: &Sketch, job: JobIx) -> JobRef {
