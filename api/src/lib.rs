@@ -6,8 +6,12 @@ mod object;
 pub mod problem;
 pub mod quantity;
 pub mod queue;
+pub mod shortfall;
+pub mod why;
 
 pub use cluster::*;
 pub use job::*;
 pub use problem::{Problem, codes};
 pub use queue::*;
+pub use shortfall::*;
+pub use why::*;

@@ -50,7 +50,7 @@ pub(crate) enum End {
 
 impl End {
     /// As a time, if there is one.
-    fn at(self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn at(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
             Self::In(span) => Some(now + span),
@@ -174,6 +174,22 @@ pub(crate) struct Runs {
 impl Runs {
     pub(crate) const fn new() -> Self {
         Self { list: Slab::new(), by_order: BTreeMap::new(), next: 1, ends: None, few: FEW }
+    }
+
+    /// The same runs in the same order, of jobs that have other numbers.
+    pub(crate) fn copy(&self, mut job: impl FnMut(JobIx) -> JobIx) -> Self {
+        let mut copy = Self { next: self.next, few: self.few, ..Self::new() };
+        for (order, active) in self.iter() {
+            let active = Active { job: job(active.job), ..active.clone() };
+            let run = copy.list.insert(Entry { order, active, end: None });
+            copy.by_order.insert(order, run);
+        }
+        copy
+    }
+
+    /// The number that the next run gets.
+    pub(crate) const fn next_order(&self) -> u64 {
+        self.next
     }
 
     /// Enters a run; it is found by the number that is returned, which is never 0.

@@ -25,7 +25,7 @@ use crate::job::Shape;
 use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState, Resource};
 use crate::scheduler::place::field::{Field, Search, Walk};
 use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
-use crate::scheduler::place::{Demand, Lanes, Misfit, Packing, Room, pack};
+use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, pack};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::share::Amounts;
 use crate::slab::{Slab, index};
@@ -37,6 +37,7 @@ index! {
 }
 
 /// A machine.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) name: Name,
     pub(crate) cpu: CpuMillis,
@@ -59,6 +60,7 @@ pub(crate) struct Node {
 }
 
 /// A GPU.
+#[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) config: GpuDevice,
     /// The node that lists it.
@@ -99,6 +101,7 @@ impl Held {
 }
 
 /// All machines.
+#[derive(Clone)]
 pub(crate) struct Nodes {
     list: Vec<Node>,
     /// Places of nodes that are gone.
@@ -228,6 +231,27 @@ impl Nodes {
     /// Where a job would fit if nothing else ran and all nodes took tasks; by the filters of its [`trial`](Self::trial).
     pub(crate) fn pack_whole(&self, demand: &Demand, filters: &Filters) -> Result<Packing, Misfit> {
         pack(demand, &mut Walk { rooms: Cow::Borrowed(&self.whole), filters })
+    }
+
+    /// Whether jobs of a shape that nobody has yet would fit now.
+    pub(crate) fn would_fit(&self, shape: &Shape) -> bool {
+        let (demand, filters) = self.trial(shape);
+        let filters = filters.as_ref().unwrap_or(&self.filters);
+        pack(&demand, &mut Walk { rooms: Cow::Borrowed(self.rooms()), filters }).is_ok()
+    }
+
+    /// What a node offers tasks of a group now, of each resource; `None` where its constraints keep them away.
+    pub(crate) fn offered(&self, node: usize, group: &Group, rooms: &[Room]) -> Option<[u64; 3]> {
+        let mask = self.filters.get(group.filter).fit(node)?;
+        let room = &rooms[node];
+        Some([room.cpu, room.memory, room.gpus.of(mask).into()])
+    }
+
+    /// Gives owners their numbers in a copy of the core.
+    pub(crate) fn renumber(&mut self, numbers: &HashMap<JobIx, JobIx, Build>) {
+        for device in self.devices.iter_mut() {
+            device.owner = device.owner.and_then(|owner| numbers.get(&owner).copied());
+        }
     }
 
     /// The first GPU of a placement that another job has.
