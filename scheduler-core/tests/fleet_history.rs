@@ -362,7 +362,7 @@ fn lists(node: &NodeConfig, uuid: &Name) -> bool {
     node.gpus.iter().any(|gpu| gpu.uuid == *uuid)
 }
 
-/// Steps in which machines stay as they are, and passes come often.
+/// Machines stay as they are, and passes come often.
 fn calm() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..7_u8, 0..9_u8, prop::option::weighted(0.8, 1..100_u64), prop::bool::weighted(0.2))
@@ -383,7 +383,7 @@ proptest! {
         for step in &steps {
             world.run(step)?;
         }
-        // In the end everything is given back, and nothing is left of what is not configured any more.
+        // In the end nothing is left of what is not configured any more.
         let active: Vec<u64> = world.active(|_| true).into_iter().collect();
         for number in active {
             world.run(&Step::Ended { job: number, lost: false })?;
