@@ -151,6 +151,7 @@ impl World {
             Step::Set { node, version: number } => {
                 let mut config = version(*node, *number);
                 // GPUs that another machine has got meanwhile stay there.
+                let lists = |node: &NodeConfig, uuid: &Name| node.gpus.iter().any(|gpu| gpu.uuid == *uuid);
                 let elsewhere = |uuid: &Name| self.nodes.values().any(|other| other.name != config.name && lists(other, uuid));
                 config.gpus = config.gpus.iter().filter(|gpu| !elsewhere(&gpu.uuid)).cloned().collect();
                 self.set(config);
@@ -356,10 +357,6 @@ impl World {
         prop_assert!(!later, "{passed:?} delayed {head} from {without:?} to {with:?}");
         Ok(())
     }
-}
-
-fn lists(node: &NodeConfig, uuid: &Name) -> bool {
-    node.gpus.iter().any(|gpu| gpu.uuid == *uuid)
 }
 
 /// Machines stay as they are, and passes come often.

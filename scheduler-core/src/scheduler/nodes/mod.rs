@@ -26,7 +26,7 @@ use crate::job::Shape;
 use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState};
 use crate::scheduler::place::field::{Field, Search, Walk};
 use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
-use crate::scheduler::place::{Demand, Lanes, Misfit, Packing, Room, pack};
+use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, pack};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::share::Amounts;
 use crate::slab::{Slab, index};
@@ -229,6 +229,15 @@ impl Nodes {
     /// Where a job would fit if nothing else ran and all nodes took tasks; by the filters of its [`trial`](Self::trial).
     pub(crate) fn pack_whole(&self, demand: &Demand, filters: &Filters) -> Result<Packing, Misfit> {
         pack(demand, &mut Walk { rooms: Cow::Borrowed(&self.whole), filters })
+    }
+
+    /// Whether any of this is on a node that could take a task of a job if nothing else ran there.
+    pub(crate) fn is_in_the_way(&self, demand: &Demand, held: &Held) -> bool {
+        let mut nodes = held.parts.iter().map(|part| part.node as usize);
+        let takes = |node: usize, group: &Group| {
+            self.filters.get(group.filter).fit(node).is_some_and(|mask| self.idle[node].fits(group, mask))
+        };
+        nodes.any(|node| demand.groups.iter().any(|group| takes(node, group)))
     }
 
     /// The first GPU of a placement that another job has.
