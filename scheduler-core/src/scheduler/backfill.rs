@@ -80,6 +80,10 @@ impl Shadow {
                 Err(_) => fails = middle,
             }
         }
+        // Whoever ends at the same instant leaves room beside the head as well.
+        while fits > 0 && fits < ends.len() && ends[fits].0.is_some() && ends[fits].0 == ends[fits - 1].0 {
+            fits += 1;
+        }
         let mut extra = after(fits);
         take(&mut extra, demand, &packing);
         let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();
