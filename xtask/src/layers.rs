@@ -22,7 +22,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("daemon", &["scheduler-core", "store", "executors", "api"]),
     ("simulator", &["scheduler-core"]),
     ("cli", &["api", "simulator"]),
-    ("benches", &["scheduler-core", "api", "store"]),
+    ("benches", &["scheduler-core", "api", "store", "simulator"]),
     ("xtask", &[]),
 ];
 

@@ -124,8 +124,9 @@ impl<'a> Tally<'a> {
 /// The state at which a job fits: after how long, what all nodes offer then, and where it goes.
 type Fit = (Option<Timestamp>, Vec<Room>, Packing);
 
-/// After which of the runs, in the order of their ends, a job fits.
-fn first_fit<'a>(demand: &'a Demand, nodes: &'a Nodes, mut runs: impl Iterator<Item = Run<'a>>) -> Option<Fit> {
+/// After which of the runs, in the order of their ends, a job fits. Whoever ends at the same instant leaves room beside it as well.
+fn first_fit<'a, I: Iterator<Item = Run<'a>>>(demand: &'a Demand, nodes: &'a Nodes, all: impl Fn() -> I) -> Option<Fit> {
+    let mut runs = all();
     let mut forecast = Forecast::new(nodes);
     let mut tallies: SmallVec<[Tally<'_>; 1]> = demand.groups.iter().map(|group| Tally::new(group, &forecast)).collect();
     let mut at = None;
@@ -137,8 +138,19 @@ fn first_fit<'a>(demand: &'a Demand, nodes: &'a Nodes, mut runs: impl Iterator<I
     }
     let rooms = forecast.rooms();
     match nodes.pack(demand, &rooms) {
-        Ok(packing) => Some((at, rooms, packing)),
-        Err(_) => search(demand, forecast, runs),
+        Ok(packing) => {
+            let together = at.map(|at| runs.take_while(move |(end, _)| *end == Some(at)));
+            together.into_iter().flatten().for_each(|(_, back)| forecast.end(&back, |_, _| ()));
+            Some((at, forecast.rooms(), packing))
+        }
+        Err(_) => {
+            let (at, rooms, packing) = search(demand, forecast, runs)?;
+            let Some(until) = at else { return Some((at, rooms, packing)) };
+            let mut forecast = Forecast::new(nodes);
+            let over = all().take_while(|(end, _)| end.is_some_and(|end| end <= until));
+            over.for_each(|(_, back)| forecast.end(&back, |_, _| ()));
+            Some((at, forecast.rooms(), packing))
+        }
     }
 }
 
@@ -181,7 +193,11 @@ fn search<'a>(demand: &Demand, mut forecast: Forecast<'_>, mut runs: impl Iterat
 
 impl Shadow {
     /// Works out T from runs in the order of their ends. `None` if the job would not fit even after all of them.
-    pub(super) fn new<'a>(demand: &'a Demand, nodes: &'a Nodes, runs: impl Iterator<Item = Run<'a>>) -> Option<Self> {
+    pub(super) fn new<'a, I: Iterator<Item = Run<'a>>>(
+        demand: &'a Demand,
+        nodes: &'a Nodes,
+        runs: impl Fn() -> I,
+    ) -> Option<Self> {
         let (at, mut extra, packing) = first_fit(demand, nodes, runs)?;
         take(&mut extra, demand, &packing);
         let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();

@@ -343,7 +343,7 @@ impl Scheduler {
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
         let end = |active: &Active| latest_end(&self.jobs[active.job], &self.policies);
-        Shadow::new(demand, &self.nodes, self.active.by_end(now, end))
+        Shadow::new(demand, &self.nodes, || self.active.by_end(now, end))
     }
 }
 
