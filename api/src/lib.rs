@@ -2,12 +2,16 @@
 
 pub mod cluster;
 pub mod job;
+pub mod node;
 mod object;
 pub mod problem;
 pub mod quantity;
 pub mod queue;
+pub mod select;
 
 pub use cluster::*;
 pub use job::*;
+pub use node::*;
 pub use problem::{Problem, codes};
 pub use queue::*;
+pub use select::{AnyOf, Arrangement, NodeExpression, NodeSelector, Operator};
