@@ -41,7 +41,7 @@ impl FromRequestParts<Arc<App>> for Named {
 }
 
 /// Only administrators.
-fn permit(caller: &Caller) -> ApiResult<()> {
+pub(super) fn permit(caller: &Caller) -> ApiResult<()> {
     if caller.admin {
         return Ok(());
     }
@@ -49,7 +49,8 @@ fn permit(caller: &Caller) -> ApiResult<()> {
     Err(ApiError::new(codes::FORBIDDEN, detail))
 }
 
-async fn json(app: &App, headers: &HeaderMap, body: Body) -> ApiResult<bytes::Bytes> {
+/// The body, if it says that it is JSON, or says nothing.
+pub(super) async fn json(app: &App, headers: &HeaderMap, body: Body) -> ApiResult<bytes::Bytes> {
     if Kind::of(headers)? != Kind::Json {
         return Err(ApiError::new(codes::MEDIA_TYPE, "send one application/json object"));
     }
@@ -77,6 +78,7 @@ pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> ApiRes
         Change::Queue(name, _) => format!("queue {name}"),
         Change::Cohort(name, _) => format!("cohort {name}"),
         Change::Class(name, _) => format!("priority class {name}"),
+        Change::Node(name, order) => format!("node {name}: {:?}", order.close),
     };
     let changed = app.backend.change(change).await?;
     tracing::info!(user = %caller.user, ?changed, what, "changed over the API");
