@@ -136,7 +136,10 @@ mod tests {
             (r#"{"nodeSelector": {"zone": 1}}"#, "text, or a list of texts"),
             (r#"{"nodeSelector": {"zone": null}}"#, "text, or a list of texts"),
             (r#"{"nodeSelector": {"zone": ["a", true]}}"#, "expected a string"),
-            (r#"{"nodeExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}"#, "`In`, `NotIn`, `Exists`, `DoesNotExist`"),
+            (
+                r#"{"nodeExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}"#,
+                "`In`, `NotIn`, `Exists`, `DoesNotExist`",
+            ),
             (r#"{"nodeExpressions": [["a", "Exists"]]}"#, "an object"),
             (r#"{"resources": {"gpuModel": 4}}"#, "text, or a list of texts"),
             (r#"{"resources": {"gpuMemory": "lots"}}"#, "`lots` is not an amount of memory"),

@@ -166,8 +166,7 @@ fn selector(text: &str) -> Result<Labels, String> {
 impl NeedArgs {
     fn resources(&self) -> Option<Resources> {
         let gpu_model = (!self.gpu_model.is_empty()).then(|| AnyOf(self.gpu_model.clone()));
-        let resources =
-            Resources { cpu: self.cpus, memory: self.mem, gpu: self.gpus, gpu_model, gpu_memory: self.gpu_memory };
+        let resources = Resources { cpu: self.cpus, memory: self.mem, gpu: self.gpus, gpu_model, gpu_memory: self.gpu_memory };
         (resources != Resources::default()).then_some(resources)
     }
 
@@ -356,8 +355,24 @@ mod tests {
 
     #[test]
     fn nodes_and_gpus_are_asked_for() {
-        let line = ["--node-selector", "zone=a,disk=ssd", "--node-selector", "zone=b", "-g", "1", "--gpu-model", "NVIDIA H100 80GB HBM3",
-            "--gpu-model", "NVIDIA A100", "--gpu-memory", "40Gi", "--spread", "--env-none", "--", "true"];
+        let line = [
+            "--node-selector",
+            "zone=a,disk=ssd",
+            "--node-selector",
+            "zone=b",
+            "-g",
+            "1",
+            "--gpu-model",
+            "NVIDIA H100 80GB HBM3",
+            "--gpu-model",
+            "NVIDIA A100",
+            "--gpu-memory",
+            "40Gi",
+            "--spread",
+            "--env-none",
+            "--",
+            "true",
+        ];
         let sent = serde_json::to_value(spec(&line).unwrap()).unwrap();
         let expected = serde_json::json!({
             "command": ["true"], "workingDir": "/here/dir", "placement": "spread",

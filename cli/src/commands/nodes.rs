@@ -335,7 +335,9 @@ mod tests {
         );
         let wide = list(&nodes, PLAIN, true);
         assert!(wide.contains("GPU-1  H100   80Gi    whole  00000000-0000-0000-0000-000000000007"), "{wide}");
-        assert!(wide.ends_with("1 GPUs are free, 1 of them on one node (box). Jobs with GPUs on one node that fit now: 1 of 1, 0 of 2.\n"));
+        assert!(wide.ends_with(
+            "1 GPUs are free, 1 of them on one node (box). Jobs with GPUs on one node that fit now: 1 of 1, 0 of 2.\n"
+        ));
     }
 
     #[test]

@@ -113,14 +113,20 @@ impl NodeLabels {
 
     fn of(labels: BTreeMap<String, String>) -> Result<Self, ValueError> {
         if labels.len() > NODE_LABELS {
-            return Err(error(&format!("{} labels", labels.len()), format!("a number of labels that a node may have: {NODE_LABELS}")));
+            return Err(error(
+                &format!("{} labels", labels.len()),
+                format!("a number of labels that a node may have: {NODE_LABELS}"),
+            ));
         }
         for (key, value) in &labels {
             if !names::is_label_key(key) {
                 return Err(error(key, format!("a label's key: {}", names::LABEL_KEY_RULE)));
             }
             if key.starts_with(names::OWN_PREFIX) {
-                return Err(error(key, format!("a label to set: those that begin with {} are made by flashd", names::OWN_PREFIX)));
+                return Err(error(
+                    key,
+                    format!("a label to set: those that begin with {} are made by flashd", names::OWN_PREFIX),
+                ));
             }
             if !names::is_label_value(value) {
                 return Err(error(value, format!("a label's value: {}", names::LABEL_VALUE_RULE)));

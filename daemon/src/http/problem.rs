@@ -100,9 +100,8 @@ impl ApiError {
             }
             Refused::NoGpuMemory { task, asked, largest } => {
                 let [asked, largest] = [*asked, *largest].map(|memory| view::amount(Resource::Memory, memory.0.into()));
-                let detail = format!(
-                    "task {task} asks for GPUs of at least {asked}, the largest of those that it may have has {largest}"
-                );
+                let detail =
+                    format!("task {task} asks for GPUs of at least {asked}, the largest of those that it may have has {largest}");
                 return Self::new(codes::NO_SUCH_NODE, detail).at("resources.gpuMemory");
             }
             Refused::NoNode { .. } | Refused::NoNodeForAll { .. } => {

@@ -213,8 +213,7 @@ impl Admission {
             ];
             let group = self.complete_task(task, index, several, &defaults).map_err(|invalid| {
                 // The path is the one that the user wrote.
-                let from_top =
-                    short || inherited.iter().any(|(field, inherited)| *inherited && invalid.path.starts_with(field));
+                let from_top = short || inherited.iter().any(|(field, inherited)| *inherited && invalid.path.starts_with(field));
                 let mut invalid = if from_top { invalid } else { invalid.under(&format!("tasks[{index}]")) };
                 if invalid.path == "workingDir" && dir_is_default {
                     invalid.detail.push_str("; it is the default, your home folder: say `workingDir`");
@@ -231,13 +230,7 @@ impl Admission {
         Ok(groups)
     }
 
-    fn complete_task(
-        &self,
-        task: &mut TaskSpec,
-        index: usize,
-        several: bool,
-        defaults: &Defaults,
-    ) -> Checked<TaskGroup> {
+    fn complete_task(&self, task: &mut TaskSpec, index: usize, several: bool, defaults: &Defaults) -> Checked<TaskGroup> {
         checks::command(task.command.as_deref())?;
         checks::env(&task.env).map_err(|invalid| invalid.under("env"))?;
         let name = task.name.get_or_insert_with(|| if several { format!("task-{index}") } else { "task".to_owned() });

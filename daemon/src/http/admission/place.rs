@@ -90,9 +90,8 @@ fn gpus(resources: &Resources) -> Checked<(Vec<Name>, MemoryBytes)> {
         if any_of.0.is_empty() || any_of.0.len() > VALUES {
             return Err(Invalid::new("gpuModel", format!("{} models; 1 to {VALUES} are taken", any_of.0.len())));
         }
-        let is_name = |text: &String| {
-            !text.trim().is_empty() && text.chars().count() <= MODEL_CHARS && !text.chars().any(char::is_control)
-        };
+        let is_name =
+            |text: &String| !text.trim().is_empty() && text.chars().count() <= MODEL_CHARS && !text.chars().any(char::is_control);
         if let Some(text) = any_of.0.iter().find(|text| !is_name(text)) {
             let rule = format!("1 to {MODEL_CHARS} characters of one line, as `flash nodes` shows it");
             return Err(Invalid::new("gpuModel", format!("`{}` is not the name of a GPU model: {rule}", text.escape_debug())));

@@ -138,7 +138,8 @@ fn a_job_of_an_older_version_is_read_as_it_was() {
     assert_eq!((spec.placement, &spec.tasks[0].node_selector), (None, &None));
     let admitted = admission().admit(spec, &caller(), Timestamp(0)).unwrap();
     assert!(admitted.shape.tasks[0].constraints.is_none());
-    let shape = r#"{"namespace":"default","queue":"q","tasks":[{"name":"task","replicas":1,"request":{"cpu":1,"memory":0,"gpus":0}}]}"#;
+    let shape =
+        r#"{"namespace":"default","queue":"q","tasks":[{"name":"task","replicas":1,"request":{"cpu":1,"memory":0,"gpus":0}}]}"#;
     let shape: Shape = serde_json::from_str(shape).unwrap();
     assert_eq!((shape.arrangement, shape.tasks[0].constraints.is_none()), (Arrangement::Pack, true));
 }
@@ -188,7 +189,11 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
         (json!({"command": ["a"], "nodeSelector": {"a b": "x"}}), "nodeSelector", "`a b` is not a key"),
         (json!({"command": ["a"], "nodeSelector": {"zone": "x y"}}), "nodeSelector.zone", "`x y` is not a label value"),
         (json!({"command": ["a"], "nodeSelector": {"zone": []}}), "nodeSelector.zone", "1 to 64"),
-        (json!({"tasks": [{"command": ["a"], "nodeSelector": {"zone": ["ok", "-"]}}]}), "tasks[0].nodeSelector.zone", "`-` is not a label value"),
+        (
+            json!({"tasks": [{"command": ["a"], "nodeSelector": {"zone": ["ok", "-"]}}]}),
+            "tasks[0].nodeSelector.zone",
+            "`-` is not a label value",
+        ),
         (
             json!({"tasks": [{"command": ["a"], "nodeExpressions": [{"key": "zone", "operator": "In"}]}]}),
             "tasks[0].nodeExpressions[0].values",
@@ -199,7 +204,11 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
             "nodeExpressions[0].values",
             "`Exists` has no values",
         ),
-        (json!({"command": ["a"], "nodeExpressions": [{"key": "/", "operator": "Exists"}]}), "nodeExpressions[0].key", "not a key"),
+        (
+            json!({"command": ["a"], "nodeExpressions": [{"key": "/", "operator": "Exists"}]}),
+            "nodeExpressions[0].key",
+            "not a key",
+        ),
         (
             json!({"tasks": [{"command": ["a"], "resources": {"gpuMemory": "1Gi"}}]}),
             "tasks[0].resources.gpuMemory",
@@ -207,7 +216,11 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
         ),
         (json!({"command": ["a"], "resources": {"gpu": 0, "gpuModel": "T4"}}), "resources.gpuModel", "`gpu` asks for none"),
         (json!({"command": ["a"], "resources": {"gpu": 1, "gpuModel": []}}), "resources.gpuModel", "0 models"),
-        (json!({"command": ["a"], "resources": {"gpu": 1, "gpuModel": "\n"}}), "resources.gpuModel", "not the name of a GPU model"),
+        (
+            json!({"command": ["a"], "resources": {"gpu": 1, "gpuModel": "\n"}}),
+            "resources.gpuModel",
+            "not the name of a GPU model",
+        ),
         (json!({"command": ["a"], "resources": {"gpu": 1, "gpuMemory": 0}}), "resources.gpuMemory", "at least 1 byte"),
         (json!({"command": ["a"], "priority": 1_000_001}), "priority", "-1000000 to 1000000"),
         (json!({"command": ["a"], "retry": {"maxAttempts": 0}}), "retry.maxAttempts", "1 to 100"),
