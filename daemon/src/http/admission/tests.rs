@@ -107,7 +107,7 @@ fn nodes_and_gpus_are_asked_for_in_one_way() {
         &admission,
         json!({"tasks": [{"command": ["a"], "nodeExpressions": [{"key": "old", "operator": "DoesNotExist"},
                           {"key": "zone", "operator": "In", "values": ["a", "b"]}, {"key": "disk", "operator": "In", "values": ["ssd"]}],
-                          "resources": {"gpu": "1", "gpuModel": ["H100", "H100"], "gpuMemory": 42949672960_u64}}], "placement": "spread"}),
+                          "resources": {"gpu": "1", "gpuModel": ["H100", "H100"], "gpuMemory": 42_949_672_960_u64}}], "placement": "spread"}),
     )
     .unwrap();
     assert!(Arc::ptr_eq(&first.shape, &other.shape), "{:?} {:?}", first.shape, other.shape);
