@@ -133,7 +133,7 @@ mod tests {
             owner: Owner { user: "ann".into(), uid: 1_000 },
             name: "train".into(),
             lifecycle: Lifecycle {
-                state: JobState::Starting { placement: Box::new(placement.clone()) },
+                state: JobState::Starting { placement: std::sync::Arc::new(placement.clone()) },
                 attempt: Attempt(2),
                 lost: 1,
             },

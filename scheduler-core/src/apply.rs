@@ -12,12 +12,14 @@
 //! was lost has no result of its own, so there the order decides too. The time of the order is the deadline less the grace; a
 //! second order that only changes the reason leaves both as they are.
 
+use std::sync::Arc;
+
 use smallvec::{SmallVec, smallvec};
 
 use crate::event::{Effect, Event, Rejected, RunResult};
 use crate::ids::{Attempt, JobId, RunId};
 use crate::job::{NewJob, Policy};
-use crate::state::{FailReason, JobState, Lifecycle, Outcome, StateKind, StopReason, WaitFor};
+use crate::state::{FailReason, JobState, Lifecycle, Outcome, Placement, StateKind, StopReason, WaitFor};
 use crate::time::Timestamp;
 
 /// What must be done outside once a transition is durable.
@@ -104,11 +106,11 @@ impl Step<'_> {
         }
     }
 
-    fn place(&self, placement: &crate::state::Placement) -> Applied {
+    fn place(&self, placement: &Arc<Placement>) -> Applied {
         match &self.lifecycle.state {
             JobState::Queued { .. } => {
                 let attempt = self.lifecycle.attempt.next();
-                let state = JobState::Starting { placement: Box::new(placement.clone()) };
+                let state = JobState::Starting { placement: Arc::clone(placement) };
                 let run = RunId { job: self.run.job, attempt };
                 Ok((Lifecycle { state, attempt, lost: self.lifecycle.lost }, smallvec![Effect::Start { run }]))
             }
@@ -120,7 +122,7 @@ impl Step<'_> {
         self.same_attempt(attempt)?;
         match &self.lifecycle.state {
             JobState::Starting { placement } => {
-                self.to(JobState::Running { placement: placement.clone(), since: at.min(self.now) })
+                self.to(JobState::Running { placement: Arc::clone(placement), since: at.min(self.now) })
             }
             JobState::Running { .. } | JobState::Stopping { .. } => self.already(),
             _ => self.not_here(),
@@ -173,7 +175,7 @@ impl Step<'_> {
             // The run is being ended already; only what becomes of the job changes.
             JobState::Stopping { placement, deadline, .. } => match event.stop_reason() {
                 Some(why) => {
-                    self.to(JobState::Stopping { placement: placement.clone(), why: Box::new(why), deadline: *deadline })
+                    self.to(JobState::Stopping { placement: Arc::clone(placement), why: Box::new(why), deadline: *deadline })
                 }
                 None => self.not_here(),
             },
@@ -206,11 +208,11 @@ impl Step<'_> {
 
     /// From a state that holds resources to `Stopping`.
     fn stop(&self, event: &Event) -> Applied {
-        let (Some(placement), Some(why)) = (self.lifecycle.state.placement(), event.stop_reason()) else {
+        let (Some(placement), Some(why)) = (self.lifecycle.state.shared_placement(), event.stop_reason()) else {
             return self.not_here();
         };
         let state = JobState::Stopping {
-            placement: Box::new(placement.clone()),
+            placement: Arc::clone(placement),
             why: Box::new(why),
             deadline: self.now + self.policy.stop.grace,
         };

@@ -1,5 +1,7 @@
 //! What can happen to a job, and what follows from it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -47,7 +49,7 @@ pub enum Event {
     /// The planner gives it a place.
     Place {
         /// Where.
-        placement: Box<Placement>,
+        placement: Arc<Placement>,
     },
     /// The executor says that its tasks run.
     Started {

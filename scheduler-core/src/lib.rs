@@ -11,6 +11,7 @@ pub mod ids;
 mod intern;
 pub mod jitter;
 pub mod job;
+mod prefetch;
 pub mod scheduler;
 mod slab;
 pub mod state;

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops;
 
+use crate::prefetch::prefetch;
+
 const CHUNK: usize = 1024;
 
 /// A typed 4-byte index into one [`Slab`].
@@ -78,6 +80,14 @@ impl<I: Index, T> Slab<I, T> {
         self.free = Some(at as u32);
         self.len -= 1;
         Some(value)
+    }
+
+    /// Has a record brought into the cache.
+    pub(crate) fn prefetch(&self, index: I) {
+        // Not through `Index`, which reads it.
+        if let Some(entry) = self.chunks.get(index.position() / CHUNK).and_then(|chunk| chunk.get(index.position() % CHUNK)) {
+            prefetch(entry);
+        }
     }
 
     pub(crate) const fn len(&self) -> usize {

@@ -2,6 +2,8 @@
 //!
 //! Only [`apply`](crate::apply::apply) makes a new [`Lifecycle`] from an old one. A finished job never changes again.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -116,7 +118,7 @@ pub enum FailReason {
     },
 }
 
-/// The state itself.
+/// The state itself. A placement never changes while it is held, so whoever speaks of it shares it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum JobState {
@@ -133,19 +135,19 @@ pub enum JobState {
     /// Placed; the start order may have left the house.
     Starting {
         /// Where.
-        placement: Box<Placement>,
+        placement: Arc<Placement>,
     },
     /// Its tasks run.
     Running {
         /// Where.
-        placement: Box<Placement>,
+        placement: Arc<Placement>,
         /// Since when.
         since: Timestamp,
     },
     /// The order to end it may have left the house. Its resources are still taken.
     Stopping {
         /// Where.
-        placement: Box<Placement>,
+        placement: Arc<Placement>,
         /// Why it is ended.
         why: Box<StopReason>,
         /// When whatever is left of it is killed.
@@ -211,6 +213,11 @@ impl JobState {
 
     /// Where it is placed, in the states that hold resources.
     pub fn placement(&self) -> Option<&Placement> {
+        self.shared_placement().map(|placement| &**placement)
+    }
+
+    /// As [`placement`](Self::placement), for whoever keeps it.
+    pub fn shared_placement(&self) -> Option<&Arc<Placement>> {
         match self {
             Self::Starting { placement } | Self::Running { placement, .. } | Self::Stopping { placement, .. } => Some(placement),
             Self::Waiting { .. } | Self::Queued { .. } | Self::Finished { .. } => None,

@@ -362,6 +362,18 @@ fn lists(node: &NodeConfig, uuid: &Name) -> bool {
     node.gpus.iter().any(|gpu| gpu.uuid == *uuid)
 }
 
+/// Steps in which machines stay as they are, and passes come often.
+fn calm() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..7_u8, 0..9_u8, prop::option::weighted(0.8, 1..100_u64), prop::bool::weighted(0.2))
+            .prop_map(|(kind, constraints, limit, spread)| Step::Submit { kind, constraints, limit, spread }),
+        4 => (0..60_u64).prop_map(Step::Started),
+        2 => (0..60_u64).prop_map(|job| Step::Ended { job, lost: false }),
+        1 => (0..40_i64).prop_map(Step::Advance),
+        4 => Just(Step::Plan(100)),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -378,5 +390,12 @@ proptest! {
         }
         prop_assert!(world.core.nodes().all(|node| node.configured && node.tasks == 0 && (node.cpu_used.0, node.memory_used.0) == (0, 0)));
         prop_assert!(world.core.nodes().flat_map(|node| node.gpus).all(|gpu| gpu.job.is_none() && gpu.configured));
+    }
+    #[test]
+    fn reservations_hold_whatever_nodes_and_gpus_jobs_ask_for(steps in prop::collection::vec(calm(), 1..150)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.run(step)?;
+        }
     }
 }

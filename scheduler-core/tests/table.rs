@@ -56,8 +56,9 @@ fn policy() -> Policy {
 }
 
 fn from(column: &str) -> Lifecycle {
-    let placement = Box::new(placement());
-    let stopping = |why| JobState::Stopping { placement: Box::new(self::placement()), why: Box::new(why), deadline: time(1010) };
+    let placement = std::sync::Arc::new(placement());
+    let stopping =
+        |why| JobState::Stopping { placement: std::sync::Arc::new(self::placement()), why: Box::new(why), deadline: time(1010) };
     let state = match column {
         "held" => JobState::Waiting { on: WaitFor::Hold },
         "later" => JobState::Waiting { on: WaitFor::NotBefore(time(1001)) },
@@ -97,7 +98,7 @@ fn event(row: &str) -> Event {
             Event::Release { by, not_before }
         }
         "due" => Event::Due,
-        "place" => Event::Place { placement: Box::new(placement()) },
+        "place" => Event::Place { placement: std::sync::Arc::new(placement()) },
         "started" => Event::Started { attempt: Attempt(number.parse().unwrap()), at: time(995) },
         "succeeded" => ended(RunResult::Succeeded),
         "failed" => ended(RunResult::Failed { reason: FailReason::ExitCode { task: "main".into(), code: 7 } }),

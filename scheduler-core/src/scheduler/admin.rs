@@ -62,7 +62,7 @@ impl Scheduler {
         self.tree.relate(cohorts, now);
         for job in queued {
             if let Some(key) = self.key_of(job) {
-                self.tree.push(self.jobs[job].bucket, job, key, now);
+                self.tree.push(self.jobs[job].bucket, job, key, self.stay_of(job), now);
             }
         }
         self.recount_borrowed();
@@ -145,7 +145,7 @@ impl Scheduler {
         let own = self.jobs.iter().filter(|(_, job)| self.tree.bucket(job.bucket).queue == queue);
         let queued: Vec<(JobIx, Key)> = own.filter_map(|(index, _)| Some((index, self.key_of(index)?))).collect();
         for &(job, key) in &queued {
-            self.tree.remove(self.jobs[job].bucket, job, key);
+            self.tree.remove(self.jobs[job].bucket, job, key, self.stay_of(job));
         }
         queued.into_iter().map(|(job, _)| job).collect()
     }

@@ -191,7 +191,7 @@ pub struct Config {
     pub retry_backoff: Span,
     /// Longest such pause, before jitter.
     pub retry_backoff_max: Span,
-    /// How many kinds of jobs (shape and time limit) that find no room one pass looks at before it gives up; at least 1.
+    /// How many shapes that find no room one pass looks at before it gives up; at least 1.
     pub scan_limit: usize,
     /// What happens behind a job that does not fit.
     pub discipline: Discipline,
@@ -200,7 +200,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// No queues and no nodes; 1 second to 5 minutes between tries; 10,000 kinds a pass; EASY backfill; no preemption.
+    /// No queues and no nodes; 1 second to 5 minutes between tries; 10,000 shapes a pass; EASY backfill; no preemption.
     fn default() -> Self {
         Self {
             queues: Vec::new(),

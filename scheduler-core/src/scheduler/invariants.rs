@@ -12,7 +12,7 @@ use crate::scheduler::place::filter::FilterIx;
 use crate::scheduler::plan::latest_end;
 use crate::scheduler::runs::Active;
 use crate::scheduler::table::{JobIx, PolicyIx, ShapeIx};
-use crate::scheduler::tree::{BucketIx, stay};
+use crate::scheduler::tree::BucketIx;
 use crate::state::{JobState, Placement, StateKind, WaitFor};
 
 /// A broken invariant: a fault of the core.
@@ -66,14 +66,12 @@ impl Scheduler {
             active += usize::from(holds);
             let listed = self.active.get(job.order).is_some_and(|active| active.job == index);
             ensure(holds == listed, "active jobs", || format!("{}: holds {holds}, listed {listed}", job.id))?;
-            let bucket = self.tree.bucket(job.bucket);
-            ensure(bucket.stay == stay(policy), "bucket of a job", || job.id.to_string())?;
         }
         ensure(self.jobs.indexed() == self.jobs.len(), "index by id", || format!("{} entries", self.jobs.indexed()))?;
         ensure(self.counts[..5] == counts, "counts", || format!("{:?}, not {counts:?}", self.counts))?;
         ensure(self.timers.len() == timers, "timers", || format!("{}, not {timers}", self.timers.len()))?;
         ensure(self.active.len() == active, "active jobs", || format!("{}, not {active}", self.active.len()))?;
-        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.tree);
+        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.policies);
         ensure(self.active.is_consistent(end), "order of ends", || "a run stands under another end than its own".to_owned())
     }
 
@@ -84,7 +82,8 @@ impl Scheduler {
         for (index, job) in self.jobs.iter() {
             let Some(key) = self.key_of(index) else { continue };
             queued += 1;
-            ensure(self.tree.has(job.bucket, key, index), "queue", || format!("{} is not there under {key:?}", job.id))?;
+            let there = self.tree.has(job.bucket, key, index, self.stay_of(index));
+            ensure(there, "queue", || format!("{} is not there under {key:?}", job.id))?;
         }
         let held: usize = self.tree.buckets().map(|(_, bucket)| bucket.len()).sum();
         ensure(held == queued, "queue", || format!("{held} entries for {queued} queued jobs"))?;

@@ -9,6 +9,7 @@
 mod admin;
 mod admit;
 mod backfill;
+mod by_id;
 pub(crate) mod config;
 mod errors;
 mod explain;
@@ -57,7 +58,7 @@ use crate::scheduler::nodes::Nodes;
 use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
-use crate::scheduler::tree::{Tree, stay};
+use crate::scheduler::tree::{Stay, Tree};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
 use crate::time::{Span, Timestamp};
 
@@ -79,7 +80,7 @@ pub struct Scheduler {
     scan_limit: usize,
     discipline: Discipline,
     preemption: Preemption,
-    /// The last pass found no room for anything that is queued, and there has been no more room and no other kind since.
+    /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
 }
 
@@ -210,7 +211,7 @@ impl Scheduler {
 
     fn insert(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
         let shape_ix = self.shapes.acquire(&job.shape);
-        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, stay(&job.policy), |shape| self.nodes.demand(shape));
+        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, |shape| self.nodes.demand(shape));
         if !is_new {
             // A bucket has one reference to its shape, however many jobs it has.
             self.shapes.release(shape_ix);
@@ -231,11 +232,11 @@ impl Scheduler {
         let held = job.lifecycle.state.placement().is_some();
         let holds = to.state.placement().is_some();
         self.leave(index, held && !holds, now);
-        self.jobs[index].lifecycle = to.clone();
         if to.state.kind() == StateKind::Finished {
             self.counts[StateKind::Finished as usize] += 1;
             self.forget(index);
         } else {
+            self.jobs[index].lifecycle = to.clone();
             self.enter(index, holds && !held, now);
         }
         Ok(Transition { job: id, seq, from, to, event, at: now, effects })
@@ -255,7 +256,7 @@ impl Scheduler {
                 // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
                 self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
                 let key = self.tree.key(bucket, policy.priority, *since, seq);
-                self.tree.push(bucket, index, key, now);
+                self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {
                 if let Some(limit) = policy.time_limit {
@@ -295,8 +296,12 @@ impl Scheduler {
         let kind = job.lifecycle.state.kind();
         match &job.lifecycle.state {
             JobState::Queued { since } => {
-                let key = self.tree.key(bucket, self.policies.get(job.policy).priority, *since, job.seq);
-                self.tree.remove(bucket, index, key);
+                let policy = self.policies.get(job.policy);
+                let key = self.tree.key(bucket, policy.priority, *since, job.seq);
+                self.tree.remove(bucket, index, key, Stay::of(policy));
+                if let Some(next) = self.tree.upcoming(bucket) {
+                    self.jobs.prefetch(next);
+                }
             }
             JobState::Waiting { .. } | JobState::Running { .. } => drop(self.timers.remove(&index)),
             JobState::Starting { .. } | JobState::Stopping { .. } | JobState::Finished { .. } => {}
@@ -330,6 +335,10 @@ impl Scheduler {
         let job = &self.jobs[index];
         let JobState::Queued { since } = job.lifecycle.state else { return None };
         Some(self.tree.key(job.bucket, self.policies.get(job.policy).priority, since, job.seq))
+    }
+
+    fn stay_of(&self, index: JobIx) -> Stay {
+        Stay::of(self.policies.get(self.jobs[index].policy))
     }
 
     fn shape_of(&self, job: &Job) -> &Arc<Shape> {

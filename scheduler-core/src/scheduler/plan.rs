@@ -2,39 +2,45 @@
 //!
 //! A pass takes the first job of the order, starts it if limits and room allow, and goes on. The first job for which there is no room is
 //! the *blocked head*: it gets a reservation ([`Shadow`]) and its part of the limits, and from then on a job starts only if that cannot
-//! delay the head (EASY backfill). Every further job that does not fit, or would delay the head, has its bucket put aside: its
-//! followers ask for the same and stay no shorter. A job that a limit keeps back closes that gate for those behind it
+//! delay the head (EASY backfill). Every further job that does not fit has its bucket put aside: its followers ask for the same. One that
+//! fits but would delay the head has its bucket narrowed: for the rest of the pass only those of its followers are looked at that are over
+//! before the head starts. A job that a limit keeps back closes that gate for those behind it
 //! ([`ledger`](crate::scheduler::tree::ledger)); it reserves no room, because room is not what it waits for. Queues whose first job would
 //! borrow come after all that stay within their guarantees: what is lent would only have to be taken back.
 //!
-//! So a pass costs O(started x log n + kinds), and not O(queued); and it gives up after `scan_limit` kinds that found no room, and on a
-//! queue after as many kinds that limits kept back. The head is always looked at first, so giving up delays only backfill.
+//! So a pass costs O(started x log n + shapes), and not O(queued), however many time limits there are; and it gives up after `scan_limit`
+//! shapes that found no room, and on a queue after as many shapes that limits kept back. The head is always looked at first, so giving up
+//! delays only backfill.
 //!
 //! Where preemption is on, runs are ended for the blocked head and for the first job at a gate, if that lets it start
 //! ([`preempt`](crate::scheduler::preempt)); it starts when they are gone, and until then its place is kept as that of any head.
 //!
 //! Under [`Discipline::Strict`] a pass ends at the blocked head instead.
 //!
-//! When a pass found nothing to start, the next one has nothing to look at until something is given back or another kind is queued.
+//! When a pass found nothing to start, the next one has nothing to look at until something is given back or another shape is queued.
 
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::event::{Event, Transition};
 use crate::hash::Build;
+use crate::intern::Interner;
+use crate::job::Policy;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
 use crate::scheduler::config::Discipline;
 use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::runs::{Active, End};
-use crate::scheduler::table::{Job, JobIx};
+use crate::scheduler::table::{Job, JobIx, PolicyIx};
 use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
-use crate::scheduler::tree::{BucketIx, QueueIx, TenantIx, Tree, Unit};
+use crate::scheduler::tree::{BucketIx, QueueIx, Stay, TenantIx, Unit};
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
 
@@ -57,6 +63,8 @@ enum Head {
 enum Verdict {
     Start(Packing),
     NoRoom,
+    /// There is room, but it stays too long to take it from the blocked head.
+    WouldDelay,
     /// A limit is in the way.
     Limited(Barrier),
     /// Somebody ahead waits for the same limit.
@@ -71,6 +79,7 @@ struct Pass {
     /// What is kept of the limits: for the head, and for those for whom runs are being ended.
     kept: Vec<(BucketIx, Amounts)>,
     closed: SmallVec<[Gate; 4]>,
+    /// Buckets that are put aside or narrowed.
     buckets: Vec<BucketIx>,
     tenants: Vec<TenantIx>,
     queues: Vec<QueueIx>,
@@ -79,7 +88,7 @@ struct Pass {
     no_room: usize,
     /// Jobs for which victims were looked for.
     preemptors: usize,
-    /// Kinds of a queue that limits kept back.
+    /// Shapes of a queue that limits kept back.
     limited: HashMap<QueueIx, usize, Build>,
     /// Somebody was kept back who may not be next time, though nothing was given back.
     undecided: bool,
@@ -97,7 +106,7 @@ impl Scheduler {
         let mut pass = Pass::new();
         let mut exhausted = false;
         while made.len() < limit && pass.no_room < self.scan_limit {
-            let Some((_, unit)) = fronts.pop() else {
+            let Some(mut front) = fronts.peek_mut() else {
                 let later = pass.later.take().unwrap_or_default();
                 if later.is_empty() {
                     exhausted = true;
@@ -109,21 +118,26 @@ impl Scheduler {
                 fronts = self.fronts(now);
                 continue;
             };
-            let Some((bucket, job)) = self.tree.first(unit) else { continue };
-            let started = match self.judge(bucket, now, &mut pass) {
+            let unit = front.1;
+            let Some((bucket, job)) = self.tree.first(unit) else {
+                PeekMut::pop(front);
+                continue;
+            };
+            let started = match self.judge(bucket, job, now, &mut pass) {
                 Verdict::Start(packing) => self.start(job, bucket, &packing, now),
                 Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
                 verdict => {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
                     }
-                    self.put_aside(bucket, &verdict, &mut pass);
+                    self.put_aside(bucket, &verdict, now, &mut pass);
                     None
                 }
             };
             made.extend(started);
-            if let Some(rank) = self.tree.rank(unit, now) {
-                fronts.push((rank, unit));
+            match self.tree.rank(unit, now) {
+                Some(rank) => front.0 = rank,
+                None => drop(PeekMut::pop(front)),
             }
         }
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
@@ -137,8 +151,8 @@ impl Scheduler {
         self.tree.units().iter().filter_map(|&unit| Some((self.tree.rank(unit, now)?, unit))).collect()
     }
 
-    /// Whether the jobs of a bucket can start now, without delaying the blocked head and without passing anybody at a gate.
-    fn judge(&mut self, bucket: BucketIx, now: Timestamp, pass: &mut Pass) -> Verdict {
+    /// Whether the first job of a bucket can start now, without delaying the blocked head and without passing anybody at a gate.
+    fn judge(&mut self, bucket: BucketIx, job: JobIx, now: Timestamp, pass: &mut Pass) -> Verdict {
         let kind = self.tree.bucket(bucket);
         if self.tree.is_limited(kind.queue) {
             if pass.later.is_some() && self.tree.would_borrow(bucket, &kind.demand.total) {
@@ -151,14 +165,11 @@ impl Scheduler {
                 return Verdict::KeptBack;
             }
         }
-        match self.find_place(bucket, now, pass) {
-            Some(packing) => Verdict::Start(packing),
-            None => Verdict::NoRoom,
-        }
+        self.find_place(bucket, job, now, pass)
     }
 
-    /// Where the jobs of a bucket can start now without delaying the blocked head. The first one that cannot becomes the head.
-    fn find_place(&mut self, bucket: BucketIx, now: Timestamp, pass: &mut Pass) -> Option<Packing> {
+    /// Whether, and where, a job can start now without delaying the blocked head. The first one for which there is no room becomes the head.
+    fn find_place(&mut self, bucket: BucketIx, job: JobIx, now: Timestamp, pass: &mut Pass) -> Verdict {
         let kind = self.tree.bucket(bucket);
         let fits = self.nodes.find(&kind.demand);
         let Ok(packing) = fits else {
@@ -169,21 +180,24 @@ impl Scheduler {
                 pass.kept.push((bucket, total));
                 self.tree.reserve(bucket, &total);
             }
-            return None;
+            return Verdict::NoRoom;
         };
         self.reserve_for_head(now, pass);
-        let kind = self.tree.bucket(bucket);
+        let demand = &self.tree.bucket(bucket).demand;
         match &mut pass.head {
-            Head::Reserved(shadow) => shadow.admit(&kind.demand, kind.stay, packing, &self.nodes, now),
-            Head::None | Head::Blocked(_) | Head::Hopeless => Some(packing),
+            Head::Reserved(shadow) => {
+                let admitted = shadow.admit(demand, self.stay_of(job).span(), packing, &self.nodes, now);
+                admitted.map_or(Verdict::WouldDelay, Verdict::Start)
+            }
+            Head::None | Head::Blocked(_) | Head::Hopeless => Verdict::Start(packing),
         }
     }
 
     /// Works out the reservation of the blocked head, if that was not needed so far.
     fn reserve_for_head(&mut self, now: Timestamp, pass: &mut Pass) {
         if let Head::Blocked(blocked) = pass.head {
-            let Self { active, jobs, tree, .. } = self;
-            active.know_ends(|active| latest_end(&jobs[active.job], tree));
+            let Self { active, jobs, policies, .. } = self;
+            active.know_ends(|active| latest_end(&jobs[active.job], policies));
             pass.head = match self.shadow(&self.tree.bucket(blocked).demand, now) {
                 Some(shadow) => Head::Reserved(shadow),
                 None => Head::Hopeless,
@@ -193,7 +207,7 @@ impl Scheduler {
 
     fn start(&mut self, job: JobIx, bucket: BucketIx, packing: &Packing, now: Timestamp) -> Option<Transition> {
         let placement = self.nodes.placement(&self.tree.bucket(bucket).demand, packing);
-        self.change(job, Event::Place { placement: Box::new(placement) }, now).ok()
+        self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok()
     }
 
     /// Whether runs may be ended for this job: it is the blocked head, or passes nobody at the gates.
@@ -204,7 +218,7 @@ impl Scheduler {
                 let total = &self.tree.bucket(bucket).demand.total;
                 barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
             }
-            Verdict::Start(_) | Verdict::KeptBack | Verdict::Later => false,
+            Verdict::Start(_) | Verdict::WouldDelay | Verdict::KeptBack | Verdict::Later => false,
         };
         let wants = first && self.may_preempt() && pass.preemptors < PREEMPTORS;
         pass.preemptors += usize::from(wants);
@@ -235,7 +249,8 @@ impl Scheduler {
     }
 
     /// Takes those out of the pass for whom the verdict stands.
-    fn put_aside(&mut self, bucket: BucketIx, verdict: &Verdict, pass: &mut Pass) {
+    fn put_aside(&mut self, bucket: BucketIx, verdict: &Verdict, now: Timestamp, pass: &mut Pass) {
+        let mut upto = None;
         let queue = self.tree.bucket(bucket).queue;
         match verdict {
             Verdict::Limited(barrier) => {
@@ -258,14 +273,18 @@ impl Scheduler {
                 return;
             }
             Verdict::KeptBack => pass.undecided = true,
-            Verdict::Start(_) | Verdict::NoRoom => pass.no_room += 1,
+            // Whoever stays no longer than it takes until the head starts may still pass; if that was not enough for this one, nobody may.
+            Verdict::WouldDelay => upto = pass.until_head(now).filter(|&upto| self.tree.is_wider(bucket, upto)),
+            Verdict::Start(_) | Verdict::NoRoom => {}
         }
-        self.tree.park(bucket, true);
-        pass.buckets.push(bucket);
+        if self.tree.narrow(bucket, upto) {
+            pass.buckets.push(bucket);
+            pass.no_room += usize::from(matches!(verdict, Verdict::Start(_) | Verdict::NoRoom | Verdict::WouldDelay));
+        }
         if matches!(verdict, Verdict::Limited(_) | Verdict::KeptBack) {
-            let kinds = pass.limited.entry(queue).or_default();
-            *kinds += 1;
-            if *kinds >= self.scan_limit {
+            let shapes = pass.limited.entry(queue).or_default();
+            *shapes += 1;
+            if *shapes >= self.scan_limit {
                 pass.undecided = true;
                 self.put_queue_aside(queue, pass);
             }
@@ -288,19 +307,21 @@ impl Scheduler {
         }
         pass.queues.into_iter().chain(pass.later.into_iter().flatten()).for_each(|queue| self.tree.park_queue(queue, false));
         pass.tenants.into_iter().for_each(|tenant| self.tree.park_tenant(tenant, false));
-        pass.buckets.into_iter().for_each(|bucket| self.tree.park(bucket, false));
+        for bucket in pass.buckets {
+            self.tree.narrow(bucket, Some(Stay::UNLIMITED));
+        }
     }
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.tree);
+        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.policies);
         Shadow::new(demand, &self.nodes, self.active.by_end(now, end))
     }
 }
 
 /// When a job that holds resources has given them back at the latest, if its limits say so.
-pub(super) fn latest_end(job: &Job, tree: &Tree) -> End {
-    match (&job.lifecycle.state, tree.bucket(job.bucket).stay) {
+pub(super) fn latest_end(job: &Job, policies: &Interner<PolicyIx, Policy>) -> End {
+    match (&job.lifecycle.state, Stay::of(policies.get(job.policy)).span()) {
         (JobState::Stopping { deadline, .. }, _) => End::At(*deadline),
         (JobState::Running { since, .. }, Some(stay)) => End::At(*since + stay),
         (_, Some(stay)) => End::In(stay),
@@ -323,6 +344,12 @@ impl Pass {
             limited: HashMap::default(),
             undecided: false,
         }
+    }
+
+    /// How long a job may stay that is to be over when the head starts, if that is known.
+    fn until_head(&self, now: Timestamp) -> Option<Stay> {
+        let Head::Reserved(shadow) = &self.head else { return None };
+        shadow.at.map(|at| Stay::within(at.since(now)))
     }
 
     fn close(&mut self, gate: Gate) {

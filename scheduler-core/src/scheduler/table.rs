@@ -1,11 +1,9 @@
-//! The records of unfinished jobs, compact: a queued job is one of these, one entry in a heap and five bytes of index.
+//! The records of unfinished jobs, compact: a queued job is one of these, one entry in a line and one word of the index by id.
 
 use std::num::NonZeroI64;
 
-use hashbrown::HashTable;
-
-use crate::hash::hash_of;
 use crate::ids::{JobId, Seq};
+use crate::scheduler::by_id::ById;
 use crate::scheduler::tree::BucketIx;
 use crate::slab::{Slab, index};
 use crate::state::Lifecycle;
@@ -33,7 +31,7 @@ pub(crate) struct Job {
     pub(crate) lifecycle: Lifecycle,
     /// Its key among the active jobs while it holds resources; 0 otherwise.
     pub(crate) order: u64,
-    /// Its kind, which knows the shape.
+    /// Its shape's.
     pub(crate) bucket: BucketIx,
     pub(crate) policy: PolicyIx,
 }
@@ -61,32 +59,35 @@ impl Job {
 /// All unfinished jobs, found by index or by id.
 pub(crate) struct Table {
     jobs: Slab<JobIx, Job>,
-    by_id: HashTable<JobIx>,
+    by_id: ById,
 }
 
 impl Table {
     pub(crate) const fn new() -> Self {
-        Self { jobs: Slab::new(), by_id: HashTable::new() }
+        Self { jobs: Slab::new(), by_id: ById::new() }
     }
 
     pub(crate) fn find(&self, id: JobId) -> Option<JobIx> {
-        self.by_id.find(hash_of(&id), |&index| self.jobs[index].id == id).copied()
+        self.by_id.find(id, |index| self.jobs[index].id == id)
     }
 
     /// The caller has checked that the id is new.
     pub(crate) fn insert(&mut self, job: Job) -> JobIx {
-        let hash = hash_of(&job.id);
+        let id = job.id;
         let index = self.jobs.insert(job);
-        self.by_id.insert_unique(hash, index, |&index| hash_of(&self.jobs[index].id));
+        self.by_id.insert(id, index);
         index
     }
 
     pub(crate) fn remove(&mut self, index: JobIx) -> Option<Job> {
         let job = self.jobs.remove(index)?;
-        if let Ok(entry) = self.by_id.find_entry(hash_of(&job.id), |&found| found == index) {
-            entry.remove();
-        }
+        self.by_id.remove(job.id, index);
         Some(job)
+    }
+
+    /// Has a record brought into the cache.
+    pub(crate) fn prefetch(&self, index: JobIx) {
+        self.jobs.prefetch(index);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (JobIx, &Job)> {

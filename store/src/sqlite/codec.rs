@@ -3,6 +3,7 @@
 //! One encoding for the tables of jobs and of events. Reading is strict: a row that no [`Lifecycle`] could have made is damage.
 
 use std::ffi::c_int;
+use std::sync::Arc;
 
 use scheduler_core::ids::{Attempt, JobId};
 use scheduler_core::state::{JobState, Lifecycle, Outcome, Placement, StateKind, StopReason, WaitFor};
@@ -104,9 +105,9 @@ pub(super) fn lifecycle(row: &Row, first: c_int) -> Result<Lifecycle, RawError> 
     let at = |what: &str| {
         row.opt_int(first + 3)?.map(Timestamp).ok_or_else(|| RawError::corrupt(format!("a job that is {what} has no time")))
     };
-    let placement = || -> Result<Box<Placement>, RawError> {
+    let placement = || -> Result<Arc<Placement>, RawError> {
         let text = row.opt_text(first + 4)?.ok_or_else(|| RawError::corrupt("a job that holds resources has no placement"))?;
-        Ok(Box::new(parse("a placement", text)?))
+        Ok(Arc::new(parse("a placement", text)?))
     };
     let state = match state_kind(row.int(first)?)? {
         StateKind::Waiting => {

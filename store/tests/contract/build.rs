@@ -78,11 +78,11 @@ pub(crate) fn placement(node: &str) -> Placement {
 }
 
 pub(crate) fn starting(attempt: u32) -> Lifecycle {
-    lifecycle(JobState::Starting { placement: Box::new(placement("a")) }, attempt, 0)
+    lifecycle(JobState::Starting { placement: std::sync::Arc::new(placement("a")) }, attempt, 0)
 }
 
 pub(crate) fn running(attempt: u32, since: u64) -> Lifecycle {
-    lifecycle(JobState::Running { placement: Box::new(placement("a")), since: at(since) }, attempt, 0)
+    lifecycle(JobState::Running { placement: std::sync::Arc::new(placement("a")), since: at(since) }, attempt, 0)
 }
 
 pub(crate) fn finished(outcome: Outcome, attempt: u32, when: u64) -> Lifecycle {
@@ -91,7 +91,7 @@ pub(crate) fn finished(outcome: Outcome, attempt: u32, when: u64) -> Lifecycle {
 
 /// Every variant of every state, with each kind of data once.
 pub(crate) fn every_lifecycle() -> Vec<Lifecycle> {
-    let place = || Box::new(placement("ä-node"));
+    let place = || std::sync::Arc::new(placement("ä-node"));
     let stopping = |why| JobState::Stopping { placement: place(), why: Box::new(why), deadline: at(99) };
     let failed = |reason| JobState::Finished { outcome: Box::new(Outcome::Failed { reason }), at: at(77) };
     vec![

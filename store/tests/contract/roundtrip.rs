@@ -93,7 +93,7 @@ pub(crate) async fn the_latest_run_is_remembered(fixture: &dyn Fixture) {
     step(&running(1, 20), again.clone()).await;
     assert_eq!(seen().await, (Some(at(20)), Some("a".to_owned())), "the run ended, and what it was is still known");
 
-    let second = lifecycle(JobState::Starting { placement: Box::new(placement("b")) }, 2, 1);
+    let second = lifecycle(JobState::Starting { placement: std::sync::Arc::new(placement("b")) }, 2, 1);
     step(&again, second.clone()).await;
     assert_eq!(seen().await, (None, Some("b".to_owned())), "another run has begun and not started");
     let ended = finished(Outcome::Succeeded, 2, 50);

@@ -1,9 +1,7 @@
 //! The tree, audited: what heaps and tables hold is worked out again from the level below.
 
-use std::cmp::Reverse;
-
 use crate::scheduler::tree::key::Turn;
-use crate::scheduler::tree::{QueueIx, Tree, Unit};
+use crate::scheduler::tree::{Stay, Tree, Unit};
 use crate::slab::Index;
 
 impl Tree {
@@ -16,22 +14,24 @@ impl Tree {
         let filled = self.buckets.iter().filter(|(_, bucket)| bucket.jobs.len() > 0).count();
         let queued: usize = self.tenants.iter().map(|(_, tenant)| tenant.buckets.len()).sum();
         let sound = self.buckets.iter().all(|(index, bucket)| {
-            let first = bucket.jobs.first().map(|(key, _)| Reverse(key));
-            !bucket.parked
+            let first = bucket.jobs.first().map(|(key, _)| key);
+            bucket.upto == Some(Stay::UNLIMITED)
+                && bucket.front == bucket.jobs.first()
                 && bucket.jobs.is_consistent()
-                && self.tenants[bucket.tenant].buckets.get_priority(&index).copied() == first
-                && self.by_kind.get(&(bucket.shape, bucket.stay)) == Some(&index)
+                && self.tenants[bucket.tenant].buckets.get(bucket.slot) == first
+                && self.by_shape.get(&bucket.shape) == Some(&index)
         });
-        sound && queued == filled && self.by_kind.len() == self.buckets.len()
+        sound && queued == filled && self.by_shape.len() == self.buckets.len()
     }
 
     fn tenants_agree(&self) -> bool {
         let sound = self.tenants.iter().all(|(index, tenant)| {
-            let turn = tenant.buckets.peek().map(|(_, Reverse(key))| Reverse(Turn { share: tenant.share, key: *key }));
+            let turn = tenant.buckets.first().map(|(_, key)| Turn { share: tenant.share, key });
             let own = self.buckets.iter().filter(|(_, bucket)| bucket.tenant == index).count();
             let queue = self.queue(tenant.queue);
             !tenant.parked
-                && queue.tenants.get_priority(&index).copied() == turn
+                && tenant.buckets.is_consistent()
+                && queue.tenants.get(tenant.slot) == turn
                 && own == tenant.refs as usize
                 && (tenant.share == 0 || queue.config.fair_share.is_some())
                 && self.by_namespace.get(&(tenant.queue, tenant.namespace.clone())) == Some(&index)
@@ -52,9 +52,9 @@ impl Tree {
                 (std::array::from_fn(|resource| sums[resource] + tenant.held[resource]), jobs + u64::from(tenant.jobs))
             });
             let fair_root = queue.root.map(|root| self.cohort(root)).filter(|root| root.config.fair_share.is_some());
-            let turn = fair_root.and_then(|root| root.queues.get_priority(&QueueIx::new(at)).copied());
-            let wanted = if fair_root.is_some() { queue.turn().map(Reverse) } else { None };
-            !queue.parked && sums == (queue.held, queue.active()) && turn == wanted
+            let turn = fair_root.zip(queue.slot).and_then(|(root, slot)| root.queues.get(slot));
+            let wanted = if fair_root.is_some() { queue.turn() } else { None };
+            !queue.parked && queue.tenants.is_consistent() && sums == (queue.held, queue.active()) && turn == wanted
         });
         let cohorts = self.cohorts.iter().zip(held).all(|(cohort, held)| cohort.held == held);
         let grouped = |queue: usize| self.queues[queue].root.is_some_and(|root| self.cohort(root).config.fair_share.is_some());

@@ -3,13 +3,9 @@
 //! What must hold: a cohort's books are the sums of those of the queues under it; bounds are those of the configuration. All of it is
 //! worked out anew when queues or cohorts change, which is seldom.
 
-use std::cmp::Reverse;
-
-use priority_queue::PriorityQueue;
-
-use crate::hash::Build;
 use crate::scheduler::config::Resource;
 use crate::scheduler::policy::{CohortConfig, Limits, TenantLimits};
+use crate::scheduler::tree::heap::Heap;
 use crate::scheduler::tree::key::QueueTurn;
 use crate::scheduler::tree::share::Amounts;
 use crate::scheduler::tree::{QueueIx, Tree, Unit};
@@ -30,7 +26,7 @@ pub(crate) struct Cohort {
     /// What they hold together at most.
     pub(crate) bound: [Option<u128>; 3],
     /// Where it shares fairly: the queues under it that have somebody to start.
-    pub(crate) queues: PriorityQueue<QueueIx, Reverse<QueueTurn>, Build>,
+    pub(crate) queues: Heap<QueueIx, QueueTurn>,
 }
 
 impl Tree {
@@ -52,13 +48,7 @@ impl Tree {
         let find = |name: &_| configs.iter().position(|other| other.name == *name).map(CohortIx::new);
         let parents: Vec<_> = configs.iter().map(|config| config.parent.as_ref().and_then(find)).collect();
         let own: Vec<_> = self.queues.iter().map(|queue| queue.config.cohort.as_ref().and_then(find)).collect();
-        let cohort = |(config, parent)| Cohort {
-            config,
-            parent,
-            held: [0; 3],
-            bound: [None; 3],
-            queues: PriorityQueue::with_default_hasher(),
-        };
+        let cohort = |(config, parent)| Cohort { config, parent, held: [0; 3], bound: [None; 3], queues: Heap::default() };
         self.cohorts = configs.into_iter().zip(parents).map(cohort).collect();
         let mut guaranteed = vec![[None; 3]; self.cohorts.len()];
         self.units.clear();
@@ -82,7 +72,9 @@ impl Tree {
                     *sum += held;
                 }
             }
-            if line.last().is_none_or(|root| self.cohort(*root).config.fair_share.is_none()) {
+            let fair = line.last().map(|root| &mut self.cohorts[root.position()]).filter(|root| root.config.fair_share.is_some());
+            queue.slot = fair.map(|root| root.queues.open());
+            if queue.slot.is_none() {
                 self.units.push(Unit::Queue(QueueIx::new(at)));
             }
         }

@@ -9,11 +9,12 @@ use crate::scheduler::config::QueueConfig;
 use crate::scheduler::place::Demand;
 use crate::scheduler::policy::Weight;
 use crate::scheduler::table::ShapeIx;
+use crate::scheduler::tree::heap::Heap;
 use crate::scheduler::tree::line::Line;
 use crate::scheduler::tree::share::{Amounts, Usage};
-use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Heap, Queue, QueueIx, Tenant, TenantIx, Tree, Unit};
+use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Queue, QueueIx, Stay, Tenant, TenantIx, Tree, Unit};
 use crate::slab::Index;
-use crate::time::{Span, Timestamp};
+use crate::time::Timestamp;
 
 impl Tree {
     /// A queue without cohort, until [`relate`](Self::relate) says otherwise.
@@ -35,20 +36,20 @@ impl Tree {
             share: 0,
             step: i64::MIN,
             parked: false,
-            tenants: Heap::with_default_hasher(),
+            slot: None,
+            tenants: Heap::default(),
         });
         index
     }
 
-    /// The bucket of this kind, with one job more. True if it is new: it then keeps a reference to the shape, and what jobs of it ask for.
+    /// The bucket of this shape, with one job more. True if it is new: it then keeps a reference to the shape, and what jobs of it ask for.
     pub(crate) fn acquire(
         &mut self,
         shape_ix: ShapeIx,
         shape: &Shape,
-        stay: Option<Span>,
         demand: impl FnOnce(&Shape) -> Demand,
     ) -> (BucketIx, bool) {
-        if let Some(&bucket) = self.by_kind.get(&(shape_ix, stay)) {
+        if let Some(&bucket) = self.by_shape.get(&shape_ix) {
             self.buckets[bucket].refs += 1;
             return (bucket, false);
         }
@@ -58,17 +59,19 @@ impl Tree {
         });
         let tenant = self.acquire_tenant(queue, &shape.namespace);
         self.tenants[tenant].refs += 1;
+        let slot = self.tenants[tenant].buckets.open();
         let bucket = self.buckets.insert(Bucket {
             tenant,
             queue,
             shape: shape_ix,
-            stay,
             demand: demand(shape),
             refs: 1,
-            parked: false,
+            upto: Some(Stay::UNLIMITED),
+            front: None,
+            slot,
             jobs: Line::default(),
         });
-        self.by_kind.insert((shape_ix, stay), bucket);
+        self.by_shape.insert(shape_ix, bucket);
         (bucket, true)
     }
 
@@ -85,6 +88,7 @@ impl Tree {
         if let Some(&tenant) = self.by_namespace.get(&key) {
             return tenant;
         }
+        let slot = self.queue_mut(queue).tenants.open();
         let fair = self.queue(queue).config.fair_share.as_ref();
         let tenant = self.tenants.insert(Tenant {
             queue,
@@ -96,13 +100,14 @@ impl Tree {
             usage: Usage::default(),
             share: 0,
             parked: false,
-            buckets: Heap::with_default_hasher(),
+            slot,
+            buckets: Heap::default(),
         });
         self.by_namespace.insert(key, tenant);
         tenant
     }
 
-    /// One job of this kind less; with the last one the bucket is freed, and what it had is returned: a reference to the shape, and what
+    /// One job of this shape less; with the last one the bucket is freed, and what it had is returned: a reference to the shape, and what
     /// jobs of it ask for.
     pub(crate) fn release(&mut self, index: BucketIx) -> Option<(ShapeIx, Demand)> {
         let bucket = &mut self.buckets[index];
@@ -111,8 +116,9 @@ impl Tree {
             return None;
         }
         let bucket = self.buckets.remove(index)?;
-        self.by_kind.remove(&(bucket.shape, bucket.stay));
+        self.by_shape.remove(&bucket.shape);
         self.tenants[bucket.tenant].refs -= 1;
+        self.tenants[bucket.tenant].buckets.close(bucket.slot);
         self.release_tenant(bucket.tenant);
         Some((bucket.shape, bucket.demand))
     }
@@ -126,6 +132,7 @@ impl Tree {
             && forgettable
             && let Some(tenant) = self.tenants.remove(index)
         {
+            self.queue_mut(tenant.queue).tenants.close(tenant.slot);
             self.by_namespace.remove(&(tenant.queue, tenant.namespace));
         }
     }

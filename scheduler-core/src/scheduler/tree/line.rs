@@ -1,28 +1,27 @@
-//! The queued jobs of one bucket, first one first.
+//! The queued jobs of one bucket, first one first; and the first one of those that stay no longer than so long.
 //!
-//! Jobs of one kind nearly always come in the order in which they leave: each priority is a FIFO. So a line is a handful of *runs*, each of
-//! them sorted, to which a job is appended whose key is not smaller than the last one's; taking the first job then reads memory in
-//! sequence, where a heap of a million entries would miss the cache at each of its levels. What fits no run (a job that was requeued
-//! or released, more priorities than runs) is a *stray* and goes to an indexed heap. A job that leaves from the middle of a run leaves
-//! a gap, found by its key; gaps at the front are dropped at once, and a run that is mostly gaps is written anew.
+//! Jobs of one kind nearly always come in the order in which they leave, and most stay as long as many others: each priority and each
+//! stay is a FIFO. So a line is a handful of *runs*, each of one stay and sorted, to which a job is appended whose key is not smaller than the
+//! last one's; taking the first job then reads memory in sequence, where a heap of a million entries would miss the cache at each of
+//! its levels. What fits no run (a job that was requeued or released, more priorities and stays than runs) is a *stray* and goes to a
+//! tree ([`Strays`]). A job that leaves from the middle of a run leaves a gap, found by its key; gaps at the front are dropped at once,
+//! and a run that is mostly gaps is written anew.
 //!
 //! What must hold: the first job is the one with the smallest (key, index); runs stand in the order of their first jobs, and have neither
 //! gaps at the front nor more gaps than jobs.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use priority_queue::PriorityQueue;
 use smallvec::SmallVec;
 
-use crate::hash::Build;
+use crate::prefetch::prefetch;
 use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::Stay;
 use crate::scheduler::tree::key::Key;
+use crate::scheduler::tree::strays::Strays;
 
-/// Runs of a line at most; more would cost every look at the first job.
-const RUNS: usize = 8;
-
-type Strays = PriorityQueue<JobIx, Reverse<(Key, JobIx)>, Build>;
+/// Runs of a line at most; more would cost every job that joins.
+const RUNS: usize = 16;
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -37,8 +36,9 @@ impl Entry {
     }
 }
 
-/// Never empty.
+/// Jobs of one stay; never empty.
 struct Run {
+    stay: Stay,
     first: (Key, JobIx),
     last: (Key, JobIx),
     entries: VecDeque<Entry>,
@@ -65,47 +65,54 @@ impl Line {
         self.first
     }
 
+    /// The first job, and its key, of those that stay no longer than `stay`.
+    pub(crate) fn first_within(&self, stay: Stay) -> Option<(Key, JobIx)> {
+        let run = self.runs.iter().find(|run| run.stay <= stay).map(|run| run.first);
+        let stray = self.strays.as_ref().and_then(|strays| strays.first_within(stay));
+        run.into_iter().chain(stray).min()
+    }
+
     /// Enters a job that is not in this line.
-    pub(crate) fn push(&mut self, key: Key, job: JobIx) {
+    pub(crate) fn push(&mut self, key: Key, job: JobIx, stay: Stay) {
         let order = (key, job);
         self.len += 1;
         if self.first.is_none_or(|first| order < first) {
             self.first = Some(order);
         }
         // The run that ends closest before it, so that runs with earlier ends stay open for others.
-        let open = self.runs.iter_mut().filter(|run| run.last < order).max_by_key(|run| run.last);
+        let open = self.runs.iter_mut().filter(|run| run.stay == stay && run.last < order).max_by_key(|run| run.last);
         let entry = Entry { key, job, gone: false };
         if let Some(run) = open {
             run.last = order;
             run.entries.push_back(entry);
         } else if self.runs.len() < RUNS {
             let at = self.runs.partition_point(|run| run.first < order);
-            self.runs.insert(at, Run { first: order, last: order, entries: VecDeque::from([entry]), gaps: 0 });
+            self.runs.insert(at, Run { stay, first: order, last: order, entries: VecDeque::from([entry]), gaps: 0 });
         } else {
-            self.strays.get_or_insert_default().push(job, Reverse(order));
+            self.strays.get_or_insert_default().insert(order, stay);
         }
     }
 
-    /// Takes a job out by the key that it was entered under; false if it is not here.
-    pub(crate) fn remove(&mut self, key: Key, job: JobIx) -> bool {
+    /// Takes a job out by the key and stay that it was entered under; false if it is not here.
+    pub(crate) fn remove(&mut self, key: Key, job: JobIx, stay: Stay) -> bool {
         let order = (key, job);
-        let removed = self.remove_from_runs(order) || self.remove_stray(job);
+        let removed = self.remove_from_runs(order, stay) || self.remove_stray(order);
         if removed {
             self.len -= 1;
             if self.first == Some(order) {
-                self.first = self.find_first();
+                self.first = self.first_within(Stay::UNLIMITED);
             }
         }
         removed
     }
 
-    fn remove_from_runs(&mut self, order: (Key, JobIx)) -> bool {
+    fn remove_from_runs(&mut self, order: (Key, JobIx), stay: Stay) -> bool {
         for at in 0..self.runs.len() {
             let run = &mut self.runs[at];
             if run.first > order {
                 break;
             }
-            if run.last < order {
+            if run.last < order || run.stay != stay {
                 continue;
             }
             if run.first == order {
@@ -136,33 +143,28 @@ impl Line {
         self.runs[at..=at + behind].rotate_left(1);
     }
 
-    fn remove_stray(&mut self, job: JobIx) -> bool {
+    fn remove_stray(&mut self, order: (Key, JobIx)) -> bool {
         let Some(strays) = &mut self.strays else { return false };
-        let removed = strays.remove(&job).is_some();
+        let removed = strays.remove(order);
         if strays.is_empty() {
             self.strays = None;
         }
         removed
     }
 
-    fn find_first(&self) -> Option<(Key, JobIx)> {
-        let stray = self.strays.as_ref().and_then(|strays| strays.peek()).map(|(_, Reverse(order))| *order);
-        self.runs.first().map(|run| run.first).into_iter().chain(stray).min()
+    /// Every job with its key and its stay, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ((Key, JobIx), Stay)> {
+        let runs = self.runs.iter().flat_map(|run| run.entries.iter().map(|entry| (entry, run.stay)));
+        let runs = runs.filter(|(entry, _)| !entry.gone).map(|(entry, stay)| (entry.order(), stay));
+        runs.chain(self.strays.iter().flat_map(|strays| strays.iter()))
     }
 
-    /// Every job with its key, in no particular order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, JobIx)> {
-        let runs = self.runs.iter().flat_map(|run| &run.entries).filter(|entry| !entry.gone).map(Entry::order);
-        let strays = self.strays.iter().flat_map(|strays| strays.iter()).map(|(_, Reverse(order))| *order);
-        runs.chain(strays)
-    }
-
-    /// True when this job is here under this key.
-    pub(crate) fn contains(&self, key: Key, job: JobIx) -> bool {
+    /// True when this job is here under this key and stay.
+    pub(crate) fn contains(&self, key: Key, job: JobIx, stay: Stay) -> bool {
         let order = (key, job);
-        let in_run = |run: &Run| run.entries.binary_search_by_key(&order, Entry::order).is_ok_and(|at| !run.entries[at].gone);
-        let stray = self.strays.as_ref().and_then(|strays| strays.get_priority(&job));
-        self.runs.iter().any(in_run) || stray == Some(&Reverse(order))
+        let find = |run: &Run| run.entries.binary_search_by_key(&order, Entry::order).is_ok_and(|at| !run.entries[at].gone);
+        let stray = self.strays.as_ref().and_then(|strays| strays.get(order));
+        self.runs.iter().any(|run| run.stay == stay && find(run)) || stray == Some(stay)
     }
 
     /// True when what is kept is what the jobs say.
@@ -177,9 +179,9 @@ impl Line {
         };
         self.runs.iter().all(sound)
             && self.runs.is_sorted_by_key(|run| run.first)
-            && self.strays.as_ref().is_none_or(|strays| !strays.is_empty())
+            && self.strays.as_ref().is_none_or(|strays| !strays.is_empty() && strays.is_consistent())
             && self.iter().count() == self.len
-            && self.iter().min() == self.first
+            && self.iter().map(|(order, _)| order).min() == self.first
     }
 }
 
@@ -192,6 +194,9 @@ impl Run {
         }
         let Some(front) = self.entries.front() else { return false };
         self.first = front.order();
+        if let Some(later) = self.entries.get(2) {
+            prefetch(later);
+        }
         if self.gaps * 2 > self.entries.len() {
             self.entries.retain(|entry| !entry.gone);
             self.gaps = 0;
@@ -206,44 +211,73 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::slab::Index;
 
+    /// How keys and stays come: (priority, how far behind, stay, who leaves).
+    type Step = (i64, u64, u64, Option<usize>);
+
+    /// Keys that mostly rise, more priorities and stays than there are runs, and leaving from anywhere.
+    fn steps(stays: u64) -> impl Strategy<Value = Vec<Step>> {
+        prop::collection::vec((0..12_i64, 0..20_u64, 0..stays, prop::option::of(0..1000_usize)), 1..400)
+    }
+
+    fn first_within(model: &BTreeMap<(Key, JobIx), Stay>, stay: Stay) -> Option<(Key, JobIx)> {
+        model.iter().find(|(_, own)| **own <= stay).map(|(order, _)| *order)
+    }
+
+    /// Against a sorted map.
+    fn check(steps: Vec<Step>, stays: u64) -> Result<(), TestCaseError> {
+        let (mut line, mut model) = (Line::default(), BTreeMap::new());
+        for (number, (priority, early, stay, leave)) in steps.into_iter().enumerate() {
+            let late = (number as u64).saturating_sub(if early > 16 { early } else { 0 });
+            let order = (Key::test(priority, late), JobIx::new(number));
+            line.push(order.0, order.1, Stay::test(stay));
+            model.insert(order, Stay::test(stay));
+            if let Some(leave) = leave {
+                // Mostly the first one, as in a pass; or the first one that is short enough.
+                let at = if leave % 3 > 0 { 0 } else { leave % model.len() };
+                let nth = *model.keys().nth(at).ok_or_else(|| TestCaseError::fail("empty"))?;
+                let gone =
+                    if leave % 2 > 0 { first_within(&model, Stay::test(leave as u64 % stays)).unwrap_or(nth) } else { nth };
+                let stay = model.remove(&gone).ok_or_else(|| TestCaseError::fail("gone"))?;
+                prop_assert!(line.contains(gone.0, gone.1, stay));
+                prop_assert!(line.remove(gone.0, gone.1, stay));
+                prop_assert!(!line.remove(gone.0, gone.1, stay));
+                prop_assert!(!line.contains(gone.0, gone.1, stay));
+            }
+            prop_assert_eq!(line.first(), model.keys().next().copied());
+            for stay in (0..stays).step_by(stays as usize / 8 + 1).map(Stay::test).chain([Stay::UNLIMITED]) {
+                prop_assert_eq!(line.first_within(stay), first_within(&model, stay));
+            }
+            prop_assert_eq!(line.len(), model.len());
+            prop_assert!(line.is_consistent());
+        }
+        while let Some(first) = line.first() {
+            let (order, stay) = model.pop_first().ok_or_else(|| TestCaseError::fail("empty"))?;
+            prop_assert_eq!(first, order);
+            prop_assert!(line.remove(first.0, first.1, stay));
+            prop_assert!(line.is_consistent());
+        }
+        prop_assert!(model.is_empty());
+        Ok(())
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Against a sorted set, with keys that mostly rise, more priorities than there are runs, and leaving from anywhere.
         #[test]
-        fn a_line_is_a_sorted_set(steps in prop::collection::vec((0..12_i64, 0..20_u64, prop::option::of(0..1000_usize)), 1..400)) {
-            let (mut line, mut model) = (Line::default(), BTreeSet::new());
-            for (number, (priority, early, leave)) in steps.into_iter().enumerate() {
-                let late = (number as u64).saturating_sub(if early > 16 { early } else { 0 });
-                let order = (Key::test(priority, late), JobIx::new(number));
-                line.push(order.0, order.1);
-                model.insert(order);
-                if let Some(leave) = leave {
-                    // Mostly the first one, as in a pass.
-                    let at = if leave % 3 > 0 { 0 } else { leave % model.len() };
-                    let gone = *model.iter().nth(at).ok_or_else(|| TestCaseError::fail("empty"))?;
-                    model.remove(&gone);
-                    prop_assert!(line.remove(gone.0, gone.1));
-                    prop_assert!(!line.remove(gone.0, gone.1));
-                    prop_assert!(!line.contains(gone.0, gone.1));
-                }
-                prop_assert_eq!(line.first(), model.first().copied());
-                prop_assert_eq!(line.len(), model.len());
-                prop_assert!(line.is_consistent());
-            }
-            while let Some(first) = line.first() {
-                prop_assert_eq!(Some(first), model.pop_first());
-                prop_assert!(line.remove(first.0, first.1));
-                prop_assert!(line.is_consistent());
-            }
-            prop_assert!(model.is_empty());
+        fn a_line_is_a_sorted_map(steps in steps(3)) {
+            check(steps, 3)?;
+        }
+
+        #[test]
+        fn so_it_is_when_nearly_every_job_has_a_stay_of_its_own(steps in steps(300)) {
+            check(steps, 300)?;
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The order in which jobs are looked at: a tree of indexed heaps, cohort -> queue -> tenant -> bucket, over lines of jobs.
 //!
-//! A *bucket* holds the queued jobs of one kind: same shape, same longest stay. They fit or do not fit together, so when the first of a
-//! bucket finds no room the whole bucket is put aside for the rest of the pass. Within it jobs stand in a [`Line`].
+//! A *bucket* holds the queued jobs of one shape. They fit or do not fit together, so when the first of a bucket finds no room the whole
+//! bucket is put aside for the rest of the pass; and when it fits but stays too long, all that stay longer than allowed are
+//! ([`narrow`](Tree::narrow)). Within it jobs stand in a [`Line`].
 //!
 //! Between the tenants of a queue the order is that of their first jobs, unless the queue shares fairly: then a tenant's weighted share
 //! goes before. Queues stand beside each other by the rank of their first jobs. The queues of a cohort that shares fairly stand there as one,
@@ -11,17 +12,15 @@
 mod audit;
 mod cohort;
 mod grow;
+mod heap;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod line;
 pub(crate) mod share;
 pub(crate) mod standing;
-
-use std::cmp::Reverse;
-use std::hash::Hash;
+mod strays;
 
 use hashbrown::HashMap;
-use priority_queue::PriorityQueue;
 
 use crate::hash::Build;
 use crate::ids::{Name, Seq};
@@ -31,6 +30,7 @@ use crate::scheduler::place::Demand;
 use crate::scheduler::policy::{CohortConfig, Weight};
 use crate::scheduler::table::{JobIx, ShapeIx};
 use crate::scheduler::tree::cohort::{Cohort, CohortIx};
+use crate::scheduler::tree::heap::{Heap, Slot};
 use crate::scheduler::tree::key::{Key, QueueTurn, Rank, Turn};
 use crate::scheduler::tree::line::Line;
 use crate::scheduler::tree::share::{Amounts, Usage};
@@ -47,11 +47,12 @@ index! {
     TenantIx
 }
 index! {
-    /// A kind of job within a tenant.
+    /// The jobs of a shape.
     BucketIx
 }
 
-type Heap<I, P> = PriorityQueue<I, Reverse<P>, Build>;
+/// A job and where it stands; no two are equal.
+type Order = (Key, JobIx);
 
 /// Runs are taken to last this long until some have ended.
 const FIRST_MEAN: Span = Span::from_secs(1);
@@ -88,6 +89,8 @@ pub(crate) struct Queue {
     step: i64,
     /// Put aside for the rest of a pass.
     parked: bool,
+    /// Its place among the queues of its cohort, where those share fairly.
+    slot: Option<Slot>,
     tenants: Heap<TenantIx, Turn>,
 }
 
@@ -106,21 +109,25 @@ pub(crate) struct Tenant {
     usage: Usage,
     share: u128,
     parked: bool,
-    buckets: Heap<BucketIx, Key>,
+    /// Its place in its queue.
+    slot: Slot,
+    buckets: Heap<(BucketIx, JobIx), Key>,
 }
 
-/// Jobs of one kind.
+/// Jobs of one shape.
 pub(crate) struct Bucket {
     pub(crate) tenant: TenantIx,
     pub(crate) queue: QueueIx,
     pub(crate) shape: ShapeIx,
-    /// The longest time that a job of it holds resources: time limit and grace.
-    pub(crate) stay: Option<Span>,
     pub(crate) demand: Demand,
-    /// Unfinished jobs of this kind in any state.
+    /// Unfinished jobs of this shape in any state.
     refs: u32,
-    /// Put aside for the rest of a pass.
-    parked: bool,
+    /// Who is looked at in the rest of a pass: those that stay no longer; nobody, if it is put aside.
+    upto: Option<Stay>,
+    /// The first of these.
+    front: Option<Order>,
+    /// Its place in its tenant.
+    slot: Slot,
     jobs: Line,
 }
 
@@ -137,18 +144,41 @@ pub(crate) struct Tree {
     tenants: Slab<TenantIx, Tenant>,
     by_namespace: HashMap<(QueueIx, Name), TenantIx, Build>,
     buckets: Slab<BucketIx, Bucket>,
-    by_kind: HashMap<(ShapeIx, Option<Span>), BucketIx, Build>,
+    by_shape: HashMap<ShapeIx, BucketIx, Build>,
 }
 
-/// Longest time that a job of this policy holds resources once its tasks run.
-pub(crate) fn stay(policy: &Policy) -> Option<Span> {
-    policy.time_limit.map(|limit| Span(limit.0.saturating_add(policy.stop.grace.0)))
+/// The longest time that a job holds resources once its tasks run: its time limit and its grace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Stay(Span);
+
+impl Stay {
+    /// Of a job without a time limit: longer than all others.
+    pub(crate) const UNLIMITED: Self = Self(Span(u64::MAX));
+
+    pub(crate) fn of(policy: &Policy) -> Self {
+        policy.time_limit.map_or(Self::UNLIMITED, |limit| Self(Span(limit.0.saturating_add(policy.stop.grace.0))))
+    }
+
+    /// At most this long.
+    pub(crate) const fn within(time: Span) -> Self {
+        Self(time)
+    }
+
+    /// How long, if it has an end.
+    pub(crate) fn span(self) -> Option<Span> {
+        (self != Self::UNLIMITED).then_some(self.0)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn test(micros: u64) -> Self {
+        Self(Span(micros))
+    }
 }
 
 impl Queue {
     /// Where it stands in its cohort, if it has somebody to start.
     fn turn(&self) -> Option<QueueTurn> {
-        let (_, Reverse(turn)) = self.tenants.peek().filter(|_| !self.parked)?;
+        let (_, turn) = self.tenants.first().filter(|_| !self.parked)?;
         Some(turn.key.queue_turn(&self.config, self.share))
     }
 }
@@ -162,6 +192,13 @@ impl Bucket {
     /// Number of its unfinished jobs in any state.
     pub(crate) const fn refs(&self) -> u32 {
         self.refs
+    }
+
+    fn find_front(&self) -> Option<Order> {
+        match self.upto? {
+            Stay::UNLIMITED => self.jobs.first(),
+            stay => self.jobs.first_within(stay),
+        }
     }
 }
 
@@ -178,7 +215,7 @@ impl Tree {
             tenants: Slab::new(),
             by_namespace: HashMap::default(),
             buckets: Slab::new(),
-            by_kind: HashMap::default(),
+            by_shape: HashMap::default(),
         };
         for config in queues {
             tree.add_queue(config.clone(), true);
@@ -212,22 +249,21 @@ impl Tree {
     }
 
     /// Puts a job into its bucket.
-    pub(crate) fn push(&mut self, index: BucketIx, job: JobIx, key: Key, now: Timestamp) {
-        let line = &mut self.buckets[index].jobs;
-        line.push(key, job);
+    pub(crate) fn push(&mut self, index: BucketIx, job: JobIx, key: Key, stay: Stay, now: Timestamp) {
+        let bucket = &mut self.buckets[index];
+        bucket.jobs.push(key, job, stay);
         // Whoever joins behind the first changes nothing above.
-        if line.first() == Some((key, job)) {
+        if bucket.front.is_none_or(|front| (key, job) < front) {
             self.arrive(index, now);
             self.settle(index);
         }
     }
 
     /// Takes a job out of its bucket.
-    pub(crate) fn remove(&mut self, index: BucketIx, job: JobIx, key: Key) {
-        let line = &mut self.buckets[index].jobs;
-        let was_first = line.first() == Some((key, job));
-        line.remove(key, job);
-        if was_first {
+    pub(crate) fn remove(&mut self, index: BucketIx, job: JobIx, key: Key, stay: Stay) {
+        let bucket = &mut self.buckets[index];
+        bucket.jobs.remove(key, job, stay);
+        if bucket.front == Some((key, job)) {
             self.settle(index);
         }
     }
@@ -237,10 +273,16 @@ impl Tree {
         Key::new(&self.queue(self.buckets[index].queue).config, priority, due, seq)
     }
 
-    /// Puts a bucket aside, or back.
-    pub(crate) fn park(&mut self, index: BucketIx, parked: bool) {
-        self.buckets[index].parked = parked;
+    /// From now on only those of a bucket are looked at that stay no longer; or nobody. True if so far everybody was.
+    pub(crate) fn narrow(&mut self, index: BucketIx, upto: Option<Stay>) -> bool {
+        let before = std::mem::replace(&mut self.buckets[index].upto, upto);
         self.settle(index);
+        before == Some(Stay::UNLIMITED)
+    }
+
+    /// Whether jobs of a bucket are looked at that stay longer.
+    pub(crate) fn is_wider(&self, index: BucketIx, stay: Stay) -> bool {
+        self.buckets[index].upto > Some(stay)
     }
 
     /// Puts a tenant aside, or back.
@@ -257,10 +299,11 @@ impl Tree {
 
     /// Brings the heaps above a bucket up to date with its first job.
     fn settle(&mut self, index: BucketIx) {
-        let bucket = &self.buckets[index];
-        let first = if bucket.parked { None } else { bucket.jobs.first().map(|(key, _)| key) };
-        let tenant = bucket.tenant;
-        if set(&mut self.tenants[tenant].buckets, index, first) {
+        let bucket = &mut self.buckets[index];
+        bucket.front = bucket.find_front();
+        let (tenant, slot) = (bucket.tenant, bucket.slot);
+        let front = bucket.front.map(|(key, job)| ((index, job), key));
+        if self.tenants[tenant].buckets.set(slot, front) {
             self.settle_tenant(tenant);
         }
     }
@@ -268,10 +311,10 @@ impl Tree {
     /// Brings the heaps above a tenant up to date with its first job and its share.
     fn settle_tenant(&mut self, index: TenantIx) {
         let tenant = &self.tenants[index];
-        let first = if tenant.parked { None } else { tenant.buckets.peek() };
-        let turn = first.map(|(_, Reverse(key))| Turn { share: tenant.share, key: *key });
-        let queue = tenant.queue;
-        if set(&mut self.queue_mut(queue).tenants, index, turn) {
+        let first = if tenant.parked { None } else { tenant.buckets.first() };
+        let turn = first.map(|(_, key)| (index, Turn { share: tenant.share, key }));
+        let (queue, slot) = (tenant.queue, tenant.slot);
+        if self.queue_mut(queue).tenants.set(slot, turn) {
             self.settle_queue(queue);
         }
     }
@@ -279,9 +322,9 @@ impl Tree {
     /// Brings the heap above a queue up to date, where there is one.
     fn settle_queue(&mut self, index: QueueIx) {
         let queue = self.queue(index);
-        let Some(root) = queue.root.filter(|root| self.cohort(*root).config.fair_share.is_some()) else { return };
-        let turn = queue.turn();
-        set(&mut self.cohorts[root.position()].queues, index, turn);
+        let (Some(root), Some(slot)) = (queue.root, queue.slot) else { return };
+        let turn = queue.turn().map(|turn| (index, turn));
+        self.cohorts[root.position()].queues.set(slot, turn);
     }
 
     /// Who is compared with whom at the top.
@@ -293,40 +336,45 @@ impl Tree {
     fn front(&self, unit: Unit) -> Option<QueueIx> {
         match unit {
             Unit::Queue(queue) => Some(queue).filter(|queue| !self.queue(*queue).parked),
-            Unit::Cohort(root) => self.cohort(root).queues.peek().map(|(queue, _)| *queue),
+            Unit::Cohort(root) => self.cohort(root).queues.first().map(|(queue, _)| queue),
         }
     }
 
     /// The first job of a unit that is not put aside.
     pub(crate) fn first(&self, unit: Unit) -> Option<(BucketIx, JobIx)> {
-        let (tenant, _) = self.queue(self.front(unit)?).tenants.peek()?;
-        let (bucket, _) = self.tenants[*tenant].buckets.peek()?;
-        let (_, job) = self.buckets[*bucket].jobs.first()?;
-        Some((*bucket, job))
+        let (tenant, _) = self.queue(self.front(unit)?).tenants.first()?;
+        self.tenants[tenant].buckets.first().map(|(front, _)| front)
+    }
+
+    /// The job that stands for the tenant of a bucket. What there is of it here is brought into the cache.
+    pub(crate) fn upcoming(&self, bucket: BucketIx) -> Option<JobIx> {
+        let ((bucket, job), _) = self.tenants[self.buckets[bucket].tenant].buckets.first()?;
+        self.buckets.prefetch(bucket);
+        Some(job)
     }
 
     /// Where the first job of a unit stands among the first jobs of all.
     pub(crate) fn rank(&self, unit: Unit, now: Timestamp) -> Option<Rank> {
         let queue = self.queue(self.front(unit)?);
-        queue.tenants.peek().map(|(_, Reverse(turn))| turn.key.rank(&queue.config, now))
+        queue.tenants.first().map(|(_, turn)| turn.key.rank(&queue.config, now))
     }
 
     /// Every tenant of a queue that has queued jobs which are not put aside, in no particular order.
     fn waiting_tenants(&self, queue: QueueIx) -> impl Iterator<Item = (TenantIx, &Tenant)> {
-        self.queue(queue).tenants.iter().map(|(tenant, _)| (*tenant, &self.tenants[*tenant]))
+        self.queue(queue).tenants.iter().map(|tenant| (tenant, &self.tenants[tenant]))
     }
 
     /// How many jobs of its queue are ahead of one of this bucket and key. Walks the queue's jobs once.
     pub(crate) fn ahead(&self, bucket: BucketIx, own: Key) -> u64 {
         let own_tenant = &self.tenants[self.buckets[bucket].tenant];
         let fair = self.queue(own_tenant.queue).config.fair_share.is_some();
-        let own_first = own_tenant.buckets.peek().map_or(own, |(_, Reverse(key))| *key);
+        let own_first = own_tenant.buckets.first().map_or(own, |(_, key)| key);
         let mut count = 0;
         for (_, tenant) in self.waiting_tenants(own_tenant.queue) {
-            let first = tenant.buckets.peek().map_or(own, |(_, Reverse(key))| *key);
-            let buckets = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[*bucket].jobs);
+            let first = tenant.buckets.first().map_or(own, |(_, key)| key);
+            let buckets = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[bucket].jobs);
             count += if !fair || std::ptr::eq(tenant, own_tenant) {
-                buckets.flat_map(Line::iter).filter(|&(key, _)| key < own).count()
+                buckets.flat_map(Line::iter).filter(|&((key, _), _)| key < own).count()
             } else {
                 // Where its turn comes before, how many of its jobs start then depends on what they use: one is what is certain.
                 usize::from((tenant.share, first) < (own_tenant.share, own_first))
@@ -343,23 +391,13 @@ impl Tree {
         }
     }
 
-    /// Every kind of job that there is.
+    /// Every shape that there is.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = (BucketIx, &Bucket)> {
         self.buckets.iter()
     }
 
-    /// Whether a job is queued under this key.
-    pub(crate) fn has(&self, bucket: BucketIx, key: Key, job: JobIx) -> bool {
-        self.buckets[bucket].jobs.contains(key, job)
+    /// Whether a job is queued under this key and stay.
+    pub(crate) fn has(&self, bucket: BucketIx, key: Key, job: JobIx, stay: Stay) -> bool {
+        self.buckets[bucket].jobs.contains(key, job, stay)
     }
-}
-
-/// Sets or removes an entry; true if that changed anything.
-fn set<I: Copy + Eq + Hash, P: Copy + Ord>(heap: &mut Heap<I, P>, item: I, priority: Option<P>) -> bool {
-    let priority = priority.map(Reverse);
-    let before = match priority {
-        Some(priority) => heap.push(item, priority),
-        None => heap.remove(&item).map(|(_, priority)| priority),
-    };
-    before != priority
 }
