@@ -1,4 +1,4 @@
-//! Tokens, events, reasons: what is neither a job, a node nor an error.
+//! Tokens, events: what is neither a job, a queue, a node nor an error.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -39,44 +39,6 @@ pub struct EventList {
     pub items: Vec<JobEvent>,
     /// Latest revision of the table when it was read.
     pub revision: u64,
-}
-
-/// Why a job is not running, or what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Why {
-    /// The job.
-    pub job: Uuid,
-    /// Where it stands.
-    pub state: State,
-    /// Stable word: `held`, `notBefore`, `resources`, `behind`, `scheduling`, `starting`, `running`, `stopping`, `finished`.
-    pub reason: String,
-    /// The answer as a person would give it.
-    pub message: String,
-    /// Place in its queue, from 1, while queued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub position: Option<u64>,
-    /// What is asked for and what is free, where resources are short.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shortages: Vec<Shortage>,
-    /// When it is expected to start, where that can be said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub expected_start: Option<jiff::Timestamp>,
-}
-
-/// A resource of which there is too little now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Shortage {
-    /// `cpu`, `memory`, `gpu`.
-    pub resource: String,
-    /// What the job asks for in all.
-    pub asked: String,
-    /// What is free now.
-    pub free: String,
-    /// What there is in all.
-    pub total: String,
 }
 
 /// Body of `POST /tokens`.

@@ -8,6 +8,8 @@ pub mod problem;
 pub mod quantity;
 pub mod queue;
 pub mod select;
+pub mod shortfall;
+pub mod why;
 
 pub use cluster::*;
 pub use job::*;
@@ -15,3 +17,5 @@ pub use node::*;
 pub use problem::{Problem, codes};
 pub use queue::*;
 pub use select::{AnyOf, Arrangement, NodeExpression, NodeSelector, Operator};
+pub use shortfall::*;
+pub use why::*;

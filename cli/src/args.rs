@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// Wait until jobs are over
     #[command(after_help = wait::EXAMPLES)]
     Wait(wait::Args),
-    /// Say why a job does not run yet, or what became of it
+    /// Say why a job does not run yet, when it will and what would help, or what became of it
     #[command(after_help = why::EXAMPLES)]
     Why(why::Args),
     /// End jobs for good

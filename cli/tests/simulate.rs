@@ -70,7 +70,8 @@ fn figures_come_as_json_and_policies_differ() {
     assert_eq!(report["capacity"], serde_json::json!({"nodes": 2, "cpu": "4", "memory": "0", "gpu": 0}));
     assert_eq!((&report["refused"]["jobs"], &report["completed"]), (&1.into(), &3.into()));
     let reason = report["refused"]["reasons"][0]["reason"].as_str().unwrap();
-    assert_eq!(reason, "the job's tasks ask for 5000 cpu (millicores) together, all nodes have 4000");
+    let wanted = "the job's tasks ask for 5000 cpu (millicores) together, all nodes have 4000: at most 4 of the tasks \"main\" can run at once";
+    assert_eq!(reason, wanted);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Invalid};
 use crate::watch::Watch;
 
-pub use scheduler_core::{Counted, Refused, Resource, Shortage, Why};
+pub use scheduler_core::{Explanation, Refused, Resource};
 
 /// How a caller was recognised.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -192,7 +192,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError>;
 
     /// The core's answer; `None` where the core does not have the job (finished, or unknown).
-    async fn why(&self, job: JobId) -> Result<Option<Why>, BackendError>;
+    async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError>;
 
     /// Ids from `first` to `last`, both included, ascending, at most `limit`: how a prefix becomes a job.
     async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError>;

@@ -130,7 +130,7 @@ async fn a_job_is_held_released_explained_requeued_and_cancelled() {
     }
 
     let late = told(&daemon, &["submit", "--start-after", "1h", "--", "true"]);
-    assert!(told(&daemon, &["why", &late]).contains("it is not queued before"));
+    assert!(told(&daemon, &["why", &late]).contains("it joins queue \"default-batch\" at"));
     let soon = told(&daemon, &["submit", "--start-after", "300ms", "--", "true"]);
     assert_eq!(flash(&daemon, &["wait", &soon]).code, Some(0));
     for args in

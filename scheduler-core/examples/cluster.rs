@@ -9,6 +9,8 @@
 //! - *gang waits for all*: the head needs nearly all nodes at once and has to wait for nearly every run; small jobs would fit beside it,
 //!   but none may start, so each kind is looked for in the reservation;
 //! - *1,000 start*: as much has ended as 1,000 of the pending jobs need, and behind them the head is blocked;
+//!   a pass of a core that has not reserved before has to bring the runs into the order of their ends, later ones follow what changed;
+//! - the same where every job selects one rack of 50;
 //! - *memory-bound*: cores are free everywhere and memory nowhere, the case in which an order by free cores says least.
 
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use rustix::time::{ClockId, clock_gettime};
 use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
 use scheduler_core::event::{Event, RunResult, Transition};
 use scheduler_core::ids::{JobId, Seq};
-use scheduler_core::job::{NewJob, Policy, Shape, TaskGroup};
+use scheduler_core::job::{NewJob, Policy, Selector, Shape, TaskGroup};
+use scheduler_core::scheduler::TASK_LIMIT;
 use scheduler_core::time::{Span, Timestamp};
 use scheduler_core::{Config, GpuDevice, NodeConfig, QueueConfig, Scheduler};
 use uuid::Uuid;
@@ -39,6 +42,8 @@ const PODS: u64 = 35;
 /// Of one pod: no more than 35 fit on a node.
 const POD_MEMORY: u64 = 14 * GIB + GIB / 2;
 const SHAPES: u64 = 500;
+/// Values of the label that nodes are selected by.
+const RACKS: u64 = 50;
 
 struct Cluster {
     core: Scheduler,
@@ -54,11 +59,12 @@ struct Ask {
     gpus: u32,
     replicas: u32,
     limit: Option<u64>,
+    rack: Option<u64>,
 }
 
 impl Ask {
     const fn task(cpu_millis: u64, memory: u64, gpus: u32) -> Self {
-        Self { cpu_millis, memory, gpus, replicas: 1, limit: None }
+        Self { cpu_millis, memory, gpus, replicas: 1, limit: None, rack: None }
     }
 }
 
@@ -66,7 +72,8 @@ fn node(index: u64) -> NodeConfig {
     let gpu = |number| GpuDevice::whole(format!("GPU-{index}-{number}").into(), "H200".into(), MemoryBytes(141 * GIB));
     let gpus = if index % 4 == 3 { 0 } else { 8 };
     let (cpu, memory) = (CpuMillis(CORES * 1000), MemoryBytes(MEMORY * GIB));
-    NodeConfig::new(format!("node-{index}").into(), cpu, memory, (0..gpus).map(gpu).collect())
+    let labels = [("rack".into(), format!("r{}", index % RACKS).into())].into();
+    NodeConfig { labels, ..NodeConfig::new(format!("node-{index}").into(), cpu, memory, (0..gpus).map(gpu).collect()) }
 }
 
 impl Cluster {
@@ -80,7 +87,11 @@ impl Cluster {
         let number = self.next;
         self.next += 1;
         let request = Request { cpu: CpuMillis(ask.cpu_millis), memory: MemoryBytes(ask.memory), gpus: ask.gpus };
-        let tasks = vec![TaskGroup::new("main".into(), ask.replicas, request)];
+        let mut tasks = vec![TaskGroup::new("main".into(), ask.replicas, request)];
+        if let Some(rack) = ask.rack {
+            let values = vec![format!("r{rack}").into()];
+            tasks[0].constraints.nodes = vec![Selector::In { label: "rack".into(), values }];
+        }
         // Who asks for the same is the same tenant of the same queue, so that there are as many kinds as asked for.
         let tenant = (ask.cpu_millis / 10 + ask.memory) % 100;
         let shape = Shape::new(format!("team-{tenant}").into(), format!("queue-{}", tenant % 20).into(), tasks);
@@ -177,29 +188,42 @@ fn measure(nodes: u64) -> Fallible<()> {
 
     let mut cluster = Cluster::new(nodes)?;
     cluster.fill(1800, POD_MEMORY, true)?;
-    let gang = Ask { replicas: (nodes - nodes / 50) as u32, ..Ask::task(CORES * 1000, GIB, 0) };
+    let gang = Ask { replicas: (nodes - nodes / 50).min(TASK_LIMIT) as u32, ..Ask::task(CORES * 1000, GIB, 0) };
     cluster.submit(gang, 5, START)?;
     cluster.pend(|shape| Ask { limit: Some(86_400), ..Ask::task(500 + shape, GIB, 0) })?;
     blocked_but_few(&mut cluster, 9)?;
 
-    let mut cluster = Cluster::new(nodes)?;
-    let made = cluster.fill(1800, POD_MEMORY, true)?;
-    cluster.pend(|shape| Ask { limit: Some(3600 + shape), ..Ask::task(2000 + shape, 8 * GIB, u32::from(shape % 5 == 0)) })?;
-    let now = START + Span::from_secs(60);
-    end_some(&mut cluster, &made, 0, now)?;
-    let (spent, first) = timed(&mut cluster, now);
-    println!("{nodes:>6} nodes, {} start of {}, the first to reserve: {spent:?}", first.len(), nodes * 10_000 / 4000);
-    // As many more have ended, and whoever started has told so.
-    let now = now + Span::from_secs(1);
-    cluster.started(&first)?;
-    end_some(&mut cluster, &made, 1, now)?;
-    let (spent, second) = timed(&mut cluster, now);
-    println!("{nodes:>6} nodes, {} start of {}: {spent:?}", second.len(), nodes * 10_000 / 4000 - first.len() as u64);
+    for rack in [None, Some(RACKS)] {
+        starts(nodes, rack)?;
+    }
 
     let mut cluster = Cluster::new(nodes)?;
     cluster.fill(200, POD_MEMORY, false)?;
     cluster.pend(|shape| Ask::task(1000 + shape * 10, 5 * GIB + shape, 0))?;
     blocked(&mut cluster, "memory-bound", 9)
+}
+
+/// Passes in which about 1,000 start; with `racks`, each kind in one of so many racks.
+fn starts(nodes: u64, racks: Option<u64>) -> Fallible<()> {
+    let what = if racks.is_some() { ", each on 1 of 50 racks" } else { "" };
+    let mut cluster = Cluster::new(nodes)?;
+    let made = cluster.fill(1800, POD_MEMORY, true)?;
+    cluster.pend(|shape| Ask {
+        limit: Some(3600 + shape),
+        rack: racks.map(|racks| shape % racks),
+        ..Ask::task(2000 + shape, 8 * GIB, u32::from(shape % 5 == 0))
+    })?;
+    let now = START + Span::from_secs(60);
+    end_some(&mut cluster, &made, 0, now)?;
+    let (spent, first) = timed(&mut cluster, now);
+    println!("{nodes:>6} nodes, {} start of {}{what}, the first to reserve: {spent:?}", first.len(), nodes * 10_000 / 4000);
+    // As many more have ended, and whoever started has told so.
+    let now = now + Span::from_secs(1);
+    cluster.started(&first)?;
+    end_some(&mut cluster, &made, 1, now)?;
+    let (spent, second) = timed(&mut cluster, now);
+    println!("{nodes:>6} nodes, {} start of {}{what}: {spent:?}", second.len(), nodes * 10_000 / 4000 - first.len() as u64);
+    Ok(())
 }
 
 /// One of 140 runs ends.

@@ -18,8 +18,9 @@ pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    BadWeight, ChangeError, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline, FairShare, Fragmentation,
-    GpuDevice, GpuKind, GpuUse, Hole, JobView, Limits, LostRuns, NodeConfig, NodeState, NodeUse, Preemption, QueueConfig,
-    QueueStanding, QueueUse, Refused, Resource, RestoreError, Scheduler, Shortage, Standing, TenantLimits, TenantStanding,
+    Ahead, BadWeight, Change, ChangeError, Closest, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline,
+    Estimate, Explanation, Exposure, FairShare, Fragmentation, Gang, GpuDevice, GpuKind, GpuUse, Hole, Inquiry, JobRef, JobView,
+    Limits, LostRuns, NodeConfig, NodeState, NodeUse, Position, Preemption, QueueConfig, QueueStanding, QueueUse, Refused,
+    Resource, RestoreError, Rule, Scheduler, Shortage, Shortfall, Standing, Suggestion, TenantLimits, TenantStanding, Unknown,
     UsageRecord, Violation, Weight, Whose, Why,
 };

@@ -90,7 +90,8 @@ fn a_large_cluster_decides_as_one_that_looks_at_every_node() {
         let end: Vec<_> = core
             .active()
             .filter(|(job, lifecycle)| {
-                matches!(lifecycle.state, JobState::Stopping { .. }) || scramble(job.0.as_u128() as u64 ^ round) % 30 == 0
+                matches!(lifecycle.state, JobState::Stopping { .. })
+                    || scramble(job.0.as_u128() as u64 ^ round).is_multiple_of(30)
             })
             .map(|(job, lifecycle)| (job, lifecycle.attempt))
             .collect();

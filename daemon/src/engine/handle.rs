@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use scheduler_core::Inquiry;
 use scheduler_core::ids::{JobId, Name};
 use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Channels, Command, SharedCore, lock, snapshot};
-use crate::backend::{Action, Backend, BackendError, Readiness, Snapshot, SubmitRequest, Why};
+use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest};
 use crate::clock;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, SharedDirectory};
@@ -72,8 +73,10 @@ impl Backend for EngineHandle {
         self.ask(|reply| Command::Act { job, action, by, reply }).await
     }
 
-    async fn why(&self, job: JobId) -> Result<Option<Why>, BackendError> {
-        Ok(lock(&self.core).explain(job, clock::now()))
+    async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError> {
+        // The engine waits for the question only; the answer is worked out on a copy.
+        let inquiry = lock(&self.core).inquire(job, clock::now());
+        Ok(inquiry.map(Inquiry::answer))
     }
 
     async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError> {

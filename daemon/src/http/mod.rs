@@ -16,6 +16,7 @@ pub mod selector;
 pub mod service;
 pub mod text;
 pub mod view;
+pub mod why;
 
 use std::path::PathBuf;
 use std::sync::Arc;

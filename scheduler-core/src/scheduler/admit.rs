@@ -33,7 +33,7 @@ impl Scheduler {
         self.admit_tasks(shape)
     }
 
-    fn admit_tasks(&self, shape: &Shape) -> Result<(), Refused> {
+    pub(super) fn admit_tasks(&self, shape: &Shape) -> Result<(), Refused> {
         if shape.tasks.is_empty() {
             return Err(Refused::NoTasks);
         }

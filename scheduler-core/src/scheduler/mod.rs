@@ -38,7 +38,10 @@ pub use config::{
     PRIORITY_LIMIT, Preemption, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource, TASK_LIMIT,
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
-pub use explain::{Shortage, Why};
+pub use explain::{
+    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall,
+    Suggestion, Unknown, Why,
+};
 pub use fleet::LostRuns;
 pub use fragment::{Fragmentation, HOLES, Hole};
 pub use invariants::Violation;
@@ -54,6 +57,7 @@ use crate::ids::{JobId, Name, RunId, Seq};
 use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
+use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::nodes::Nodes;
 use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
@@ -82,6 +86,8 @@ pub struct Scheduler {
     preemption: Preemption,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
+    /// What the last pass found; kept in copies that are made to explain, never in the core itself.
+    trace: Option<Box<Trace>>,
 }
 
 impl Scheduler {
@@ -107,6 +113,7 @@ impl Scheduler {
             discipline: config.discipline,
             preemption: config.preemption,
             exhausted: false,
+            trace: None,
         })
     }
 

@@ -33,6 +33,7 @@ use crate::job::Policy;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
 use crate::scheduler::config::Discipline;
+use crate::scheduler::explain::trace::{Finding, Note};
 use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::runs::{Active, End};
@@ -125,7 +126,10 @@ impl Scheduler {
             };
             let started = match self.judge(bucket, job, now, &mut pass) {
                 Verdict::Start(packing) => self.start(job, bucket, &packing, now),
-                Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
+                verdict @ Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => {
+                    self.note(bucket, &verdict, &pass);
+                    break;
+                }
                 verdict => {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
@@ -141,7 +145,8 @@ impl Scheduler {
             }
         }
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
-        self.exhausted = exhausted && !pass.undecided && !matches!(pass.head, Head::Reserved(_));
+        // So may those for whom no run would give way so far: waiting may put them before it.
+        self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
         self.end_pass(pass);
         made
     }
@@ -248,8 +253,31 @@ impl Scheduler {
         made
     }
 
+    /// Writes down what became of the first job of a bucket, where somebody wants to know.
+    fn note(&mut self, bucket: BucketIx, verdict: &Verdict, pass: &Pass) {
+        let kind = self.tree.bucket(bucket);
+        let (Some(trace), Some(job)) = (&mut self.trace, kind.front()) else { return };
+        let finding = match verdict {
+            Verdict::Start(_) => return,
+            Verdict::NoRoom => {
+                let blocked = matches!(pass.head, Head::Blocked(head) if head == bucket);
+                trace.head = trace.head.or(blocked.then_some(job));
+                Finding::NoRoom
+            }
+            Verdict::WouldDelay => Finding::WouldDelay,
+            Verdict::Limited(barrier) => Finding::Limited(*barrier),
+            Verdict::KeptBack => {
+                let closed = pass.closed.iter().find(|gate| self.tree.concerns(**gate, bucket, &kind.demand.total));
+                Finding::KeptBack(closed.copied())
+            }
+            Verdict::Later => Finding::Later,
+        };
+        trace.notes.push(Note { bucket, job, finding });
+    }
+
     /// Takes those out of the pass for whom the verdict stands.
     fn put_aside(&mut self, bucket: BucketIx, verdict: &Verdict, now: Timestamp, pass: &mut Pass) {
+        self.note(bucket, verdict, pass);
         let mut upto = None;
         let queue = self.tree.bucket(bucket).queue;
         match verdict {

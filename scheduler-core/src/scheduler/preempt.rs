@@ -123,9 +123,13 @@ impl Scheduler {
     /// The runs that a rule lets end for this job, cheapest first.
     fn candidates(&self, claim: Claim<'_>) -> Vec<Victim> {
         let capacity = self.nodes.capacity();
+        let demand = &self.tree.bucket(self.jobs[claim.job].bucket).demand;
+        // Where nodes are what it lacks, whoever is on others is not in its way.
+        let anywhere = !self.tree.barriers(self.jobs[claim.job].bucket, &demand.total).is_empty();
         let mut found: Vec<_> = self
             .active
             .iter()
+            .filter(|(_, active)| anywhere || self.nodes.is_in_the_way(demand, &active.held))
             .filter_map(|(order, active)| {
                 let victim = self.victim(active, self.rule(claim, active)?)?;
                 let part = |resource: usize| (victim.held[resource] * 1_000_000).checked_div(capacity[resource]).unwrap_or(0);

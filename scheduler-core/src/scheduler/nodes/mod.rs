@@ -9,6 +9,7 @@
 //! ([`Held`]), so that giving back looks up no name. The order of the list is that of the configuration, then of arrival; a node that is
 //! gone leaves its place to the next one that comes.
 
+mod audit;
 mod change;
 mod choice;
 
@@ -22,10 +23,10 @@ use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::job::Shape;
-use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState, Resource};
+use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState};
 use crate::scheduler::place::field::{Field, Search, Walk};
 use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
-use crate::scheduler::place::{Demand, Lanes, Misfit, Packing, Room, pack};
+use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, pack};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::share::Amounts;
 use crate::slab::{Slab, index};
@@ -37,6 +38,7 @@ index! {
 }
 
 /// A machine.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) name: Name,
     pub(crate) cpu: CpuMillis,
@@ -59,6 +61,7 @@ pub(crate) struct Node {
 }
 
 /// A GPU.
+#[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) config: GpuDevice,
     /// The node that lists it.
@@ -99,6 +102,7 @@ impl Held {
 }
 
 /// All machines.
+#[derive(Clone)]
 pub(crate) struct Nodes {
     list: Vec<Node>,
     /// Places of nodes that are gone.
@@ -230,6 +234,36 @@ impl Nodes {
         pack(demand, &mut Walk { rooms: Cow::Borrowed(&self.whole), filters })
     }
 
+    /// Whether jobs of a shape that nobody has yet would fit now.
+    pub(crate) fn would_fit(&self, shape: &Shape) -> bool {
+        let (demand, filters) = self.trial(shape);
+        let filters = filters.as_ref().unwrap_or(&self.filters);
+        pack(&demand, &mut Walk { rooms: Cow::Borrowed(self.rooms()), filters }).is_ok()
+    }
+
+    /// What a node offers tasks of a group now, of each resource; `None` where its constraints keep them away.
+    pub(crate) fn offered(&self, node: usize, group: &Group, rooms: &[Room]) -> Option<[u64; 3]> {
+        let mask = self.filters.get(group.filter).fit(node)?;
+        let room = &rooms[node];
+        Some([room.cpu, room.memory, room.gpus.of(mask).into()])
+    }
+
+    /// Gives owners their numbers in a copy of the core.
+    pub(crate) fn renumber(&mut self, numbers: &HashMap<JobIx, JobIx, Build>) {
+        for device in self.devices.iter_mut() {
+            device.owner = device.owner.and_then(|owner| numbers.get(&owner).copied());
+        }
+    }
+
+    /// Whether any of this is on a node that could take a task of a job if nothing else ran there.
+    pub(crate) fn is_in_the_way(&self, demand: &Demand, held: &Held) -> bool {
+        let mut nodes = held.parts.iter().map(|part| part.node as usize);
+        let takes = |node: usize, group: &Group| {
+            self.filters.get(group.filter).fit(node).is_some_and(|mask| self.idle[node].fits(group, mask))
+        };
+        nodes.any(|node| demand.groups.iter().any(|group| takes(node, group)))
+    }
+
     /// The first GPU of a placement that another job has.
     pub(crate) fn conflict(&self, placement: &Placement) -> Option<(Name, JobIx)> {
         placement.slots.iter().flat_map(|slot| &slot.gpus).find_map(|uuid| {
@@ -357,42 +391,6 @@ impl Nodes {
             (Ok(cpu), Ok(memory)) => Room { cpu, memory, gpus, ..idle },
             _ => Room { cpu: 0, memory: 0, gpus: Lanes::default(), ..idle },
         }
-    }
-
-    /// True when every offer is what the books say, and every order what the offers do.
-    pub(crate) fn is_current(&self) -> bool {
-        let free = |node: &Node| {
-            let mut free = Lanes::default();
-            let mine = node.devices.iter().map(|&device| &self.devices[device]);
-            mine.filter(|device| device.configured && device.owner.is_none()).for_each(|device| free.put(device.lane));
-            free
-        };
-        let sum = |resource: Resource| self.whole.iter().map(|room| u128::from(room.of(resource))).sum::<u128>();
-        self.rooms().iter().enumerate().all(|(node, room)| *room == self.offer(node))
-            && self.list.iter().all(|node| node.free == free(node))
-            && self.list.len() == self.rooms().len()
-            && self.list.len() == self.whole.len()
-            && self.capacity == Resource::ALL.map(sum)
-            && self.field.is_consistent(&self.filters)
-            && self.filters.is_current(self.list.iter().map(traits))
-            && self.names_are_right()
-    }
-
-    /// Names lead to where they should, and nobody is kept whom nobody needs.
-    fn names_are_right(&self) -> bool {
-        let node = |(at, node): (usize, &Node)| {
-            let needed = node.configured || node.tasks > 0 || !node.devices.is_empty();
-            self.vacant.contains(&at) != needed && (!needed || self.find_node(&node.name) == Some(at))
-        };
-        let device = |(index, device): (DeviceIx, &Device)| {
-            self.find_device(&device.config.uuid) == Some(index)
-                && (device.configured || device.owner.is_some())
-                && self.list[device.node].devices.iter().filter(|&&other| other == index).count() == 1
-        };
-        self.list.iter().enumerate().all(node)
-            && self.devices.iter().all(device)
-            && self.by_name.len() + self.vacant.len() == self.list.len()
-            && self.by_uuid.len() == self.devices.len()
     }
 }
 

@@ -83,6 +83,7 @@ impl Rule {
 }
 
 /// What a filter says of each node: the lanes that tasks may have, all of them for tasks that ask for no GPUs; nothing where they may not go.
+#[derive(Clone)]
 pub(crate) struct Filter {
     rule: Rule,
     fits: Vec<Option<Mask>>,
@@ -102,6 +103,7 @@ impl Filter {
 }
 
 /// All filters in use.
+#[derive(Clone)]
 pub(crate) struct Filters {
     list: Slab<FilterIx, Filter>,
     by_rule: HashMap<Rule, FilterIx, Build>,

@@ -18,6 +18,7 @@ index! {
 }
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Cohort {
     pub(crate) config: CohortConfig,
     pub(crate) parent: Option<CohortIx>,

@@ -9,8 +9,10 @@
 //! represented by the queue whose turn it is. What moves with time or use has its place in these heaps and is updated there when a job
 //! starts or ends, and once in a while for the passing of time ([`ledger`]); keys of jobs never change.
 
+mod ahead;
 mod audit;
 mod cohort;
+mod copy;
 mod grow;
 mod heap;
 pub(crate) mod key;
@@ -67,6 +69,7 @@ pub(crate) enum Unit {
 }
 
 /// A queue. Those that are only known from restored jobs accept nothing new.
+#[derive(Clone)]
 pub(crate) struct Queue {
     pub(crate) config: QueueConfig,
     pub(crate) configured: bool,
@@ -95,6 +98,7 @@ pub(crate) struct Queue {
 }
 
 /// A namespace's part of a queue.
+#[derive(Clone)]
 pub(crate) struct Tenant {
     pub(crate) queue: QueueIx,
     pub(crate) namespace: Name,
@@ -362,25 +366,6 @@ impl Tree {
     /// Every tenant of a queue that has queued jobs which are not put aside, in no particular order.
     fn waiting_tenants(&self, queue: QueueIx) -> impl Iterator<Item = (TenantIx, &Tenant)> {
         self.queue(queue).tenants.iter().map(|tenant| (tenant, &self.tenants[tenant]))
-    }
-
-    /// How many jobs of its queue are ahead of one of this bucket and key. Walks the queue's jobs once.
-    pub(crate) fn ahead(&self, bucket: BucketIx, own: Key) -> u64 {
-        let own_tenant = &self.tenants[self.buckets[bucket].tenant];
-        let fair = self.queue(own_tenant.queue).config.fair_share.is_some();
-        let own_first = own_tenant.buckets.first().map_or(own, |(_, key)| key);
-        let mut count = 0;
-        for (_, tenant) in self.waiting_tenants(own_tenant.queue) {
-            let first = tenant.buckets.first().map_or(own, |(_, key)| key);
-            let buckets = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[bucket].jobs);
-            count += if !fair || std::ptr::eq(tenant, own_tenant) {
-                buckets.flat_map(Line::iter).filter(|&((key, _), _)| key < own).count()
-            } else {
-                // Where its turn comes before, how many of its jobs start then depends on what they use: one is what is certain.
-                usize::from((tenant.share, first) < (own_tenant.share, own_first))
-            };
-        }
-        count as u64
     }
 
     /// Counts a job of this kind into or out of a state.
