@@ -1,54 +1,10 @@
-//! Nodes, tokens, events: what is neither a job, a queue nor an error.
+//! Tokens, events: what is neither a job, a queue, a node nor an error.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::job::{Outcome, State};
-use crate::quantity::{Cpu, Memory};
-
-/// A GPU of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Gpu {
-    /// Its UUID.
-    pub uuid: String,
-    /// Its model.
-    pub model: String,
-    /// Its memory.
-    pub memory: Memory,
-    /// The job that has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<Uuid>,
-}
-
-/// A machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Node {
-    /// Its name.
-    pub name: String,
-    /// Processors that jobs may use.
-    pub cpu: Cpu,
-    /// Of these, promised.
-    pub cpu_used: Cpu,
-    /// Memory that jobs may use.
-    pub memory: Memory,
-    /// Of this, promised.
-    pub memory_used: Memory,
-    /// Its GPUs.
-    pub gpus: Vec<Gpu>,
-    /// Why there are no GPUs, where that was looked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpu_note: Option<String>,
-}
-
-/// All nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NodeList {
-    /// By name.
-    pub items: Vec<Node>,
-}
 
 /// Something that happened to a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -5,7 +5,7 @@
 use clap::{Parser, Subcommand, builder::Styles};
 
 use crate::commands::{
-    act, cancel, cluster, cohorts, completion, events, info, logs, ls, priorities, queues, run, show, simulate, submit, token,
+    act, cancel, cohorts, completion, events, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit, token,
     wait, why,
 };
 
@@ -91,9 +91,9 @@ pub(crate) enum Command {
     /// List priorities that have names; make, change and delete them
     #[command(after_help = priorities::EXAMPLES)]
     Priorities(priorities::Args),
-    /// List machines, what they have and what is free
-    #[command(after_help = cluster::NODES_EXAMPLES)]
-    Nodes(cluster::Args),
+    /// List machines, what they have and what is free; take them out of service
+    #[command(after_help = nodes::EXAMPLES)]
+    Nodes(nodes::Args),
     /// Run a trace through the scheduler in virtual time, without a server
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::Args),

@@ -118,8 +118,10 @@ pub struct Snapshot {
     pub queues: Vec<api::Queue>,
     /// By name.
     pub cohorts: Vec<api::Cohort>,
-    /// By name.
+    /// Configured ones first.
     pub nodes: Vec<api::Node>,
+    /// How their free GPUs lie.
+    pub fragmentation: api::Fragmentation,
     /// Latest revision then.
     pub revision: Revision,
 }
@@ -152,7 +154,7 @@ pub enum BackendError {
         /// Why.
         refused: Refused,
     },
-    /// No queue, cohort or priority class of this name.
+    /// No queue, cohort, priority class or node of this name.
     #[error("no {kind} `{name}`")]
     NoObject {
         /// What was asked for.
@@ -195,7 +197,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Ids from `first` to `last`, both included, ascending, at most `limit`: how a prefix becomes a job.
     async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError>;
 
-    /// Changes a queue, a cohort or a priority class; durable when it returns.
+    /// Changes a queue, a cohort, a priority class or the state of a node; durable when it returns.
     async fn change(&self, change: Change) -> Result<Changed, BackendError>;
 
     /// One queue with its tenants; `None` where there is no such queue.

@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod engine;
 pub mod http;
 mod ids;
+mod machine;
 pub mod metrics;
 pub mod names;
 pub mod objects;

@@ -13,9 +13,8 @@ use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
 use executors::local::{LocalExecutor, LocalOptions};
-use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::Name;
-use scheduler_core::scheduler::{GpuDevice, NodeConfig, Preemption};
+use scheduler_core::scheduler::{NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
 use store::sqlite::SqliteStore;
@@ -35,23 +34,10 @@ use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
 use crate::watch::Feed;
-use crate::{clock, http};
+use crate::{clock, http, machine};
 
 /// What a task's end means: its name, and how it ended.
 type Ended = (&'static str, anyhow::Result<()>);
-
-/// This machine as a node of the core, and why it has no GPUs, if it has none.
-fn node(config: &Config) -> (NodeConfig, Option<String>) {
-    let machine = executors::node::inventory();
-    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
-    let note = (!found.problems.is_empty()).then(|| found.problems.join("; "));
-    let gpus = found.gpus.into_iter();
-    let gpus = gpus.map(|gpu| GpuDevice::whole(gpu.uuid.into(), gpu.model.into(), MemoryBytes(gpu.memory_bytes)));
-    let name = config.node.name.as_ref().map_or(machine.hostname.as_str(), |name| name.as_str());
-    let cpu = CpuMillis(config.node.cpus.map_or(machine.cpu_millis, |cpu| cpu.0));
-    let memory = MemoryBytes(config.node.memory.map_or(machine.memory_bytes, |memory| memory.0));
-    (NodeConfig::new(name.into(), cpu, memory, gpus.collect()), note)
-}
 
 /// What the configuration says of queues, cohorts and classes, and the rules.
 fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
@@ -111,7 +97,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let (node, gpu_note) = node(&config);
+    let (node, gpu_note) = machine::node(&config);
     tracing::info!(
         node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
         gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"

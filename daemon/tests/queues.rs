@@ -149,7 +149,7 @@ async fn bad_jobs_of_gangs_and_classes_are_refused() {
 }
 
 #[tokio::test]
-async fn only_administrators_change_queues() {
+async fn only_administrators_change_queues_and_nodes() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     if !rustix::process::geteuid().is_root() {
@@ -168,6 +168,9 @@ async fn only_administrators_change_queues() {
         assert_eq!(ask("PUT", path), "403", "{path}");
         assert_eq!(ask("PATCH", path), "403", "{path}");
         assert_eq!(ask("DELETE", path), "403", "{path}");
+    }
+    for path in ["nodes/any/cordon", "nodes/any/drain", "nodes/any/resume"] {
+        assert_eq!(ask("POST", path), "403", "{path}");
     }
     assert_eq!(ask("GET", "queues/default-batch"), "200");
 }

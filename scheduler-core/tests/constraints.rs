@@ -7,7 +7,7 @@ use common::{Build, GIB, World, at, job, node, queue};
 use scheduler_core::amounts::MemoryBytes;
 use scheduler_core::ids::Name;
 use scheduler_core::job::{Arrangement, Constraints, Selector, Shape};
-use scheduler_core::{ConfigError, GpuDevice, GpuKind, NodeConfig, Refused, Scheduler};
+use scheduler_core::{ConfigError, GpuDevice, GpuKind, NodeConfig, Refused, Resource, Scheduler};
 
 const NONE: [u64; 0] = [];
 
@@ -225,6 +225,22 @@ fn a_constraint_that_nothing_satisfies_is_named_with_what_there_is() {
     );
     let apart = Constraints { nodes: vec![within("zone", &["y"])], ..models(&["A100"]) };
     assert_eq!(refused(&job(1).asks(1, 1, 1).wants(&apart)), Refused::NoNodeForAll { task: task() });
+}
+
+/// Where no node has a GPU at all, it is GPUs that are short, and not the CPUs that the job would have.
+#[test]
+fn gpus_where_there_are_none_are_short_in_numbers() {
+    let world = World::new(vec![queue("q", 0)], vec![node("a", 8, 0)]);
+    let refused = |job: &Build| world.core.admit(&job.shape(), &job.policy).unwrap_err();
+    let task = |resource, asked, largest| Refused::TaskTooLarge { task: "main".into(), resource, asked, largest };
+    let memory = Constraints { gpu_memory: MemoryBytes(40 * GIB), ..Constraints::NONE };
+    for asked in [job(1).asks(1, 1, 1), job(1).asks(1, 1, 1).wants(&memory)] {
+        assert_eq!(refused(&asked), task(Resource::Gpu, 1, 0));
+    }
+    assert_eq!(refused(&job(1).asks(1, 9, 1)), task(Resource::Cpu, 9_000, 8_000));
+    assert!(
+        matches!(refused(&job(1).asks(1, 1, 1).wants(&models(&["A100"]))), Refused::NoGpuModel { there, .. } if there.is_empty())
+    );
 }
 
 #[test]

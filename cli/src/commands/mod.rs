@@ -5,13 +5,13 @@
 pub(crate) mod act;
 pub(crate) mod apply;
 pub(crate) mod cancel;
-pub(crate) mod cluster;
 pub(crate) mod cohorts;
 pub(crate) mod completion;
 pub(crate) mod events;
 pub(crate) mod info;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod nodes;
 pub(crate) mod priorities;
 pub(crate) mod queues;
 pub(crate) mod run;
@@ -65,7 +65,7 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Queues(args) => queues::run(&client, &args).await,
         Command::Cohorts(args) => cohorts::run(&client, &args).await,
         Command::Priorities(args) => priorities::run(&client, &args).await,
-        Command::Nodes(args) => cluster::nodes(&client, &args).await,
+        Command::Nodes(args) => nodes::run(&client, &args).await,
         Command::Simulate(args) => simulate::run(&args),
         Command::Token { command } => token::run(&client, &command).await,
         Command::Info(args) => info::run(&client, &args).await,

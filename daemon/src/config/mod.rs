@@ -17,7 +17,7 @@ use serde::Serialize;
 pub use file::{Fault, FileError};
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting};
 pub use settings::Settings;
-use values::{Discipline, ExecutorKind, Label, Listen};
+use values::{Discipline, ExecutorKind, Label, Listen, NodeLabels};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -101,6 +101,9 @@ pub struct Node {
     /// Memory that jobs may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// What jobs may select it by, beside what it says by itself.
+    #[serde(skip_serializing_if = "NodeLabels::is_empty")]
+    pub labels: NodeLabels,
 }
 
 /// Where GPUs are looked for.
@@ -253,7 +256,12 @@ impl Config {
                 None => vec![own_label(DEFAULT_NAMESPACE)?],
             },
             log: Log { format: settings.log_format.unwrap_or_default(), level: settings.log_level.unwrap_or_default() },
-            node: Node { name: settings.node_name, cpus: settings.node_cpus, memory: settings.node_memory },
+            node: Node {
+                name: settings.node_name,
+                cpus: settings.node_cpus,
+                memory: settings.node_memory,
+                labels: settings.node_labels.unwrap_or_default(),
+            },
             gpu: Gpu { nvml_library: settings.gpu_nvml_library },
             local: Local {
                 cgroup_root: settings.local_cgroup_root,

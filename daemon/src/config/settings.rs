@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::file::Slot;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
-use super::values::{Count, Discipline, ExecutorKind, Label, Listen, Pause, Size};
+use super::values::{Count, Discipline, ExecutorKind, Label, Listen, NodeLabels, Pause, Size};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.
@@ -49,6 +49,9 @@ pub struct Settings {
     /// Memory that jobs may use [default: all]
     #[arg(long, env = "FLASHD_NODE_MEMORY", value_name = "BYTES", help_heading = "Machine")]
     pub node_memory: Option<Memory>,
+    /// Labels that jobs may select it by (zone=a,disk=ssd) [default: none but its own]
+    #[arg(long, env = "FLASHD_NODE_LABELS", value_name = "LABELS", help_heading = "Machine")]
+    pub node_labels: Option<NodeLabels>,
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
@@ -134,6 +137,7 @@ impl Settings {
             ("node.name", &mut self.node_name),
             ("node.cpus", &mut self.node_cpus),
             ("node.memory", &mut self.node_memory),
+            ("node.labels", &mut self.node_labels),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
             ("local.cgroup_root", &mut self.local_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),

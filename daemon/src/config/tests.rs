@@ -86,6 +86,32 @@ fn what_is_printed_gives_the_same_again() {
 }
 
 #[test]
+fn labels_of_the_node_are_a_table_or_a_flag() {
+    let text = "[node]\ncpus = 3\nlabels = { zone = \"a\", \"example.com/disk\" = \"ssd\" }\n";
+    let config = read(text, flags(&["--data", "/tmp/x"])).unwrap();
+    let labels: Vec<_> = config.node.labels.iter().collect();
+    assert_eq!(labels, [("example.com/disk", "ssd"), ("zone", "a")]);
+    let printed = config.to_toml().unwrap();
+    assert_eq!(read(&printed, Settings::default()).unwrap(), config, "{printed}");
+    let config = read(text, flags(&["--data", "/tmp/x", "--node-labels", "zone=b,rack="])).unwrap();
+    assert_eq!(config.node.labels.iter().collect::<Vec<_>>(), [("rack", ""), ("zone", "b")]);
+    for (text, line, said) in [
+        ("[node]\nlabels = { \"a b\" = \"x\" }\n", 2, "`a b` is not a label's key"),
+        ("[node]\nlabels = { a = \"x y\" }\n", 2, "`x y` is not a label's value"),
+        ("[node]\nlabels = { a = 1 }\n", 2, "invalid type: integer `1`"),
+        ("[node]\n[node.labels]\n\"flash-sched.io/os\" = \"x\"\n", 2, "are made by flashd"),
+        ("[node]\nlabels = \"zone=a\"\n", 2, "invalid type: string"),
+    ] {
+        let found = faults(text);
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert!(found[0].starts_with(&format!("{line}: ")) && found[0].contains(said), "{text}: {found:?}");
+    }
+    for bad in ["zone", "a b=c", "a=b,a=c"] {
+        assert!(bad.parse::<NodeLabels>().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn executors_of_other_versions_are_refused_by_name() {
     assert!(faults("executors = [\"local\", \"job\"]")[0].contains("`job` is not an executor of this version: it has `local`"));
 }

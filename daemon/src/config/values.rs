@@ -1,6 +1,7 @@
 //! Types of single values of the configuration. Each is parsed once, whether it comes from a flag, the environment or the file, and
 //! says in its error what is allowed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -89,6 +90,69 @@ impl FromStr for Label {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Labels of a node: keys and values as in Kubernetes, none of them the daemon's own.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct NodeLabels(BTreeMap<String, String>);
+
+/// Labels that a node may be given.
+const NODE_LABELS: usize = 64;
+
+impl NodeLabels {
+    /// Keys and values, in the order of keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of(labels: BTreeMap<String, String>) -> Result<Self, ValueError> {
+        if labels.len() > NODE_LABELS {
+            return Err(error(
+                &format!("{} labels", labels.len()),
+                format!("a number of labels that a node may have: {NODE_LABELS}"),
+            ));
+        }
+        for (key, value) in &labels {
+            if !names::is_label_key(key) {
+                return Err(error(key, format!("a label's key: {}", names::LABEL_KEY_RULE)));
+            }
+            if key.starts_with(names::OWN_PREFIX) {
+                return Err(error(
+                    key,
+                    format!("a label to set: those that begin with {} are made by flashd", names::OWN_PREFIX),
+                ));
+            }
+            if !names::is_label_value(value) {
+                return Err(error(value, format!("a label's value: {}", names::LABEL_VALUE_RULE)));
+            }
+        }
+        Ok(Self(labels))
+    }
+}
+
+impl FromStr for NodeLabels {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let mut labels = BTreeMap::new();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').ok_or_else(|| error(part, "a label: write KEY=VALUE,KEY=VALUE"))?;
+            if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+                return Err(error(key, "there once: a node has one value of each label"));
+            }
+        }
+        Self::of(labels)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeLabels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::of(BTreeMap::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 

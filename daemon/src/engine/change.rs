@@ -1,4 +1,4 @@
-//! What an administrator changes: queues, cohorts, priority classes. The core first, the object in the batch, then the commit.
+//! What an administrator changes: queues, cohorts, priority classes, states of nodes. The core first, the object in the batch, then the commit.
 //!
 //! Invariants: what the core refuses is not written; what is written is the whole spec that the core took; the directory that admission
 //! reads follows the commit.
@@ -6,7 +6,7 @@
 use api::Origin;
 use scheduler_core::Scheduler;
 use scheduler_core::ids::Name;
-use scheduler_core::scheduler::{ChangeError, ConfigError};
+use scheduler_core::scheduler::{ChangeError, ConfigError, NodeState};
 use scheduler_core::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ use super::turn::Turn;
 use crate::backend::BackendError;
 use crate::objects::convert;
 use crate::objects::edit::{Change, Changed, Edit, EditError};
+use crate::objects::nodes::{Mark, Order};
 use crate::objects::{Directory, Invalid, MOST};
 
 type Answer = Result<Changed, BackendError>;
@@ -26,6 +27,7 @@ pub(super) fn change(core: &mut Scheduler, directory: &mut Directory, turn: &mut
         Change::Queue(name, edit) => queue(core, directory, turn, name, edit, now),
         Change::Cohort(name, edit) => cohort(core, directory, turn, name, edit, now),
         Change::Class(name, edit) => class(directory, turn, name, edit),
+        Change::Node(name, order) => node(core, directory, turn, name, order, now),
     }
 }
 
@@ -149,4 +151,22 @@ fn class(directory: &mut Directory, turn: &mut Turn, name: Name, edit: Edit<api:
     let there = directory.classes.insert(name.clone(), (priority, Origin::Api)).is_some();
     write(turn, kind, name, Some(&spec))?;
     Ok(word(there))
+}
+
+/// What runs on the node goes on, so there is nothing to tell executors.
+fn node(core: &mut Scheduler, directory: &mut Directory, turn: &mut Turn, name: Name, order: Order, now: Timestamp) -> Answer {
+    let kind = ObjectKind::Node;
+    let present = directory.nodes.get(&name);
+    let mark = order.apply(present, now);
+    let changed = mark.as_ref() != present;
+    let state = mark.as_ref().map_or(NodeState::Ready, |mark| mark.state.state());
+    core.set_node_state(&name, state, now).map_err(|error| refused(kind, error, core))?;
+    if changed {
+        write::<Mark>(turn, kind, name.clone(), mark.as_ref())?;
+        match mark {
+            Some(mark) => drop(directory.nodes.insert(name, mark)),
+            None => drop(directory.nodes.remove(&name)),
+        }
+    }
+    Ok(Changed::Replaced)
 }

@@ -10,6 +10,7 @@
 mod change;
 mod handle;
 mod idempotency;
+mod nodes;
 mod rebuild;
 mod snapshot;
 mod turn;
@@ -67,7 +68,7 @@ pub(crate) enum Command {
     Submit { request: SubmitRequest, reply: oneshot::Sender<Result<Vec<JobId>, BackendError>> },
     /// A user's wish about one job.
     Act { job: JobId, action: Action, by: Name, reply: oneshot::Sender<Result<(), BackendError>> },
-    /// An administrator's wish about a queue, a cohort or a priority class.
+    /// An administrator's wish about a queue, a cohort, a priority class or a node.
     Change { change: Change, reply: oneshot::Sender<Result<Changed, BackendError>> },
 }
 

@@ -44,6 +44,11 @@ pub async fn rebuild(
     let stored = Stored::load(store).await?;
     let (config, directory) = seeds.with(&stored);
     let mut core = Scheduler::new(config).map_err(RebuildError::Config)?;
+    for (name, mark) in &directory.nodes {
+        if let Err(error) = core.set_node_state(name, mark.state.state(), now) {
+            tracing::info!(%error, state = ?mark.state, "a node that is stored is not configured; it is left as it is for when it comes back");
+        }
+    }
     let mut after = Seq(0);
     loop {
         let page = store.live(after, PAGE).await.map_err(RebuildError::Read)?;

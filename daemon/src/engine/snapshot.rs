@@ -2,12 +2,11 @@
 
 use api::Origin;
 use scheduler_core::Scheduler;
-use scheduler_core::ids::{JobId, Name, Revision};
+use scheduler_core::ids::{Name, Revision};
 use scheduler_core::scheduler::{self as core, QueueConfig, QueueUse, Standing};
 use scheduler_core::time::Timestamp;
-use uuid::Uuid;
 
-use super::{SharedCore, lock};
+use super::{SharedCore, lock, nodes};
 use crate::backend::Snapshot;
 use crate::clock;
 use crate::objects::{Directory, convert};
@@ -21,16 +20,9 @@ pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revisio
     let core = lock(shared);
     let mut queues: Vec<_> = core.queues().map(|queue| view(&core, directory, &queue, now)).collect();
     queues.sort_by(|one, other| one.name.cmp(&other.name));
-    let nodes = core.nodes().map(|node| api::Node {
-        name: node.name.to_string(),
-        cpu: api::quantity::Cpu(node.cpu.0),
-        cpu_used: api::quantity::Cpu(node.cpu_used.0),
-        memory: api::quantity::Memory(node.memory.0),
-        memory_used: api::quantity::Memory(node.memory_used.0),
-        gpu_note: node.gpus.is_empty().then(|| gpu_note.map(str::to_owned)).flatten(),
-        gpus: node.gpus.iter().map(gpu).collect(),
-    });
-    Snapshot { queues, cohorts: cohorts(&core, directory), nodes: nodes.collect(), revision }
+    let nodes = core.nodes().map(|node| nodes::view(&node, directory, gpu_note)).collect();
+    let fragmentation = nodes::fragmentation(&core);
+    Snapshot { queues, cohorts: cohorts(&core, directory), nodes, fragmentation, revision }
 }
 
 /// One queue with its tenants.
@@ -100,9 +92,4 @@ fn cohorts(core: &Scheduler, directory: &Directory) -> Vec<api::Cohort> {
     let mut cohorts: Vec<_> = core.cohort_configs().zip(core.cohort_standings()).map(cohort).collect();
     cohorts.sort_by(|one, other| one.name.cmp(&other.name));
     cohorts
-}
-
-fn gpu(gpu: &core::GpuUse<'_>) -> api::Gpu {
-    let job: Option<Uuid> = gpu.job.map(|JobId(id)| id);
-    api::Gpu { uuid: gpu.uuid.to_string(), model: gpu.model.to_string(), memory: api::quantity::Memory(gpu.memory.0), job }
 }

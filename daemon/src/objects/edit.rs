@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Invalid;
+use super::nodes::Order;
 
 /// What is to become of a thing.
 #[derive(Clone, PartialEq, Debug)]
@@ -29,6 +30,8 @@ pub enum Change {
     Cohort(Name, Edit<api::CohortSpec>),
     /// Of a priority class.
     Class(Name, Edit<api::PriorityClassSpec>),
+    /// Of a node: there is nothing but orders.
+    Node(Name, Order),
 }
 
 /// What a change did.

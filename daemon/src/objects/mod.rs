@@ -1,4 +1,4 @@
-//! Queues, cohorts and priority classes as they are at a start and while the daemon runs.
+//! Queues, cohorts, priority classes and what is said of nodes, as they are at a start and while the daemon runs.
 //!
 //! What must hold:
 //! - What was said over the API is in the store and wins over `flashd.toml`, which wins over what is built in. The last two create what
@@ -8,6 +8,7 @@
 
 pub mod convert;
 pub mod edit;
+pub mod nodes;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -44,11 +45,12 @@ pub struct Stored {
     queues: Vec<QueueConfig>,
     cohorts: Vec<CohortConfig>,
     classes: BTreeMap<Name, i32>,
+    nodes: BTreeMap<Name, nodes::Mark>,
     /// What was used, to be put back.
     pub usage: Vec<UsageRecord>,
 }
 
-/// Which names there are. The core knows the rest.
+/// Which names there are, and what the core does not know of them. It knows the rest.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Directory {
     /// Queues that take jobs.
@@ -57,6 +59,8 @@ pub struct Directory {
     pub cohorts: BTreeMap<Name, Origin>,
     /// Priority classes.
     pub classes: BTreeMap<Name, (i32, Origin)>,
+    /// Nodes that take no tasks because somebody said so.
+    pub nodes: BTreeMap<Name, nodes::Mark>,
 }
 
 /// A [`Directory`] that readers share with the engine, its only writer.
@@ -126,6 +130,7 @@ impl Stored {
         for (name, spec) in load::<api::PriorityClassSpec>(store, ObjectKind::PriorityClass).await? {
             stored.classes.insert(name, spec.priority);
         }
+        stored.nodes = load(store, ObjectKind::Node).await?.into_iter().collect();
         for (_, records) in load::<Vec<UsageRecord>>(store, ObjectKind::Usage).await? {
             stored.usage.extend(records);
         }
@@ -156,6 +161,7 @@ impl Seeds {
         let seeds = self.classes.iter().map(|(name, priority)| (name.clone(), (*priority, Origin::File)));
         directory.classes = seeds.collect();
         directory.classes.extend(stored.classes.iter().map(|(name, priority)| (name.clone(), (*priority, Origin::Api))));
+        directory.nodes.clone_from(&stored.nodes);
         (config, directory)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Two devices, `GPU-1` and `GPU-2`.
+/// Two devices, `GPU-1` with 1 GiB and `GPU-2` with 2 GiB.
 const STAND_IN: &str = r#"
 #include <stdio.h>
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory_v2;
@@ -15,9 +15,9 @@ int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(unsigned long)(index + 1); return 0; }
 int nvmlDeviceGetUUID(void *device, char *text, unsigned size) { snprintf(text, size, "GPU-%lu", (unsigned long)device); return 0; }
 int nvmlDeviceGetName(void *device, char *text, unsigned size) { (void)device; snprintf(text, size, "Stand-in"); return 0; }
-int nvmlDeviceGetMemoryInfo(void *device, memory *out) { (void)device; out->total = out->free = 1ULL << 30; out->used = 0; return 0; }
+int nvmlDeviceGetMemoryInfo(void *device, memory *out) { out->total = out->free = (unsigned long)device << 30; out->used = 0; return 0; }
 int nvmlDeviceGetMemoryInfo_v2(void *device, memory_v2 *out) {
-    (void)device; out->total = out->free = 1ULL << 30; out->reserved = out->used = 0; return 0;
+    out->total = out->free = (unsigned long)device << 30; out->reserved = out->used = 0; return 0;
 }
 "#;
 

@@ -86,8 +86,14 @@ impl Scheduler {
                 *largest = has.max(*largest);
             }
         }
-        if !any && let Some(refused) = self.unsatisfiable(group) {
-            return Err(refused);
+        if !any {
+            if let Some(refused) = self.unsatisfiable(group) {
+                return Err(refused);
+            }
+            // Nothing keeps it from the nodes but that none has a GPU: of all else they have what they have.
+            for room in self.nodes.whole() {
+                largest = [largest[0].max(room.cpu), largest[1].max(room.memory), 0];
+            }
         }
         for (resource, largest) in Resource::ALL.into_iter().zip(largest) {
             let asked = group.request.of(resource);
@@ -127,7 +133,8 @@ impl Scheduler {
                 return Some(Refused::NoGpuKind { task: task(), asked: asked.mig_profile.clone(), there: some(profiles.iter()) });
             }
         }
-        (!asked.is_none()).then(|| Refused::NoNodeForAll { task: task() })
+        let gpus_are_there = group.request.gpus == 0 || lanes().next().is_some();
+        (gpus_are_there && !asked.is_none()).then(|| Refused::NoNodeForAll { task: task() })
     }
 }
 

@@ -6,16 +6,17 @@
 
 mod checks;
 mod interned;
+mod place;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use api::quantity::{Cpu, Duration};
-use api::{JobSpec, Resources, Retry, Stop, TaskSpec};
+use api::{JobSpec, NodeExpression, NodeSelector, Resources, Retry, Stop, TaskSpec};
 use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
 use scheduler_core::ids::Name;
-use scheduler_core::job::{Policy, Shape, StopPolicy, TaskGroup};
+use scheduler_core::job::{Arrangement, Policy, Shape, StopPolicy, TaskGroup};
 use scheduler_core::time::{Span, Timestamp};
 
 use super::dirs::Dirs;
@@ -77,6 +78,16 @@ impl From<Invalid> for ApiError {
 }
 
 type Checked<T> = Result<T, Invalid>;
+
+/// What a job says for all of its tasks that do not say it themselves.
+struct Defaults {
+    dir: String,
+    resources: Resources,
+    selector: Option<NodeSelector>,
+    expressions: Option<Vec<NodeExpression>>,
+    /// Whose folder it has to be.
+    uid: u32,
+}
 
 /// Checks and completes jobs.
 pub struct Admission {
@@ -145,6 +156,10 @@ impl Admission {
         }
         let mut shape = Shape::new(namespace.clone(), queue.clone(), groups);
         shape.min_available = min_available(&spec, &shape)?;
+        shape.arrangement = match spec.placement {
+            None | Some(api::Arrangement::Pack) => Arrangement::Pack,
+            Some(api::Arrangement::Spread) => Arrangement::Spread,
+        };
         spec.namespace = Some(namespace.as_str().to_owned());
         spec.queue = Some(queue.as_str().to_owned());
         spec.executor = Some(EXECUTOR.to_owned());
@@ -178,19 +193,27 @@ impl Admission {
         } else if spec.tasks.len() > GROUPS {
             return Err(Invalid::new("tasks", format!("{} groups; a job may have {GROUPS}", spec.tasks.len())));
         }
-        let default_dir = default_dir(spec, caller).to_owned();
+        let dir = default_dir(spec, caller).to_owned();
         let dir_is_default = spec.working_dir.take().is_none();
-        let resources = spec.resources.take().unwrap_or_default();
+        let defaults = Defaults {
+            dir,
+            resources: spec.resources.take().unwrap_or_default(),
+            selector: spec.node_selector.take(),
+            expressions: spec.node_expressions.take(),
+            uid: caller.uid,
+        };
         let several = spec.tasks.len() > 1;
         let mut groups = Vec::with_capacity(spec.tasks.len());
         for (index, task) in spec.tasks.iter_mut().enumerate() {
-            let own_dir = task.working_dir.is_some();
-            let own_resources = task.resources.is_some();
-            let group = self.complete_task(task, index, several, &default_dir, &resources, caller.uid).map_err(|invalid| {
+            let inherited = [
+                ("workingDir", task.working_dir.is_none()),
+                ("resources", task.resources.is_none()),
+                ("nodeSelector", task.node_selector.is_none()),
+                ("nodeExpressions", task.node_expressions.is_none()),
+            ];
+            let group = self.complete_task(task, index, several, &defaults).map_err(|invalid| {
                 // The path is the one that the user wrote.
-                let from_top = short
-                    || (invalid.path.starts_with("resources") && !own_resources)
-                    || (invalid.path == "workingDir" && !own_dir);
+                let from_top = short || inherited.iter().any(|(field, inherited)| *inherited && invalid.path.starts_with(field));
                 let mut invalid = if from_top { invalid } else { invalid.under(&format!("tasks[{index}]")) };
                 if invalid.path == "workingDir" && dir_is_default {
                     invalid.detail.push_str("; it is the default, your home folder: say `workingDir`");
@@ -207,15 +230,7 @@ impl Admission {
         Ok(groups)
     }
 
-    fn complete_task(
-        &self,
-        task: &mut TaskSpec,
-        index: usize,
-        several: bool,
-        default_dir: &str,
-        default_resources: &Resources,
-        uid: u32,
-    ) -> Checked<TaskGroup> {
+    fn complete_task(&self, task: &mut TaskSpec, index: usize, several: bool, defaults: &Defaults) -> Checked<TaskGroup> {
         checks::command(task.command.as_deref())?;
         checks::env(&task.env).map_err(|invalid| invalid.under("env"))?;
         let name = task.name.get_or_insert_with(|| if several { format!("task-{index}") } else { "task".to_owned() });
@@ -226,12 +241,12 @@ impl Admission {
         if replicas == 0 || u64::from(replicas) > self.tasks {
             return Err(Invalid::new("replicas", format!("`{replicas}` is not 1 to {}", self.tasks)));
         }
-        let dir = task.working_dir.get_or_insert_with(|| default_dir.to_owned());
+        let dir = task.working_dir.get_or_insert_with(|| defaults.dir.clone());
         checks::path(dir).map_err(|invalid| invalid.under("workingDir"))?;
-        if let Some(fault) = self.dirs.fault(dir, uid) {
+        if let Some(fault) = self.dirs.fault(dir, defaults.uid) {
             return Err(Invalid::new("workingDir", fault.as_ref()));
         }
-        let resources = task.resources.get_or_insert_with(|| default_resources.clone());
+        let resources = task.resources.get_or_insert_with(|| defaults.resources.clone());
         let cpu = *resources.cpu.get_or_insert(DEFAULT_CPU);
         if cpu.0 == 0 {
             return Err(Invalid::new("resources.cpu", "a task needs some CPU: at least 1m"));
@@ -241,7 +256,13 @@ impl Admission {
             memory: MemoryBytes(resources.memory.map_or(0, |memory| memory.0)),
             gpus: resources.gpu.map_or(0, |gpus| gpus.0),
         };
-        Ok(TaskGroup::new(Name::from(name.as_str()), replicas, request))
+        // What is taken as nothing is nothing; saying so is how a task does without the job's.
+        let selector = task.node_selector.take().or_else(|| defaults.selector.clone()).unwrap_or_default();
+        let expressions = task.node_expressions.take().or_else(|| defaults.expressions.clone()).unwrap_or_default();
+        let constraints = place::constraints(&selector, &expressions, resources)?;
+        task.node_selector = (!selector.is_empty()).then_some(selector);
+        task.node_expressions = (!expressions.is_empty()).then_some(expressions);
+        Ok(TaskGroup { constraints, ..TaskGroup::new(Name::from(name.as_str()), replicas, request) })
     }
 }
 

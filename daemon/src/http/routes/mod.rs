@@ -10,6 +10,7 @@ pub mod cohorts;
 pub mod events;
 pub mod jobs;
 pub mod logs;
+pub mod nodes;
 mod objects;
 mod params;
 pub mod queues;
@@ -71,7 +72,11 @@ fn parts() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(cohorts::show, cohorts::set, cohorts::modify, cohorts::remove))
         .routes(routes!(classes::list))
         .routes(routes!(classes::show, classes::set, classes::modify, classes::remove))
-        .routes(routes!(cluster::nodes))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::show))
+        .routes(routes!(nodes::cordon))
+        .routes(routes!(nodes::drain))
+        .routes(routes!(nodes::resume))
         .routes(routes!(cluster::info))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::remove))
@@ -136,6 +141,15 @@ fn label_of_item(path: &str) -> Option<&'static str> {
         if let Some(rest) = path.strip_prefix(prefix) {
             return (!rest.contains('/')).then_some(label);
         }
+    }
+    if let Some(rest) = path.strip_prefix("/api/v1/nodes/") {
+        return match rest.split_once('/') {
+            None => Some("/api/v1/nodes/{name}"),
+            Some((_, "cordon")) => Some("/api/v1/nodes/{name}/cordon"),
+            Some((_, "drain")) => Some("/api/v1/nodes/{name}/drain"),
+            Some((_, "resume")) => Some("/api/v1/nodes/{name}/resume"),
+            Some(_) => None,
+        };
     }
     let rest = path.strip_prefix("/api/v1/jobs/")?;
     let Some((_, what)) = rest.split_once('/') else { return Some("/api/v1/jobs/{id}") };

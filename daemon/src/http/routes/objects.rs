@@ -1,4 +1,4 @@
-//! What the routes of queues, cohorts and priority classes have in common: who may change them, bodies, answers.
+//! What the routes of queues, cohorts, priority classes and nodes have in common: who may change them, bodies, answers.
 //!
 //! Invariants: everybody who is served may look, only administrators may change; the answer of a change leaves after it is durable; a
 //! name is checked before anything is asked of the engine.
@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use scheduler_core::ids::Name;
+use scheduler_core::scheduler::NodeState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -23,6 +24,7 @@ use crate::http::body::{self, Kind};
 use crate::http::problem::{ApiError, ApiResult};
 use crate::names;
 use crate::objects::edit::{Change, Changed, Edit};
+use crate::objects::nodes::Closed;
 
 /// `{name}` of a path: of an object that is there, or may be made.
 pub(super) struct Named(pub(super) Name);
@@ -41,7 +43,7 @@ impl FromRequestParts<Arc<App>> for Named {
 }
 
 /// Only administrators.
-fn permit(caller: &Caller) -> ApiResult<()> {
+pub(super) fn permit(caller: &Caller) -> ApiResult<()> {
     if caller.admin {
         return Ok(());
     }
@@ -49,7 +51,8 @@ fn permit(caller: &Caller) -> ApiResult<()> {
     Err(ApiError::new(codes::FORBIDDEN, detail))
 }
 
-async fn json(app: &App, headers: &HeaderMap, body: Body) -> ApiResult<bytes::Bytes> {
+/// The body, if it says that it is JSON, or says nothing.
+pub(super) async fn json(app: &App, headers: &HeaderMap, body: Body) -> ApiResult<bytes::Bytes> {
     if Kind::of(headers)? != Kind::Json {
         return Err(ApiError::new(codes::MEDIA_TYPE, "send one application/json object"));
     }
@@ -77,6 +80,7 @@ pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> ApiRes
         Change::Queue(name, _) => format!("queue {name}"),
         Change::Cohort(name, _) => format!("cohort {name}"),
         Change::Class(name, _) => format!("priority class {name}"),
+        Change::Node(name, order) => format!("node {name} to {}", order.close.map_or(NodeState::Ready, Closed::state).as_str()),
     };
     let changed = app.backend.change(change).await?;
     tracing::info!(user = %caller.user, ?changed, what, "changed over the API");
