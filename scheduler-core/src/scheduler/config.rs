@@ -6,7 +6,7 @@ use crate::amounts::{CpuMillis, MemoryBytes, Request};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::errors::ConfigError;
-use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
+use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 use crate::time::Span;
 
 /// Job priorities lie within plus and minus this.
@@ -43,6 +43,8 @@ pub struct QueueConfig {
     pub tenant: TenantLimits,
     /// How its tenants take turns. `None`: by the priority and age of their jobs alone.
     pub fair_share: Option<FairShare>,
+    /// Whether its short jobs pass long ones. `None`: age counts alone.
+    pub short_first: Option<ShortFirst>,
 }
 
 impl QueueConfig {
@@ -60,6 +62,7 @@ impl QueueConfig {
             max_concurrent: None,
             tenant: TenantLimits { jobs: None, amounts: Limits::NONE },
             fair_share: None,
+            short_first: None,
         }
     }
 }
@@ -234,6 +237,9 @@ fn check_queue(queue: &QueueConfig) -> Result<(), ConfigError> {
     }
     if let Some(got) = queue.fair_share.as_ref().map(|fair| fair.half_life).filter(|half_life| is_no_half_life(*half_life)) {
         return Err(ConfigError::HalfLife { of: name(), got });
+    }
+    if let Some(got) = queue.short_first.filter(|rule| rule.per_stay == 0 || rule.most > HALF_LIFE.1) {
+        return Err(ConfigError::ShortFirst { queue: name(), per_stay: got.per_stay, most: got.most });
     }
     for resource in Resource::ALL {
         let (guaranteed, limit) = (queue.guaranteed.of(resource), queue.limit.of(resource));

@@ -37,7 +37,7 @@ pub use config::{
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
 pub use explain::{Shortage, Why};
 pub use invariants::Violation;
-pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
+pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 pub use tree::ledger::Counted;
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};
 

@@ -30,7 +30,6 @@ use crate::scheduler::config::Resource;
 use crate::scheduler::place::{Room, pack};
 use crate::scheduler::table::{Active, Job, JobIx};
 use crate::scheduler::tree::BucketIx;
-use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::share::Amounts;
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
@@ -173,7 +172,7 @@ impl Scheduler {
     fn goes_before(&self, job: &Job, run: &Job, now: Timestamp) -> bool {
         let rank = |of: &Job, due| {
             let queue = &self.tree.queue(self.tree.bucket(of.bucket).queue).config;
-            Key::new(queue, self.policies.get(of.policy).priority, due, of.seq).rank(queue, now)
+            self.tree.key(of.bucket, self.policies.get(of.policy).priority, due, of.seq).rank(queue, now)
         };
         let JobState::Queued { since } = job.lifecycle.state else { return false };
         rank(job, since) > rank(run, age_from(run))

@@ -52,12 +52,15 @@ impl Tree {
         });
         let tenant = self.acquire_tenant(queue, &shape.namespace);
         self.tenants[tenant].refs += 1;
+        let demand = Demand::of(shape);
+        let later = self.later(queue, &demand, stay);
         let bucket = self.buckets.insert(Bucket {
             tenant,
             queue,
             shape: shape_ix,
             stay,
-            demand: Demand::of(shape),
+            later,
+            demand,
             refs: 1,
             parked: false,
             jobs: Line::default(),
@@ -140,6 +143,11 @@ impl Tree {
             }
             self.share_tenant(tenant_ix, now);
             self.release_tenant(tenant_ix);
+        }
+        let own: Vec<_> = self.buckets.iter().filter(|(_, bucket)| bucket.queue == index).map(|(bucket, _)| bucket).collect();
+        for bucket_ix in own {
+            let bucket = &self.buckets[bucket_ix];
+            self.buckets[bucket_ix].later = self.later(index, &bucket.demand, bucket.stay);
         }
     }
 

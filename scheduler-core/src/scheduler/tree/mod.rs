@@ -115,6 +115,8 @@ pub(crate) struct Bucket {
     pub(crate) shape: ShapeIx,
     /// The longest time that a job of it holds resources: time limit and grace.
     pub(crate) stay: Option<Span>,
+    /// How much later its jobs count than they came.
+    later: Span,
     pub(crate) demand: Demand,
     /// Unfinished jobs of this kind in any state.
     refs: u32,
@@ -230,7 +232,15 @@ impl Tree {
 
     /// Where a job of this kind stands in its queue.
     pub(crate) fn key(&self, index: BucketIx, priority: i32, due: Timestamp, seq: Seq) -> Key {
-        Key::new(&self.queue(self.buckets[index].queue).config, priority, due, seq)
+        let bucket = &self.buckets[index];
+        Key::new(&self.queue(bucket.queue).config, priority, due + bucket.later, seq)
+    }
+
+    /// How much later jobs count that ask for this much and stay so long. Kept in the bucket: keys must not change while jobs wait.
+    fn later(&self, queue: QueueIx, demand: &Demand, stay: Option<Span>) -> Span {
+        let Some(rule) = self.queue(queue).config.short_first else { return Span(0) };
+        let part = |at: usize| (demand.total[at] * 1_000_000).checked_div(self.capacity[at]).unwrap_or(0);
+        rule.later(stay, part(0).max(part(1)).max(part(2)))
     }
 
     /// Puts a bucket aside, or back.
