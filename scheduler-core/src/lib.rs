@@ -11,6 +11,7 @@ pub mod ids;
 mod intern;
 pub mod jitter;
 pub mod job;
+pub mod record;
 pub mod scheduler;
 mod slab;
 pub mod state;

@@ -1,6 +1,7 @@
 //! What the core is told about queues and nodes, and what of it cannot be.
 
 use hashbrown::HashSet;
+use serde::{Deserialize, Serialize};
 
 use crate::amounts::{CpuMillis, MemoryBytes, Request};
 use crate::hash::Build;
@@ -19,7 +20,8 @@ pub const AGE_PER_POINT_LIMIT: Span = Span::from_secs(7 * 24 * 3600);
 pub const TASK_LIMIT: u64 = 10_000;
 
 /// A queue.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueConfig {
     /// Its name; unique.
     pub name: Name,
@@ -68,7 +70,8 @@ impl QueueConfig {
 }
 
 /// A GPU of a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GpuDevice {
     /// Its identity; unique over all nodes.
     pub uuid: Name,
@@ -79,7 +82,8 @@ pub struct GpuDevice {
 }
 
 /// A machine and what may be used of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeConfig {
     /// Its name; unique.
     pub name: Name,
@@ -92,7 +96,8 @@ pub struct NodeConfig {
 }
 
 /// What a pass may do behind a job that does not fit.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Discipline {
     /// Nothing: the first job that does not fit stops everybody behind it. The yardstick that others are measured against.
     Strict,
@@ -102,7 +107,8 @@ pub enum Discipline {
 }
 
 /// Whose runs may be ended to make room. Only runs of preemptible queues ever are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Preemption {
     /// Those of lower priority in the same queue.
     pub within_queue: bool,
@@ -113,7 +119,8 @@ pub struct Preemption {
 }
 
 /// All that the core is told at its start.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Config {
     /// The queues.
     pub queues: Vec<QueueConfig>,

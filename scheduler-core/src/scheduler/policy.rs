@@ -3,6 +3,8 @@
 //! The words. A *limit* is never exceeded. A *guarantee* is what a queue brings into its cohort's pool and can take back at any time: queues
 //! of a cohort together never use more than the pool, each may borrow what others leave idle, and what was lent is reclaimed.
 
+use serde::{Deserialize, Serialize};
+
 use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::ids::Name;
 use crate::scheduler::config::Resource;
@@ -12,7 +14,8 @@ use crate::time::Span;
 pub const HALF_LIFE: (Span, Span) = (Span::from_secs(1), Span::from_secs(366 * 24 * 3600));
 
 /// How much somebody gets in relation to others: 0.001 to 1,000,000, kept in thousandths so that no decision depends on rounding.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(into = "f64", try_from = "f64")]
 pub struct Weight(u32);
 
 /// A number that is no weight.
@@ -42,6 +45,19 @@ impl Weight {
     }
 }
 
+impl From<Weight> for f64 {
+    fn from(weight: Weight) -> Self {
+        Self::from(weight.0) / 1000.0
+    }
+}
+
+impl TryFrom<f64> for Weight {
+    type Error = BadWeight;
+    fn try_from(weight: f64) -> Result<Self, BadWeight> {
+        Self::new(weight)
+    }
+}
+
 impl Default for Weight {
     fn default() -> Self {
         Self::ONE
@@ -49,7 +65,8 @@ impl Default for Weight {
 }
 
 /// An amount of each resource; `None` says nothing about that resource.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Processor time.
     pub cpu: Option<CpuMillis>,
@@ -74,7 +91,8 @@ impl Limits {
 }
 
 /// What each tenant may have in a queue at the same time.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TenantLimits {
     /// Jobs that hold resources.
     pub jobs: Option<u32>,
@@ -83,7 +101,8 @@ pub struct TenantLimits {
 }
 
 /// Tenants of a queue take turns by their weighted dominant share instead of by the priority and age of their jobs alone.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct FairShare {
     /// After this time use counts half. 1 second to 366 days.
     pub half_life: Span,
@@ -110,7 +129,8 @@ impl FairShare {
 /// What is gained: a short job no longer waits for long ones, which hardly notice it; and wide jobs go first of those that are long
 /// anyway, because narrow ones find room beside them and wide ones beside narrow ones do not. Nobody starves: whoever comes `most` after a
 /// job never passes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ShortFirst {
     /// How many times its longest stay (time limit and grace) a job counts as later. At least 1.
     pub per_stay: u32,
@@ -132,7 +152,8 @@ impl ShortFirst {
 }
 
 /// Queues that lend to each other.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CohortConfig {
     /// Its name; unique among cohorts.
     pub name: Name,
