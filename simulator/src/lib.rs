@@ -29,14 +29,18 @@ pub use estimate::{Estimate, EstimateError};
 pub use kueue::{Scale, kueue};
 pub use read::{openb, openb_nodes, philly, swf};
 pub use report::{Bound, Refusals, Report, Resources, Spread};
-pub use run::{Options, Outcome, simulate};
+pub use run::{Options, Outcome, simulate, simulate_recorded};
 pub use series::{Point, Series};
 pub use setup::Policy;
 pub use workload::{Builder, Job, Queue, Workload};
 
-/// The words of the core that a caller needs to make a [`Job`].
+/// The words of the core that a caller needs to make a [`Job`] and to describe queues.
 pub mod scheduler {
     pub use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+    pub use scheduler_core::ids::Name;
     pub use scheduler_core::scheduler::PRIORITY_LIMIT;
     pub use scheduler_core::time::Span;
+    pub use scheduler_core::{
+        BadWeight, CohortConfig, FairShare, Limits, Preemption, QueueConfig, ShortFirst, TenantLimits, Weight,
+    };
 }

@@ -117,7 +117,7 @@ impl From<PolicyName> for Policy {
 
 pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     let mut workload = workload(args)?;
-    let cluster = Cluster::new(machines(args)?, &workload);
+    let cluster = Cluster::new(machines(args)?);
     let estimate = args.estimate.unwrap_or(if args.format.generated().is_some() { Estimate::None } else { Estimate::Exact });
     estimate.apply(&mut workload, args.seed);
     let options = Options { policy: args.policy.into(), seed: args.seed, series: args.chart.is_some(), check: false };
