@@ -1,14 +1,13 @@
 //! Kueue's published performance workloads, generated: cohorts of queues that each have little quota and may borrow.
 //!
 //! In every queue three classes of jobs arrive at fixed intervals. A queue brings 20 cores into its cohort and holds at most 120; a cohort's
-//! queues lend each other what they do not use. Runs of lower priority in the same queue are ended to make room, and runs that hold what
-//! they borrowed when a guarantee is claimed. There are no machines in these workloads, only quotas: here it is one machine that has all of
-//! them together, so that it is never what is short.
+//! queues lend each other what they do not use. There are no machines in these workloads, only quotas: here it is one machine that has all
+//! of them together, so that it is never what is short.
 
 use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
 use scheduler_core::ids::Name;
 use scheduler_core::time::Span;
-use scheduler_core::{CohortConfig, Limits, Preemption, QueueConfig};
+use scheduler_core::{CohortConfig, Limits, QueueConfig};
 
 use crate::cluster::Machine;
 use crate::random::Random;
@@ -85,7 +84,6 @@ pub fn kueue(scale: Scale, seed: u64) -> Workload {
     let mut random = Random::new(seed, PURPOSE);
     let mut builder = Builder::new();
     let mut drawn = Vec::new();
-    builder.preemption(Preemption { within_queue: true, reclaim: true, across_queues: false });
     for cohort in 0..cohorts {
         let cohort_name = Name::from(format!("cohort-{cohort}"));
         builder.cohort(CohortConfig::named(cohort_name.clone()));

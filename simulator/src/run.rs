@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Instant;
 
+use scheduler_core::Preemption;
 use scheduler_core::event::{Event, RunResult, Transition};
 use scheduler_core::ids::Attempt;
 use scheduler_core::record::{Recorded, Tap};
@@ -37,6 +38,8 @@ const REASONS: usize = 20;
 pub struct Options {
     /// How the core decides.
     pub policy: Policy,
+    /// Whose runs may be ended to make room, where that is not to be as the policy says.
+    pub preemption: Option<Preemption>,
     /// Of job ids; and what the report says was the seed.
     pub seed: u64,
     /// Whether to keep the state over time, for a chart.
@@ -48,7 +51,7 @@ pub struct Options {
 impl Options {
     /// This policy, seed 0, and nothing that costs anything.
     pub const fn new(policy: Policy) -> Self {
-        Self { policy, seed: 0, series: false, check: false }
+        Self { policy, preemption: None, seed: 0, series: false, check: false }
     }
 }
 
@@ -111,7 +114,7 @@ pub fn simulate_recorded(
     let mut world = World {
         workload,
         entrance: Entrance::new(workload, options.seed),
-        core: core(workload, cluster, options.policy, tap)?,
+        core: core(workload, cluster, options, tap)?,
         touched: false,
         now: Timestamp(0),
         arrived: 0,

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::error::SimulateError;
+use crate::run::Options;
 use crate::workload::{Job, Workload};
 
 /// How the core is to decide. Priorities of jobs, and what was described of queues and cohorts, count under all of them.
@@ -28,15 +29,20 @@ pub enum Policy {
     Fifo,
     /// The same order with EASY backfill, and nothing else.
     Easy,
-    /// EASY backfill, and in queues that were not described: short jobs first, and turns between tenants. Runs are ended to make room
-    /// where the workload says so.
+    /// EASY backfill, and in queues that were not described: short jobs first, and turns between tenants. What a queue is guaranteed it
+    /// takes back from those who borrowed it.
     Flash,
 }
 
 impl Policy {
-    fn config(self, workload: &Workload, cluster: &Cluster) -> Config {
+    /// Whose runs it ends to make room.
+    pub const fn preemption(self) -> Preemption {
+        Preemption { within_queue: false, reclaim: matches!(self, Self::Flash), across_queues: false }
+    }
+
+    fn config(self, workload: &Workload, cluster: &Cluster, preemption: Option<Preemption>) -> Config {
         let discipline = if self == Self::Fifo { Discipline::Strict } else { Discipline::Easy };
-        let preemption = if self == Self::Flash { workload.preemption } else { Preemption::default() };
+        let preemption = preemption.unwrap_or(self.preemption());
         let queues = workload.queues.iter().map(|queue| match self {
             Self::Flash if !queue.described => flash(queue.config.clone()),
             _ => queue.config.clone(),
@@ -56,10 +62,10 @@ fn flash(queue: QueueConfig) -> QueueConfig {
 pub(crate) fn core(
     workload: &Workload,
     cluster: &Cluster,
-    policy: Policy,
+    options: Options,
     tap: Option<Box<dyn Tap>>,
 ) -> Result<Recorded, SimulateError> {
-    Ok(Recorded::new(policy.config(workload, cluster), tap)?)
+    Ok(Recorded::new(options.policy.config(workload, cluster, options.preemption), tap)?)
 }
 
 /// What makes jobs equal for the core, but for their time limit and priority.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use scheduler_core::amounts::{CpuMillis, Request};
 use scheduler_core::ids::Name;
 use scheduler_core::time::Span;
-use scheduler_core::{CohortConfig, Preemption, QueueConfig};
+use scheduler_core::{CohortConfig, QueueConfig};
 
 /// A job of a trace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,8 +65,6 @@ pub struct Workload {
     pub queues: Vec<Queue>,
     /// The cohorts that queues name.
     pub cohorts: Vec<CohortConfig>,
-    /// Whose runs may be ended to make room, under a policy that ends any.
-    pub preemption: Preemption,
     /// At least one.
     pub tenants: Vec<Name>,
     /// What was left out or rounded, in sentences for people.
@@ -94,7 +92,6 @@ pub struct Builder {
     queues: Vec<Queue>,
     queue_by_name: BTreeMap<String, usize>,
     cohorts: Vec<CohortConfig>,
-    preemption: Preemption,
     tenants: Vec<Name>,
     tenant_by_name: BTreeMap<String, usize>,
     notes: Vec<String>,
@@ -132,11 +129,6 @@ impl Builder {
         self.cohorts.push(config);
     }
 
-    /// Whose runs may be ended to make room, under a policy that ends any.
-    pub fn preemption(&mut self, preemption: Preemption) {
-        self.preemption = preemption;
-    }
-
     /// The index of the tenant of this name.
     pub fn tenant(&mut self, name: &str) -> usize {
         if let Some(&index) = self.tenant_by_name.get(name) {
@@ -164,7 +156,7 @@ impl Builder {
         for job in &mut self.jobs {
             job.at = Span(job.at.0 - first.0);
         }
-        let Self { jobs, queues, cohorts, preemption, tenants, notes, .. } = self;
-        Some(Workload { jobs, queues, cohorts, preemption, tenants, notes })
+        let Self { jobs, queues, cohorts, tenants, notes, .. } = self;
+        Some(Workload { jobs, queues, cohorts, tenants, notes })
     }
 }

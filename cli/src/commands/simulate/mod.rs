@@ -120,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     let cluster = Cluster::new(machines(args)?);
     let estimate = args.estimate.unwrap_or(if args.format.generated().is_some() { Estimate::None } else { Estimate::Exact });
     estimate.apply(&mut workload, args.seed);
-    let options = Options { policy: args.policy.into(), seed: args.seed, series: args.chart.is_some(), check: false };
+    let options = Options { seed: args.seed, series: args.chart.is_some(), ..Options::new(args.policy.into()) };
     let outcome = simulator::simulate(&workload, &cluster, options).map_err(|error| Error::usage(error.to_string()))?;
     let run = print::Run { trace: name(args), format: args.format.word(), estimate, cluster: &cluster, report: &outcome.report };
     if let (Some(path), Some(series)) = (&args.chart, &outcome.series) {
