@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, anyhow};
 use executors::Executor;
 use executors::local::{LocalExecutor, LocalOptions};
-use scheduler_core::Scheduler;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
+use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::{GpuDevice, NodeConfig, QueueConfig};
 use scheduler_core::time::Span;
 use store::Store;
@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, paths};
+use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
 use crate::metrics::Metrics;
@@ -106,12 +107,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
     );
     let core_config = core_config(&config, node);
-    let blank = {
-        let config = core_config.clone();
-        // Checked here once; the same configuration is as good the second time.
-        Scheduler::new(core_config).context("configuration of queues and node")?;
-        move || Scheduler::new(config.clone())
-    };
+    let log = config.decision_log.file.as_deref().map(|path| DecisionLog::open(path, config.decision_log.limit)).transpose()?;
+    let tapper = log.as_ref().map(DecisionLog::tapper);
+    let blank = move || Recorded::new(core_config.clone(), tapper.as_ref().map(|tap| tap()));
     let first = blank().context("configuration of queues and node")?;
     let core = Arc::new(Mutex::new(rebuild(first, store.as_ref(), clock::now()).await?));
 
@@ -197,6 +195,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
     store.close().await;
+    if let Some(log) = log {
+        log.finish();
+    }
     outcome
 }
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub namespaces: Vec<Label>,
     /// The daemon's own log.
     pub log: Log,
+    /// What the scheduler is asked and answers.
+    pub decision_log: DecisionLog,
     /// This machine, where it is not to be as it is found.
     pub node: Node,
     /// Where GPUs are looked for.
@@ -57,6 +59,17 @@ pub struct Log {
     pub format: LogFormat,
     /// What is written.
     pub level: LogLevel,
+}
+
+/// What the scheduler is asked and answers, to be replayed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct DecisionLog {
+    /// Where it is written; nowhere unless that is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Length in bytes after which nothing more is written.
+    #[serde(serialize_with = "bytes")]
+    pub limit: u64,
 }
 
 /// This machine, where it is not to be as it is found.
@@ -208,6 +221,8 @@ impl Config {
             Some(path) => std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source })?,
             None => data.join("flashd.sock"),
         };
+        let decision_log =
+            settings.decision_log.map(|path| std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source }));
         let listen_default = Listen::Address((std::net::Ipv4Addr::LOCALHOST, 7700).into());
         Ok(Self {
             listen: settings.listen.unwrap_or(listen_default),
@@ -219,6 +234,10 @@ impl Config {
                 None => vec![own_label(DEFAULT_NAMESPACE)?],
             },
             log: Log { format: settings.log_format.unwrap_or_default(), level: settings.log_level.unwrap_or_default() },
+            decision_log: DecisionLog {
+                file: decision_log.transpose()?,
+                limit: settings.decision_log_limit.map_or(256 << 20, |size| size.0),
+            },
             node: Node { name: settings.node_name, cpus: settings.node_cpus, memory: settings.node_memory },
             gpu: Gpu { nvml_library: settings.gpu_nvml_library },
             local: Local {

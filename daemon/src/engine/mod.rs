@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use executors::Report;
-use scheduler_core::Scheduler;
 use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
+use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::ConfigError;
 use store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -50,10 +50,10 @@ const STARTED_GATHER: Duration = Duration::from_millis(4);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The core, shared with readers.
-pub type SharedCore = Arc<Mutex<Scheduler>>;
+pub type SharedCore = Arc<Mutex<Recorded>>;
 
 /// Locks the core. A poisoned lock means that the engine panicked, and then the process is ending.
-pub fn lock(core: &SharedCore) -> MutexGuard<'_, Scheduler> {
+pub fn lock(core: &SharedCore) -> MutexGuard<'_, Recorded> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -71,7 +71,7 @@ pub struct Parts {
     /// The rebuilt core.
     pub core: SharedCore,
     /// Makes a core without jobs: the configuration's queues and nodes.
-    pub blank: Box<dyn Fn() -> Result<Scheduler, ConfigError> + Send + Sync>,
+    pub blank: Box<dyn Fn() -> Result<Recorded, ConfigError> + Send + Sync>,
     /// The job table.
     pub store: Arc<dyn Store>,
     /// Live events.

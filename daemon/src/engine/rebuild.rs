@@ -1,7 +1,7 @@
 //! The core's memory, made anew from the job table: at start, at takeover, and after a failed commit.
 
-use scheduler_core::Scheduler;
 use scheduler_core::ids::{JobId, Seq};
+use scheduler_core::record::Recorded;
 use scheduler_core::time::Timestamp;
 use store::{Store, StoreError};
 
@@ -26,7 +26,7 @@ pub enum RebuildError {
 }
 
 /// Fills a blank core with all unfinished jobs.
-pub async fn rebuild(mut core: Scheduler, store: &dyn Store, now: Timestamp) -> Result<Scheduler, RebuildError> {
+pub async fn rebuild(mut core: Recorded, store: &dyn Store, now: Timestamp) -> Result<Recorded, RebuildError> {
     let mut after = Seq(0);
     loop {
         let page = store.live(after, PAGE).await.map_err(RebuildError::Read)?;
