@@ -12,6 +12,7 @@ mod chart;
 mod cluster;
 mod error;
 mod estimate;
+mod forecast;
 mod kueue;
 mod log;
 mod measure;
@@ -28,6 +29,7 @@ pub use chart::svg;
 pub use cluster::{Cluster, Machine, PHILLY_NODES, SWF_PROCESSORS};
 pub use error::{Fault, SimulateError, TraceError};
 pub use estimate::{Estimate, EstimateError};
+pub use forecast::{ForecastError, Present, forecast};
 pub use kueue::{Scale, kueue};
 pub use log::DecisionLog;
 pub use read::{openb, openb_nodes, philly, swf};
@@ -38,13 +40,16 @@ pub use series::{Point, Series};
 pub use setup::Policy;
 pub use workload::{Builder, Job, Queue, Workload};
 
-/// The words of the core that a caller needs to make a [`Job`] and to describe queues.
+/// The words of the core that a caller needs to make a [`Job`] or what is [`Present`], and to describe queues.
 pub mod scheduler {
     pub use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
-    pub use scheduler_core::ids::Name;
+    pub use scheduler_core::ids::{Attempt, JobId, Name, Seq};
+    pub use scheduler_core::job::{LiveJob, Policy, Shape, StopPolicy, TaskGroup};
     pub use scheduler_core::scheduler::PRIORITY_LIMIT;
-    pub use scheduler_core::time::Span;
+    pub use scheduler_core::state::{JobState, Lifecycle, Placement, Slot, StopReason, WaitFor};
+    pub use scheduler_core::time::{Span, Timestamp};
     pub use scheduler_core::{
-        BadWeight, CohortConfig, FairShare, Limits, Preemption, QueueConfig, ShortFirst, TenantLimits, Weight,
+        BadWeight, CohortConfig, Config, FairShare, GpuDevice, Limits, NodeConfig, Preemption, QueueConfig, ShortFirst,
+        TenantLimits, Weight,
     };
 }
