@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{Daemon, shell};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 const CONFIG: &str = "listen = \"off\"\ndecision_log.file = \"LOG\"\n[node]\ncpus = 4\nmemory = \"8Gi\"\n\
@@ -61,10 +62,14 @@ async fn what_a_daemon_decided_replays_over_a_kill_and_a_restart() {
 
     daemon.restart();
     daemon.post(&format!("/api/v1/jobs/{held}/release"), Value::Null).await;
+    for runner in daemon.runners() {
+        kill_process(runner, Signal::KILL).unwrap();
+    }
     std::fs::write(&gate, "").unwrap();
     for id in [&runs, &requeued, &waits, &held] {
         assert_eq!(daemon.finished(id).await["outcome"]["result"], "succeeded");
     }
+    assert_eq!(daemon.job(&runs).await["attempt"], 2, "it was lost with its runner and tried again");
     assert!(daemon.terminate().success(), "{}", daemon.log());
 
     let path = log.to_str().unwrap();
