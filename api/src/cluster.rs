@@ -1,4 +1,4 @@
-//! Queues, nodes, tokens, events, reasons: what is neither a job nor an error.
+//! Nodes, tokens, events, reasons: what is neither a job nor an error.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,31 +6,6 @@ use uuid::Uuid;
 
 use crate::job::{Outcome, State};
 use crate::quantity::{Cpu, Memory};
-
-/// A queue and what is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Queue {
-    /// Its name.
-    pub name: String,
-    /// Base priority of its jobs.
-    pub priority: i32,
-    /// Whether its jobs may be preempted.
-    pub preemptible: bool,
-    /// Jobs waiting for a time or a release.
-    pub waiting: u64,
-    /// Jobs in line.
-    pub queued: u64,
-    /// Jobs that hold resources.
-    pub active: u64,
-}
-
-/// All queues.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct QueueList {
-    /// By name.
-    pub items: Vec<Queue>,
-}
 
 /// A GPU of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -88,7 +63,8 @@ pub struct JobEvent {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: jiff::Timestamp,
-    /// `submitted`, `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`, `requeued`, `timeLimit`.
+    /// `submitted`, `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`, `requeued`, `timeLimit`,
+    /// `preempted`.
     pub event: String,
     /// What the job was afterwards.
     pub state: State,

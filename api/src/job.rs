@@ -26,6 +26,9 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = -1_000_000, maximum = 1_000_000)]
     pub priority: Option<i32>,
+    /// Name of a priority class, instead of `priority`: the job gets the number that the class has when it is submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class: Option<String>,
     /// What runs it. Default: `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<String>,
@@ -63,6 +66,9 @@ pub struct JobSpec {
     /// How it is ended.
     #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
+    /// It saves its work when it is asked to end, so that ending it to make room loses little: it is chosen before others that do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpointable: bool,
     /// Niceness added, 0 to 19. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 19)]

@@ -5,7 +5,9 @@ pub mod job;
 mod object;
 pub mod problem;
 pub mod quantity;
+pub mod queue;
 
 pub use cluster::*;
 pub use job::*;
 pub use problem::{Problem, codes};
+pub use queue::*;

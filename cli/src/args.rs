@@ -4,7 +4,10 @@
 
 use clap::{Parser, Subcommand, builder::Styles};
 
-use crate::commands::{act, cancel, cluster, completion, events, info, logs, ls, run, show, simulate, submit, token, wait, why};
+use crate::commands::{
+    act, cancel, cluster, cohorts, completion, events, info, logs, ls, priorities, queues, run, show, simulate, submit, token,
+    wait, why,
+};
 
 /// Runs jobs on the CPUs and GPUs of this machine or cluster, in turn and fairly.
 #[derive(Parser, Debug)]
@@ -79,9 +82,15 @@ pub(crate) enum Command {
     /// Show what happened to jobs, or follow it
     #[command(after_help = events::EXAMPLES)]
     Events(events::Args),
-    /// List queues and what is in them
-    #[command(after_help = cluster::QUEUES_EXAMPLES)]
-    Queues(cluster::Args),
+    /// List queues and what is in them; make, change and delete them
+    #[command(after_help = queues::EXAMPLES)]
+    Queues(queues::Args),
+    /// List cohorts, in which queues lend to each other; make, change and delete them
+    #[command(after_help = cohorts::EXAMPLES)]
+    Cohorts(cohorts::Args),
+    /// List priorities that have names; make, change and delete them
+    #[command(after_help = priorities::EXAMPLES)]
+    Priorities(priorities::Args),
     /// List machines, what they have and what is free
     #[command(after_help = cluster::NODES_EXAMPLES)]
     Nodes(cluster::Args),

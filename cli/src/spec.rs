@@ -47,6 +47,9 @@ pub(crate) struct PolicyArgs {
     /// Added to the queue's base priority; larger runs earlier [default: 0]
     #[arg(short = 'p', long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) priority: Option<i32>,
+    /// Priority by its name, as `flash priorities` shows them
+    #[arg(long, value_name = "NAME", conflicts_with = "priority")]
+    pub(crate) priority_class: Option<String>,
     /// Longest time that it may run (90s, 2h, 1h30m)
     #[arg(short = 't', long, value_name = "DURATION")]
     pub(crate) time_limit: Option<Duration>,
@@ -65,6 +68,9 @@ pub(crate) struct PolicyArgs {
     /// Time from that signal to SIGKILL [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Duration>,
+    /// It saves its work when it is asked to end: it is stopped before others when room has to be made
+    #[arg(long)]
+    pub(crate) checkpointable: bool,
     /// Niceness added, 0 to 19 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) nice: Option<i32>,
@@ -149,6 +155,14 @@ impl PolicyArgs {
         set(&mut spec.queue, self.queue.as_ref());
         set(&mut spec.namespace, self.namespace.as_ref());
         set(&mut spec.priority, self.priority.as_ref());
+        set(&mut spec.priority_class, self.priority_class.as_ref());
+        spec.checkpointable |= self.checkpointable;
+        // What the flag says stands instead of the other way to say it.
+        if self.priority.is_some() {
+            spec.priority_class = None;
+        } else if self.priority_class.is_some() {
+            spec.priority = None;
+        }
         set(&mut spec.time_limit, self.time_limit.as_ref());
         set(&mut spec.nice, self.nice.as_ref());
         if let Some(text) = &self.start_after {

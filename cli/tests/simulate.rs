@@ -70,7 +70,10 @@ fn figures_come_as_json_and_policies_differ() {
     assert_eq!(report["capacity"], serde_json::json!({"nodes": 2, "cpu": "4", "memory": "0", "gpu": 0}));
     assert_eq!((&report["refused"]["jobs"], &report["completed"]), (&1.into(), &3.into()));
     let reason = report["refused"]["reasons"][0]["reason"].as_str().unwrap();
-    assert_eq!(reason, "the job's tasks ask for 5000 cpu (millicores) together, all nodes have 4000");
+    assert_eq!(
+        reason,
+        "the job's tasks ask for 5000 cpu (millicores) together, all nodes have 4000: at most 4 of the tasks \"main\" can run at once"
+    );
 }
 
 #[test]
@@ -152,6 +155,33 @@ fn a_decision_log_replays_and_a_changed_one_differs_at_its_line() {
     let (code, out, _) = traces.flash(&["--replay", "changed.jsonl", "-o", "json"]);
     assert_eq!(code, Some(1));
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["difference"]["line"], line + 1);
+}
+
+#[test]
+fn queues_can_be_described_to_a_trace() {
+    let traces = Traces::new();
+    let run = |queues: &str| {
+        std::fs::write(traces.path("queues.yaml"), queues).unwrap();
+        traces.json(&[&JOBS[..], &["--nodes", "cpu=4", "--policy", "easy", "--queues", "queues.yaml"]].concat())
+    };
+    assert_eq!(run("queues:\n- {name: default-batch, limit: {cpu: 100}}\n")["makespanSeconds"], 30.0);
+    let narrow = run("queues:\n- {name: default-batch, maxConcurrent: 1}\n");
+    assert_eq!(narrow["makespanSeconds"], 35.0, "one at a time: {narrow:#}");
+    let lab = "cohorts:\n- {name: lab}\nqueues:\n- {name: default-batch, cohort: lab, guaranteed: {cpu: 1}}\n- {name: idle, cohort: lab, guaranteed: {cpu: 1}}\n";
+    let report = run(lab);
+    assert_eq!(report["refused"]["jobs"], 2, "two cores are all that the cohort has: {report:#}");
+    for (text, expected) in [
+        ("queues:\n- {name: q, cohort: none}\n", "\"q\": cohort \"none\" does not exist"),
+        ("queues:\n- {name: q, weight: 0}\n", "queues[0].weight: `0` is not a weight"),
+        ("queues:\n- {name: q, guaranteed: {gpu: 2}, limit: {gpu: 1}}\n", "\"q\": 2 GPUs guaranteed, its limit is 1"),
+        ("queues:\n- {name: q, shortFirst: {perStay: 0}}\n", "queue \"q\": short jobs first by 0 times the stay"),
+        ("cohorts:\n- {name: a, parent: a}\n", "cohort \"a\": its parents lead back to it"),
+    ] {
+        std::fs::write(traces.path("queues.yaml"), text).unwrap();
+        let (code, _, err) = traces.flash(&[&JOBS[..], &["--nodes", "cpu=4", "--queues", "queues.yaml"]].concat());
+        assert_eq!(code, Some(2));
+        assert!(err.contains(expected), "{text}: {err}");
+    }
 }
 
 #[test]

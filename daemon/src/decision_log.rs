@@ -57,6 +57,12 @@ pub struct DecisionLog {
     writer: JoinHandle<()>,
 }
 
+/// Makes taps, one for each core.
+pub struct Tapper {
+    sender: SyncSender<Message>,
+    closed: Arc<AtomicBool>,
+}
+
 /// What one core's calls are told to.
 struct PartTap {
     sender: SyncSender<Message>,
@@ -103,13 +109,9 @@ impl DecisionLog {
         Ok(Self { sender, closed, writer })
     }
 
-    /// Makes taps, one for each core; its part begins when the core is made.
-    pub fn tapper(&self) -> impl Fn() -> Box<dyn Tap> + Send + Sync + use<> {
-        let (sender, closed) = (self.sender.clone(), Arc::clone(&self.closed));
-        move || {
-            let (sender, closed) = (sender.clone(), Arc::clone(&closed));
-            Box::new(PartTap { sender, closed, gap: Arc::default(), patience: PATIENCE })
-        }
+    /// Makes taps of this log.
+    pub fn tapper(&self) -> Tapper {
+        Tapper { sender: self.sender.clone(), closed: Arc::clone(&self.closed) }
     }
 
     /// Writes what waits, and ends the thread. Taps that are still there are heard no more.
@@ -155,6 +157,14 @@ fn open(path: &Path, limit: u64) -> io::Result<(File, u64)> {
         }
     }
     Ok((file, length))
+}
+
+impl Tapper {
+    /// For one core; its part begins when the core is made.
+    pub fn tap(&self) -> Box<dyn Tap> {
+        let (sender, closed) = (self.sender.clone(), Arc::clone(&self.closed));
+        Box::new(PartTap { sender, closed, gap: Arc::default(), patience: PATIENCE })
+    }
 }
 
 impl PartTap {
@@ -288,7 +298,7 @@ mod tests {
     }
 
     fn passes(log: &DecisionLog, count: usize) {
-        let mut core = Recorded::new(Config::default(), Some(log.tapper()())).unwrap();
+        let mut core = Recorded::new(Config::default(), Some(log.tapper().tap())).unwrap();
         for _ in 0..count {
             core.plan(Timestamp(7), 1);
         }

@@ -11,6 +11,7 @@ pub mod http;
 mod ids;
 pub mod metrics;
 pub mod names;
+pub mod objects;
 pub mod orders;
 pub mod reconcile;
 pub mod retention;

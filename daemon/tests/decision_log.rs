@@ -10,7 +10,7 @@ use common::{Daemon, shell};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-const CONFIG: &str = "listen = \"off\"\ndecision_log.file = \"LOG\"\n[node]\ncpus = 4\nmemory = \"8Gi\"\n\
+const CONFIG: &str = "listen = \"off\"\ndecision_log = \"LOG\"\n[node]\ncpus = 4\nmemory = \"8Gi\"\n\
     [[queues]]\nname = \"low\"\npreemptible = true\n";
 
 /// The client that was built beside the daemon.

@@ -30,18 +30,12 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn scheduler() -> Fallible<Scheduler> {
     let gpus = |node: u64| {
-        let gpu = move |index: u64| GpuDevice {
-            uuid: format!("GPU-{node}-{index}").into(),
-            model: "H200".into(),
-            memory: MemoryBytes(80 << 30),
-        };
+        let gpu = move |index: u64| GpuDevice::whole(format!("GPU-{node}-{index}").into(), "H200".into(), MemoryBytes(80 << 30));
         (0..8).map(gpu).collect()
     };
-    let node = |index: u64| NodeConfig {
-        name: format!("node-{index}").into(),
-        cpu: CpuMillis(1000 * SLOTS as u64 / 4),
-        memory: MemoryBytes(1 << 42),
-        gpus: gpus(index),
+    let node = |index: u64| {
+        let cpu = CpuMillis(1000 * SLOTS as u64 / 4);
+        NodeConfig::new(format!("node-{index}").into(), cpu, MemoryBytes(1 << 42), gpus(index))
     };
     let queue = |name: String, priority| QueueConfig {
         priority,
@@ -65,7 +59,7 @@ fn job(number: u64, now: Timestamp) -> NewJob {
     let random = scramble(number);
     let size = random % 8;
     let request = Request { cpu: CpuMillis(100 + 100 * size), memory: MemoryBytes((1 + size) << 28), gpus: u32::from(size == 7) };
-    let tasks = vec![TaskGroup { name: Name::from("main"), replicas: 1, request }];
+    let tasks = vec![TaskGroup::new(Name::from("main"), 1, request)];
     let queue = format!("queue-{}", (random >> 16) % 10);
     let shape = Shape::new(format!("team-{}", (random >> 8) % 50).into(), queue.into(), tasks);
     let policy = Policy { priority: ((random >> 24) % 5) as i32, time_limit: Some(Span::from_secs(3600)), ..Policy::default() };

@@ -18,7 +18,8 @@ pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    BadWeight, ChangeError, CohortConfig, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse, JobView,
-    Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueUse, Refused, Resource, RestoreError, Scheduler, ShortFirst,
-    Shortage, TenantLimits, UsageRecord, Violation, Weight, Whose, Why,
+    BadWeight, ChangeError, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline, FairShare, Fragmentation,
+    GpuDevice, GpuKind, GpuUse, Hole, JobView, Limits, LostRuns, NodeConfig, NodeState, NodeUse, Preemption, QueueConfig,
+    QueueStanding, QueueUse, Refused, Resource, RestoreError, Scheduler, ShortFirst, Shortage, Standing, TenantLimits,
+    TenantStanding, UsageRecord, Violation, Weight, Whose, Why,
 };

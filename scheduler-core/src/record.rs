@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::event::{Effect, Event, Rejected, Transition};
-use crate::ids::{JobId, Name};
+use crate::ids::{JobId, Name, RunId};
 use crate::job::{LiveJob, NewJob};
 use crate::scheduler::{
-    ChangeError, CohortConfig, Config, ConfigError, QueueConfig, Refused, RestoreError, Scheduler, UsageRecord,
+    ChangeError, CohortConfig, Config, ConfigError, LostRuns, NodeConfig, NodeState, QueueConfig, Refused, RestoreError,
+    Scheduler, UsageRecord,
 };
 use crate::state::Lifecycle;
 use crate::time::Timestamp;
@@ -58,6 +59,17 @@ pub enum Input {
     SetCohort(Box<CohortConfig>),
     /// [`Scheduler::remove_cohort`].
     RemoveCohort(Name),
+    /// [`Scheduler::set_node`].
+    SetNode(Box<NodeConfig>),
+    /// [`Scheduler::remove_node`].
+    RemoveNode(Name),
+    /// [`Scheduler::set_node_state`].
+    SetNodeState {
+        /// The node.
+        node: Name,
+        /// What may be done with it.
+        state: NodeState,
+    },
 }
 
 /// What became of one job.
@@ -86,6 +98,13 @@ pub enum Answer {
     Changed(Vec<Change>),
     /// Records that were left aside.
     Aside(usize),
+    /// What became of the runs of a node that was lost.
+    Lost {
+        /// Those that were nowhere else.
+        ended: Vec<Change>,
+        /// Those that have tasks elsewhere.
+        elsewhere: Vec<RunId>,
+    },
     /// Nothing has changed, and why.
     Refused(String),
 }
@@ -93,7 +112,7 @@ pub enum Answer {
 /// A call with its time and its answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// The time that the core was given.
+    /// The time that the core was given; of use that is put back, the time of the records; 0 where it is given none.
     pub at: Timestamp,
     /// The call.
     pub input: Input,
@@ -215,6 +234,37 @@ impl Recorded {
         remove_cohort(name: &Name; now) -> Result<(), ChangeError>, Input::RemoveCohort(name.clone());
     }
 
+    /// See [`Scheduler::set_node`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_node(&mut self, config: NodeConfig) -> Result<(), ChangeError> {
+        let input = self.tap.is_some().then(|| Input::SetNode(Box::new(config.clone())));
+        let done = self.core.set_node(config);
+        self.tell(Timestamp(0), input, || done.told());
+        done
+    }
+
+    /// See [`Scheduler::remove_node`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_node(&mut self, name: &Name) -> Result<(), ChangeError> {
+        let done = self.core.remove_node(name);
+        self.tell(Timestamp(0), Some(Input::RemoveNode(name.clone())), || done.told());
+        done
+    }
+
+    /// See [`Scheduler::set_node_state`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_node_state(&mut self, name: &Name, state: NodeState, now: Timestamp) -> Result<LostRuns, ChangeError> {
+        let lost = self.core.set_node_state(name, state, now);
+        self.tell(now, Some(Input::SetNodeState { node: name.clone(), state }), || lost.told());
+        lost
+    }
+
     /// See [`Scheduler::tick`]. Nothing is told where nothing was due: that changes nothing.
     pub fn tick(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let made = self.core.tick(now, limit);
@@ -281,6 +331,12 @@ impl Told for Vec<Transition> {
     }
 }
 
+impl Told for LostRuns {
+    fn told(&self) -> Answer {
+        Answer::Lost { ended: self.ended.iter().map(Change::from).collect(), elsewhere: self.elsewhere.clone() }
+    }
+}
+
 impl<T: Told, E: std::fmt::Display> Told for Result<T, E> {
     fn told(&self) -> Answer {
         match self {
@@ -302,6 +358,9 @@ pub fn replay(core: &mut Scheduler, input: Input, at: Timestamp) -> Answer {
         Input::SetQueue(config) => core.set_queue(*config, at).told(),
         Input::RemoveQueue(name) => core.remove_queue(&name, at).told(),
         Input::SetCohort(config) => core.set_cohort(*config, at).told(),
+        Input::SetNode(config) => core.set_node(*config).told(),
+        Input::RemoveNode(name) => core.remove_node(&name).told(),
+        Input::SetNodeState { node, state } => core.set_node_state(&node, state, at).told(),
         Input::RemoveCohort(name) => core.remove_cohort(&name, at).told(),
     }
 }

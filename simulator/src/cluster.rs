@@ -33,14 +33,10 @@ impl Machine {
     fn config(&self) -> NodeConfig {
         let name = self.name.as_str();
         let model = Name::from(self.gpu_model.as_str());
-        let gpu = |index| GpuDevice {
-            uuid: format!("{name}-gpu-{index}").into(),
-            model: model.clone(),
-            // No trace that is read asks for GPU memory.
-            memory: MemoryBytes(0),
-        };
+        // No trace that is read asks for GPU memory.
+        let gpu = |index| GpuDevice::whole(format!("{name}-gpu-{index}").into(), model.clone(), MemoryBytes(0));
         let gpus = (0..self.gpus).map(gpu).collect();
-        NodeConfig { name: name.into(), cpu: CpuMillis(self.cpu_millis), memory: MemoryBytes(self.memory_bytes), gpus }
+        NodeConfig::new(name.into(), CpuMillis(self.cpu_millis), MemoryBytes(self.memory_bytes), gpus)
     }
 }
 

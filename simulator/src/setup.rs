@@ -110,7 +110,7 @@ impl<'a> Entrance<'a> {
 }
 
 fn shape(workload: &Workload, job: &Job) -> Shape {
-    let tasks = vec![TaskGroup { name: "main".into(), replicas: job.tasks, request: job.request }];
+    let tasks = vec![TaskGroup::new("main".into(), job.tasks, job.request)];
     Shape::new(workload.tenants[job.tenant].clone(), workload.queues[job.queue].config.name.clone(), tasks)
 }
 

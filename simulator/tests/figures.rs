@@ -154,7 +154,10 @@ fn a_gang_larger_than_the_cluster_is_refused_and_the_rest_runs() {
     assert_eq!(
         reasons,
         [
-            (2, "the job's tasks ask for 9000 cpu (millicores) together, all nodes have 8000"),
+            (
+                2,
+                "the job's tasks ask for 9000 cpu (millicores) together, all nodes have 8000: at most 8 of the tasks \"main\" can run at once"
+            ),
             (1, "task \"main\" asks for 3 GPUs, the largest node has 2"),
         ]
     );

@@ -1,6 +1,6 @@
-//! `flash queues` and `flash nodes`: where jobs wait, and what they run on.
+//! `flash nodes`: what jobs run on.
 
-use api::{NodeList, QueueList};
+use api::NodeList;
 use comfy_table::Cell;
 
 use crate::client::Client;
@@ -9,37 +9,16 @@ use crate::output::Output;
 use crate::query::Query;
 use crate::table::{self, Look, cell};
 
-pub(crate) const QUEUES_EXAMPLES: &str = "Examples:
-  flash queues
-  flash queues -o json";
 pub(crate) const NODES_EXAMPLES: &str = "Examples:
   flash nodes
   flash nodes -o wide     each GPU, and the job that has it
   flash nodes -o yaml";
 
-/// Arguments of `flash queues` and `flash nodes`.
+/// Arguments of `flash nodes`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     output: Output,
-}
-
-pub(crate) async fn queues(client: &Client, args: &Args) -> Result<u8, Error> {
-    let queues: QueueList = client.get(&Query::new("/queues")).await?;
-    args.output.print(
-        &queues,
-        |queues| queues.items.iter().map(|queue| queue.name.clone()).collect(),
-        |queues, look, _| {
-            let rows = queues.items.iter().map(|queue| {
-                let mut row = vec![cell(&queue.name), cell(queue.priority.to_string())];
-                row.push(cell(if queue.preemptible { "yes" } else { "no" }));
-                row.extend([queue.active, queue.queued, queue.waiting].map(|count| cell(count.to_string())));
-                row
-            });
-            table::table(look, &["NAME", "PRIORITY", "PREEMPTIBLE", "ACTIVE", "QUEUED", "WAITING"], rows.collect())
-        },
-    )?;
-    Ok(0)
 }
 
 pub(crate) async fn nodes(client: &Client, args: &Args) -> Result<u8, Error> {

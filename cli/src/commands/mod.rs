@@ -3,13 +3,17 @@
 //! Invariant: a command that needs no server makes neither.
 
 pub(crate) mod act;
+pub(crate) mod apply;
 pub(crate) mod cancel;
 pub(crate) mod cluster;
+pub(crate) mod cohorts;
 pub(crate) mod completion;
 pub(crate) mod events;
 pub(crate) mod info;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod priorities;
+pub(crate) mod queues;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod simulate;
@@ -60,7 +64,9 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Release(args) => act::run(&client, "release", &args).await,
         Command::Requeue(args) => act::run(&client, "requeue", &args).await,
         Command::Events(args) => events::run(&client, &args).await,
-        Command::Queues(args) => cluster::queues(&client, &args).await,
+        Command::Queues(args) => queues::run(&client, &args).await,
+        Command::Cohorts(args) => cohorts::run(&client, &args).await,
+        Command::Priorities(args) => priorities::run(&client, &args).await,
         Command::Nodes(args) => cluster::nodes(&client, &args).await,
         Command::Simulate(args) => simulate::ask(&client, &args).await,
         Command::Token { command } => token::run(&client, &command).await,

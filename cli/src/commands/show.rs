@@ -53,7 +53,8 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     add("namespace", spec.namespace.clone());
     add("queue", spec.queue.clone());
     add("owner", Some(job.owner.clone()));
-    add("priority", spec.priority.map(|priority| priority.to_string()));
+    let class = spec.priority_class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
+    add("priority", spec.priority.map(|priority| format!("{priority}{class}")));
     add("state", Some(job.outcome.as_ref().map_or_else(|| job.state.as_str().to_owned(), ls::ending)));
     add("task", job.outcome.as_ref().and_then(|outcome| outcome.task.clone()));
     add("waiting for", waiting(job, now));

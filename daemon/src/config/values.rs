@@ -114,6 +114,17 @@ impl fmt::Display for ExecutorKind {
     }
 }
 
+/// What happens behind a job that finds no room.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Discipline {
+    /// It gets a reservation, and others start beside it where that cannot delay it.
+    #[default]
+    Easy,
+    /// Nobody starts before it does.
+    Fifo,
+}
+
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Count<const MIN: u64, const MAX: u64>(pub u64);

@@ -10,10 +10,11 @@ use store::{Batch, Committed, EventRecord, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
-use super::{Command, DECISIONS, Engine, lock};
+use super::{Command, DECISIONS, Engine, change, lock};
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::clock;
 use crate::metrics::RunEnd;
+use crate::objects::edit::Changed;
 
 const FIRST: Attempt = Attempt(1);
 
@@ -27,6 +28,7 @@ type Waiting<T> = Vec<(Reply<T>, Answer<T>)>;
 pub(super) struct Waiters {
     submits: Waiting<Vec<JobId>>,
     acts: Waiting<()>,
+    changes: Waiting<Changed>,
 }
 
 impl Waiters {
@@ -38,15 +40,27 @@ impl Waiters {
         for (reply, answer) in self.acts {
             let _gone = reply.send(answer);
         }
+        for (reply, answer) in self.changes {
+            let _gone = reply.send(answer);
+        }
     }
 
-    /// The commit failed: what would have been accepted is not; refusals stay what they are.
-    pub(super) fn refuse(self, why: &str) {
-        for (reply, answer) in self.submits {
+    /// The commit failed: what would have been accepted is not; refusals stay what they are. Whoever changed a queue is left: the core
+    /// that he would look at next has the change still.
+    pub(super) fn refuse_jobs(&mut self, why: &str) {
+        for (reply, answer) in self.submits.drain(..) {
             let _gone = reply.send(answer.and_then(|_| Err(BackendError::Unavailable(why.to_owned()))));
         }
-        for (reply, answer) in self.acts {
+        for (reply, answer) in self.acts.drain(..) {
             let _gone = reply.send(answer.and_then(|()| Err(BackendError::Unavailable(why.to_owned()))));
+        }
+    }
+
+    /// The same for all.
+    pub(super) fn refuse(mut self, why: &str) {
+        self.refuse_jobs(why);
+        for (reply, answer) in self.changes {
+            let _gone = reply.send(answer.and_then(|_| Err(BackendError::Unavailable(why.to_owned()))));
         }
     }
 }
@@ -119,6 +133,10 @@ impl Engine {
                     let answer = act(&mut core, &mut turn, job, action, by, now);
                     turn.waiters.acts.push((reply, answer));
                 }
+                Command::Change { change, reply } => {
+                    let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    turn.waiters.changes.push((reply, answer));
+                }
             }
         }
         for report in reports.drain(..) {
@@ -133,6 +151,10 @@ impl Engine {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
         }
+        if !turn.batch.changes.is_empty() {
+            self.usage.touch();
+        }
+        turn.batch.objects.extend(self.usage.object(&core, now, false));
         turn
     }
 

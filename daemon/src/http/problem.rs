@@ -12,6 +12,7 @@ use store::StoreError;
 
 use super::view;
 use crate::backend::{BackendError, Refused};
+use crate::objects::Invalid;
 
 /// What handlers fail with.
 #[derive(Debug)]
@@ -81,11 +82,17 @@ impl ApiError {
                 let [asked, largest] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
                 (resource, format!("task {task} asks for {asked}, the largest node has {largest}"))
             }
-            Refused::JobTooLarge { resource, asked, total } => {
+            Refused::JobTooLarge { resource, asked, total, .. } => {
                 let [asked, total] = [*asked, *total].map(|number| view::amount(*resource, number));
                 (resource, format!("its tasks ask for {asked} together, all nodes have {total}"))
             }
-            Refused::OverLimit { .. } | Refused::NoFit { .. } => {
+            Refused::OverLimit { .. }
+            | Refused::NoFit { .. }
+            | Refused::NoNode { .. }
+            | Refused::NoGpuModel { .. }
+            | Refused::NoGpuMemory { .. }
+            | Refused::NoGpuKind { .. }
+            | Refused::NoNodeForAll { .. } => {
                 return Self::new(codes::TOO_LARGE_FOR_CLUSTER, refused.to_string()).at("tasks");
             }
             Refused::Duplicate { .. } => return Self::internal(refused),
@@ -153,6 +160,10 @@ impl From<BackendError> for ApiError {
             BackendError::NotFound | BackendError::Rejected(Rejected::Unknown) => Self::new(codes::NOT_FOUND, "no such job"),
             BackendError::Rejected(rejected) => Self::new(codes::CONFLICT, rejected.to_string()),
             BackendError::Refused { refused, .. } => Self::refused(&refused),
+            BackendError::NoObject { .. } => Self::new(codes::NOT_FOUND, error.to_string()),
+            BackendError::Invalid(Invalid { field, detail }) if field.is_empty() => Self::new(codes::INVALID, detail),
+            BackendError::Invalid(Invalid { field, detail }) => Self::invalid(field, detail),
+            BackendError::Conflict(detail) => Self::new(codes::CONFLICT, detail),
             BackendError::KeyReused => Self::new(codes::KEY_REUSED, "send another key, or the same request"),
             BackendError::Busy => Self::new(codes::BUSY, "too many requests are waiting; try again"),
             BackendError::Unavailable(why) => Self::new(codes::UNAVAILABLE, why),

@@ -1,5 +1,7 @@
 //! What the core is told about queues and nodes, and what of it cannot be.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +9,7 @@ use crate::amounts::{CpuMillis, MemoryBytes, Request};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::errors::ConfigError;
+use crate::scheduler::place::LANES;
 use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 use crate::time::Span;
 
@@ -18,6 +21,11 @@ pub const QUEUE_PRIORITY_LIMIT: i32 = 10_000_000;
 pub const AGE_PER_POINT_LIMIT: Span = Span::from_secs(7 * 24 * 3600);
 /// A job has at most this many tasks over all its groups.
 pub const TASK_LIMIT: u64 = 10_000;
+
+/// A node has at most this many GPUs, MIG instances counted.
+pub const GPU_LIMIT: usize = u16::MAX as usize;
+/// A node has GPUs of at most this many kinds: model, memory, MIG profile.
+pub const GPU_KIND_LIMIT: usize = LANES;
 
 /// A queue.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -69,6 +77,20 @@ impl QueueConfig {
     }
 }
 
+/// What of a GPU is given to one task.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GpuKind {
+    /// All of it.
+    #[default]
+    Whole,
+    /// A MIG instance. A GPU that is divided is listed as its instances alone, never as a whole besides.
+    Mig {
+        /// Its profile, as `1g.10gb`.
+        profile: Name,
+    },
+}
+
 /// A GPU of a node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +101,46 @@ pub struct GpuDevice {
     pub model: Name,
     /// Its memory.
     pub memory: MemoryBytes,
+    /// The whole device or a part of it.
+    pub kind: GpuKind,
+    /// Those of a node with the same number reach each other by NVLink: tasks with several GPUs get them from one group where one has enough.
+    pub link_group: Option<u16>,
+    /// The NUMA node that it is attached to.
+    pub numa: Option<u16>,
+}
+
+impl GpuDevice {
+    /// A whole device of which no links are known.
+    pub const fn whole(uuid: Name, model: Name, memory: MemoryBytes) -> Self {
+        Self { uuid, model, memory, kind: GpuKind::Whole, link_group: None, numa: None }
+    }
+}
+
+/// What may be done with a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeState {
+    /// It takes tasks.
+    #[default]
+    Ready,
+    /// It takes no new tasks; what runs goes on.
+    Cordoned,
+    /// As cordoned, and somebody waits for the last run to end: see [`NodeUse::is_drained`](crate::NodeUse::is_drained).
+    Draining,
+    /// Nobody hears of it: what ran there has to be taken for lost.
+    Lost,
+}
+
+impl NodeState {
+    /// The wire word: `ready`, `cordoned`, `draining`, `lost`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// A machine and what may be used of it.
@@ -91,8 +153,17 @@ pub struct NodeConfig {
     pub cpu: CpuMillis,
     /// Memory.
     pub memory: MemoryBytes,
-    /// Whole GPUs; promised in this order.
+    /// GPUs; promised in this order.
     pub gpus: Vec<GpuDevice>,
+    /// What jobs may select it by.
+    pub labels: BTreeMap<Name, Name>,
+}
+
+impl NodeConfig {
+    /// A node without labels.
+    pub const fn new(name: Name, cpu: CpuMillis, memory: MemoryBytes, gpus: Vec<GpuDevice>) -> Self {
+        Self { name, cpu, memory, gpus, labels: BTreeMap::new() }
+    }
 }
 
 /// What a pass may do behind a job that does not fit.
@@ -166,6 +237,7 @@ impl Config {
             if !nodes.insert(&node.name) {
                 return Err(ConfigError::DuplicateNode { name: node.name.clone() });
             }
+            check_gpus(node)?;
             if let Some(gpu) = node.gpus.iter().find(|gpu| !gpus.insert(&gpu.uuid)) {
                 return Err(ConfigError::DuplicateGpu { uuid: gpu.uuid.clone(), node: node.name.clone() });
             }
@@ -208,6 +280,20 @@ impl Request {
             Resource::Gpu => u64::from(self.gpus),
         }
     }
+}
+
+/// Whether the GPUs of a node can be counted.
+pub(crate) fn check_gpus(node: &NodeConfig) -> Result<(), ConfigError> {
+    let mut kinds: Vec<_> = node.gpus.iter().map(|gpu| (&gpu.model, gpu.memory, &gpu.kind)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    if kinds.len() > LANES {
+        return Err(ConfigError::GpuKinds { node: node.name.clone(), got: kinds.len() });
+    }
+    if node.gpus.len() > GPU_LIMIT {
+        return Err(ConfigError::GpuCount { node: node.name.clone(), got: node.gpus.len() });
+    }
+    Ok(())
 }
 
 /// Whether queues and cohorts can be as they are, together.

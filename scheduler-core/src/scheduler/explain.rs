@@ -4,7 +4,7 @@ use crate::ids::JobId;
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::Resource;
 use crate::scheduler::errors::Whose;
-use crate::scheduler::place::{Demand, Room, pack};
+use crate::scheduler::place::{Demand, Room};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::BucketIx;
 use crate::scheduler::tree::ledger::{Barrier, Counted};
@@ -96,7 +96,7 @@ impl Scheduler {
     fn explain_queued(&self, index: JobIx, now: Timestamp) -> Why {
         let bucket = self.jobs[index].bucket;
         let demand = &self.tree.bucket(bucket).demand;
-        let fits = pack(demand, self.nodes.rooms()).is_ok();
+        let fits = self.nodes.pack(demand, self.nodes.rooms()).is_ok();
         let first = self.first(now).map_or(index, |(_, first)| first);
         let position = self.position(index);
         if let Some(barrier) = self.tree.barriers(bucket, &demand.total).first() {

@@ -26,14 +26,15 @@ use crate::event::{Event, Transition};
 use crate::hash::Build;
 use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Shadow;
-use crate::scheduler::config::{Discipline, Preemption};
-use crate::scheduler::place::{Demand, Packing, pack};
+use crate::scheduler::config::Discipline;
+use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
+use crate::scheduler::runs::{Active, End};
 use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
-use crate::scheduler::tree::{BucketIx, QueueIx, TenantIx, Unit};
+use crate::scheduler::tree::{BucketIx, QueueIx, TenantIx, Tree, Unit};
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
 
@@ -159,10 +160,10 @@ impl Scheduler {
     /// Where the jobs of a bucket can start now without delaying the blocked head. The first one that cannot becomes the head.
     fn find_place(&mut self, bucket: BucketIx, now: Timestamp, pass: &mut Pass) -> Option<Packing> {
         let kind = self.tree.bucket(bucket);
-        let fits = pack(&kind.demand, self.nodes.rooms());
+        let fits = self.nodes.find(&kind.demand);
         let Ok(packing) = fits else {
-            // What would not fit even if nothing else ran waits for the configuration, not for others: it reserves nothing.
-            if matches!(pass.head, Head::None) && pack(&kind.demand, self.nodes.whole()).is_ok() {
+            // What would not fit even if nothing else ran waits for other nodes, not for other jobs: it reserves nothing.
+            if matches!(pass.head, Head::None) && self.nodes.pack(&kind.demand, self.nodes.idle()).is_ok() {
                 let total = kind.demand.total;
                 pass.head = Head::Blocked(bucket);
                 pass.kept.push((bucket, total));
@@ -173,14 +174,16 @@ impl Scheduler {
         self.reserve_for_head(now, pass);
         let kind = self.tree.bucket(bucket);
         match &mut pass.head {
-            Head::Reserved(shadow) => shadow.admit(&kind.demand, kind.stay, packing, self.nodes.rooms(), now),
+            Head::Reserved(shadow) => shadow.admit(&kind.demand, kind.stay, packing, &self.nodes, now),
             Head::None | Head::Blocked(_) | Head::Hopeless => Some(packing),
         }
     }
 
     /// Works out the reservation of the blocked head, if that was not needed so far.
-    fn reserve_for_head(&self, now: Timestamp, pass: &mut Pass) {
+    fn reserve_for_head(&mut self, now: Timestamp, pass: &mut Pass) {
         if let Head::Blocked(blocked) = pass.head {
+            let Self { active, jobs, tree, .. } = self;
+            active.know_ends(|active| latest_end(&jobs[active.job], tree));
             pass.head = match self.shadow(&self.tree.bucket(blocked).demand, now) {
                 Some(shadow) => Head::Reserved(shadow),
                 None => Head::Hopeless,
@@ -203,7 +206,7 @@ impl Scheduler {
             }
             Verdict::Start(_) | Verdict::KeptBack | Verdict::Later => false,
         };
-        let wants = first && self.preemption != Preemption::default() && pass.preemptors < PREEMPTORS;
+        let wants = first && self.may_preempt() && pass.preemptors < PREEMPTORS;
         pass.preemptors += usize::from(wants);
         wants
     }
@@ -290,28 +293,18 @@ impl Scheduler {
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let ends = self.active.iter().map(|(&order, active)| {
-            let end = self.latest_end(&self.jobs[active.job], now);
-            (end.map_or(i64::MAX, |end| end.0), order, end, active.job)
-        });
-        let mut runs: Vec<_> = ends.collect();
-        runs.sort_unstable_by_key(|&(key, order, ..)| (key, order));
-        let runs = runs.iter().filter_map(|&(_, _, end, index)| {
-            let job = &self.jobs[index];
-            Some((end, &self.tree.bucket(job.bucket).demand, job.lifecycle.state.placement()?))
-        });
-        Shadow::new(demand, &self.nodes, runs)
+        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.tree);
+        Shadow::new(demand, &self.nodes, self.active.by_end(now, end))
     }
+}
 
-    /// When a job that holds resources has given them back at the latest, if its limits say so.
-    fn latest_end(&self, job: &Job, now: Timestamp) -> Option<Timestamp> {
-        let stay = self.tree.bucket(job.bucket).stay;
-        let end = match &job.lifecycle.state {
-            JobState::Running { since, .. } => *since + stay?,
-            JobState::Stopping { deadline, .. } => *deadline,
-            _ => now + stay?,
-        };
-        Some(end.max(now))
+/// When a job that holds resources has given them back at the latest, if its limits say so.
+pub(super) fn latest_end(job: &Job, tree: &Tree) -> End {
+    match (&job.lifecycle.state, tree.bucket(job.bucket).stay) {
+        (JobState::Stopping { deadline, .. }, _) => End::At(*deadline),
+        (JobState::Running { since, .. }, Some(stay)) => End::At(*since + stay),
+        (_, Some(stay)) => End::In(stay),
+        (_, None) => End::Never,
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Invariant: an error names the option, what was given, and what is possible.
 
-use api::quantity::{Cpu, Duration, Gpus, Memory};
+use api::QueueSpec;
+use serde_json::{Value, json};
 use simulator::Machine;
-use simulator::scheduler::{Config, CpuMillis, GpuDevice, Limits, MemoryBytes, NodeConfig, QueueConfig, Span, Weight};
+use simulator::scheduler::{Config, CpuMillis, GpuDevice, MemoryBytes, Name, NodeConfig};
 
-use super::nodes;
+use super::{nodes, queues};
 use crate::error::Error;
+use crate::patch::{self, without_nulls};
 
 /// Changes, as they are written on the command line.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -19,14 +21,11 @@ pub(crate) struct Changes {
     /// With nothing new started on this node (repeatable)
     #[arg(long, value_name = "NODE", conflicts_with_all = ["format", "replay"])]
     drain: Vec<String>,
-    /// With a queue otherwise: `batch.weight=2`, `batch.limit.gpu=8`, `batch.maxConcurrent=none` (repeatable)
+    /// With a queue otherwise, in the fields of the API: `batch.weight=2`, `batch.limit.gpu=8`, `batch.fairShare.halfLife=7d`,
+    /// `batch.maxConcurrent=none` (repeatable)
     #[arg(long, value_name = "QUEUE.FIELD=VALUE", conflicts_with_all = ["format", "replay"])]
     set_queue: Vec<String>,
 }
-
-/// Fields that `--set-queue` knows.
-const FIELDS: &str = "priority, weight, preemptible, agePerPoint, maxConcurrent, guaranteed.cpu, guaranteed.memory, \
-                      guaranteed.gpu, limit.cpu, limit.memory, limit.gpu";
 
 impl Changes {
     /// Nothing is to be otherwise.
@@ -42,8 +41,8 @@ impl Changes {
         all.concat()
     }
 
-    /// The configuration as it would be.
-    pub(super) fn apply(&self, mut config: Config) -> Result<Config, Error> {
+    /// The configuration as it would be. `specs` are the queues as they are.
+    pub(super) fn apply(&self, mut config: Config, specs: &[(String, QueueSpec)]) -> Result<Config, Error> {
         for name in &self.drain {
             let before = config.nodes.len();
             // Jobs that are on it keep it on the books; whoever is not configured is offered nothing.
@@ -60,16 +59,17 @@ impl Changes {
                 config.nodes.push(node(&machine, added));
             }
         }
+        let mut specs = specs.to_vec();
         for text in &self.set_queue {
             let wrong = |what: String| Error::usage(format!("--set-queue `{text}`: {what}"));
             let parts = text.split_once('=').and_then(|(path, value)| Some((path.split_once('.')?, value)));
             let ((name, field), value) = parts.ok_or_else(|| wrong("write QUEUE.FIELD=VALUE".to_owned()))?;
-            let Some(at) = config.queues.iter().position(|queue| queue.name.as_str() == name) else {
-                let known = config.queues.iter().map(|queue| queue.name.as_str());
-                return Err(unknown("--set-queue", "queue", name, known));
+            let Some((_, spec)) = specs.iter_mut().find(|(queue, _)| queue == name) else {
+                return Err(unknown("--set-queue", "queue", name, specs.iter().map(|(queue, _)| queue.as_str())));
             };
-            set(&mut config.queues[at], field, value).map_err(wrong)?;
+            *spec = set(spec, field, value).map_err(wrong)?;
         }
+        config.queues = specs.iter().map(|(name, spec)| queues::queue(name, spec)).collect();
         Ok(config)
     }
 }
@@ -81,69 +81,49 @@ fn unknown<'a>(flag: &str, what: &str, name: &str, known: impl Iterator<Item = &
 
 fn node(machine: &Machine, number: usize) -> NodeConfig {
     let name = format!("added-{number}");
-    let gpu = |index| GpuDevice {
-        uuid: format!("{name}-gpu-{index}").as_str().into(),
-        model: machine.gpu_model.as_str().into(),
-        memory: MemoryBytes(0),
-    };
+    let model = Name::from(machine.gpu_model.as_str());
+    let gpu = |index| GpuDevice::whole(format!("{name}-gpu-{index}").into(), model.clone(), MemoryBytes(0));
     let gpus = (0..machine.gpus).map(gpu).collect();
-    let (cpu, memory) = (CpuMillis(machine.cpu_millis), MemoryBytes(machine.memory_bytes));
-    NodeConfig { name: name.as_str().into(), cpu, memory, gpus }
+    NodeConfig::new(name.as_str().into(), CpuMillis(machine.cpu_millis), MemoryBytes(machine.memory_bytes), gpus)
 }
 
-/// A value, or none where that is said.
-fn optional<T: std::str::FromStr>(value: &str) -> Result<Option<T>, String>
-where
-    T::Err: std::fmt::Display,
-{
-    if value == "none" { Ok(None) } else { value.parse().map(Some).map_err(|error: T::Err| error.to_string()) }
-}
-
-fn set(queue: &mut QueueConfig, field: &str, value: &str) -> Result<(), String> {
-    let number = |error: std::num::ParseIntError| format!("`{value}` is not a whole number: {error}");
-    match field {
-        "priority" => queue.priority = value.parse().map_err(number)?,
-        "weight" => {
-            let weight: f64 = value.parse().map_err(|_| format!("`{value}` is not a weight: 0.001 to 1000000"))?;
-            queue.weight = Weight::new(weight).map_err(|error| error.to_string())?;
+/// A spec with one field otherwise; `none` takes back what is said of it.
+fn set(spec: &QueueSpec, path: &str, value: &str) -> Result<QueueSpec, String> {
+    let mut whole = serde_json::to_value(spec).map_err(|error| error.to_string())?;
+    let mut place = &mut whole;
+    for key in path.split('.') {
+        if place.is_null() {
+            *place = json!({});
         }
-        "preemptible" => queue.preemptible = value.parse().map_err(|_| format!("`{value}` is neither true nor false"))?,
-        "agePerPoint" => {
-            let age: Duration = value.parse().map_err(|error: api::quantity::QuantityError| error.to_string())?;
-            queue.age_per_point = (age.0 > 0).then_some(Span(age.0));
-        }
-        "maxConcurrent" => queue.max_concurrent = optional(value)?,
-        _ => match field.split_once('.') {
-            Some(("guaranteed", resource)) => amount(&mut queue.guaranteed, resource, value)?,
-            Some(("limit", resource)) => amount(&mut queue.limit, resource, value)?,
-            _ => return Err(unknown_field(field)),
-        },
+        let object = place.as_object_mut().ok_or_else(|| format!("`{path}` is not a field"))?;
+        place = object.entry(key).or_insert(Value::Null);
     }
-    Ok(())
-}
-
-fn unknown_field(field: &str) -> String {
-    format!("`{field}` is not a field; there are: {FIELDS}")
-}
-
-fn amount(limits: &mut Limits, resource: &str, value: &str) -> Result<(), String> {
-    match resource {
-        "cpu" => limits.cpu = optional::<Cpu>(value)?.map(|cpu| CpuMillis(cpu.0)),
-        "memory" => limits.memory = optional::<Memory>(value)?.map(|memory| MemoryBytes(memory.0)),
-        "gpu" => limits.gpus = optional::<Gpus>(value)?.map(|gpus| gpus.0),
-        other => return Err(unknown_field(other)),
-    }
-    Ok(())
+    *place = match value {
+        patch::NONE => Value::Null,
+        // Numbers and truth are as JSON has them; all else is text.
+        text => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+    };
+    serde_path_to_error::deserialize(without_nulls(whole)).map_err(|error| match error.path().to_string().as_str() {
+        "." => error.inner().to_string(),
+        field => format!("{field}: {}", error.inner()),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use simulator::scheduler::Span;
+
     use super::*;
 
     fn config() -> Config {
-        let named = |name: &str| NodeConfig { name: name.into(), cpu: CpuMillis(1), memory: MemoryBytes(1), gpus: vec![] };
-        Config { nodes: vec![named("a"), named("b")], queues: vec![QueueConfig::named("batch".into())], ..Config::default() }
+        let named = |name: &str| NodeConfig::new(name.into(), CpuMillis(1), MemoryBytes(1), vec![]);
+        Config { nodes: vec![named("a"), named("b")], ..Config::default() }
+    }
+
+    fn specs() -> Vec<(String, QueueSpec)> {
+        let spec = serde_json::from_str(r#"{"limit": {"gpu": 4}, "maxConcurrent": 5}"#).unwrap();
+        vec![("batch".to_owned(), spec), ("other".to_owned(), QueueSpec::default())]
     }
 
     fn changes(add: &[&str], drain: &[&str], set: &[&str]) -> Changes {
@@ -153,15 +133,19 @@ mod tests {
 
     #[test]
     fn changes_are_made_to_what_there_is() {
-        let set = ["batch.weight=2.5", "batch.limit.gpu=8", "batch.guaranteed.cpu=500m", "batch.maxConcurrent=3"];
-        let wanted = changes(&["2*cpu=4,gpu=1"], &["a"], &[&set[..], &["batch.priority=-7", "batch.limit.gpu=none"]].concat());
-        let config = wanted.apply(config()).unwrap();
+        let set = ["batch.weight=2.5", "batch.limit.gpu=none", "batch.guaranteed.cpu=500m", "batch.maxConcurrent=none"];
+        let more = ["batch.priority=-7", "batch.fairShare.halfLife=2d", "batch.shortFirst.perStay=7", "batch.preemptible=true"];
+        let wanted = changes(&["2*cpu=4,gpu=1"], &["a"], &[set, more].concat());
+        let config = wanted.apply(config(), &specs()).unwrap();
         let names: Vec<_> = config.nodes.iter().map(|node| (node.name.as_str(), node.gpus.len())).collect();
         assert_eq!(names, [("b", 0), ("added-1", 1), ("added-2", 1)]);
         let queue = &config.queues[0];
-        assert_eq!((queue.weight, queue.priority, queue.max_concurrent), (Weight::new(2.5).unwrap(), -7, Some(3)));
-        assert_eq!((queue.limit.gpus, queue.guaranteed.cpu), (None, Some(CpuMillis(500))));
-        assert_eq!(wanted.words().len(), 8);
+        assert_eq!((queue.weight.thousandths(), queue.priority, queue.max_concurrent), (2_500, -7, None));
+        assert_eq!((queue.limit.gpus, queue.guaranteed.cpu, queue.preemptible), (None, Some(CpuMillis(500)), true));
+        assert_eq!(queue.fair_share.as_ref().unwrap().half_life, Span::from_secs(2 * 86_400));
+        assert_eq!(queue.short_first.unwrap().per_stay, 7);
+        assert_eq!(config.queues.len(), 2);
+        assert_eq!(wanted.words().len(), 10);
         assert!(changes(&[], &[], &[]).is_empty() && !wanted.is_empty());
     }
 
@@ -170,15 +154,19 @@ mod tests {
         for (wanted, expected) in [
             (changes(&["cpus=4"], &[], &[]), "--add-node: `cpus=4`: `cpus` is not a resource"),
             (changes(&[], &["c"], &[]), "--drain: there is no node `c`; there are: a, b"),
-            (changes(&[], &[], &["other.weight=1"]), "--set-queue: there is no queue `other`; there are: batch"),
+            (changes(&[], &[], &["night.weight=1"]), "--set-queue: there is no queue `night`; there are: batch, other"),
             (changes(&[], &[], &["batch"]), "--set-queue `batch`: write QUEUE.FIELD=VALUE"),
-            (changes(&[], &[], &["batch.size=1"]), "--set-queue `batch.size=1`: `size` is not a field; there are: priority, "),
-            (changes(&[], &[], &["batch.weight=0"]), "--set-queue `batch.weight=0`: weight 0 is not between 0.001 and 1000000"),
-            (changes(&[], &[], &["batch.weight=NaN"]), "--set-queue `batch.weight=NaN`: weight NaN is not between"),
-            (changes(&[], &[], &["batch.limit.disk=1"]), "--set-queue `batch.limit.disk=1`: `disk` is not a field"),
-            (changes(&[], &[], &["batch.limit.gpu=x"]), "--set-queue `batch.limit.gpu=x`: `x` is not a number of GPUs"),
+            (changes(&[], &[], &["batch.size=1"]), "--set-queue `batch.size=1`: size: unknown field `size`, expected one of"),
+            (changes(&[], &[], &["batch.weight.x=1"]), "--set-queue `batch.weight.x=1`: `weight.x` is not a field"),
+            (changes(&[], &[], &["batch.weight=0"]), "--set-queue `batch.weight=0`: weight: `0` is not a weight"),
+            (changes(&[], &[], &["batch.weight=NaN"]), "--set-queue `batch.weight=NaN`: weight: `NaN` is not a weight"),
+            (changes(&[], &[], &["batch.limit.disk=1"]), "--set-queue `batch.limit.disk=1`: limit.disk: unknown field `disk`"),
+            (
+                changes(&[], &[], &["batch.limit.gpu=x"]),
+                "--set-queue `batch.limit.gpu=x`: limit.gpu: `x` is not a number of GPUs",
+            ),
         ] {
-            let error = wanted.apply(config()).unwrap_err();
+            let error = wanted.apply(config(), &specs()).unwrap_err();
             assert!(error.to_string().starts_with(expected), "{error}");
             assert_eq!(error.exit_code(), 2);
         }

@@ -9,6 +9,7 @@ mod jsonl;
 mod nodes;
 mod present;
 mod print;
+mod queues;
 mod replay;
 mod starts;
 
@@ -20,6 +21,7 @@ use clap::ValueEnum;
 use simulator::scheduler::Preemption;
 use simulator::{Cluster, DecisionLog, Estimate, Machine, Options, Outcome, Policy, Scale, Workload};
 
+use super::apply;
 use crate::client::Client;
 use crate::error::Error;
 use crate::output;
@@ -32,6 +34,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   flash simulate --trace mine.jsonl --format jsonl --nodes '32*cpu=64,memory=512Gi,gpu=8;4*cpu=128' --chart mine.svg
   flash simulate --format kueue-baseline --policy fifo
   flash simulate --format kueue-large --preemption within-queue,reclaim
+  flash simulate --trace mine.jsonl --format jsonl --nodes '8*cpu=64,gpu=8' --queues queues.yaml
   flash simulate --replay /var/log/flash-sched/decisions.jsonl
   flash simulate --from-server
   flash simulate --from-server --add-node 'cpu=64,memory=512Gi,gpu=8' --set-queue default-batch.limit.gpu=4
@@ -60,6 +63,10 @@ pub(crate) struct Args {
     /// take turns
     #[arg(long, value_enum, default_value_t = PolicyName::Flash)]
     policy: PolicyName,
+    /// Queues and cohorts, as `flash queues apply` takes them and `flash queues -o yaml` prints them: jobs of a queue that is described
+    /// wait under its rules, whatever the policy
+    #[arg(long, value_name = "FILE")]
+    queues: Option<PathBuf>,
     /// Whose runs may be ended to make room, separated by commas: within-queue, reclaim, across-queues, or none
     /// [default: flash: reclaim; others: none]
     #[arg(long, value_name = "WHOSE", value_parser = preemption)]
@@ -81,10 +88,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     decision_log: Option<PathBuf>,
     /// Replay the decision log of a daemon or a simulation instead, and compare every answer: exit code 1 if one differs
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "format", "nodes", "estimate", "preemption", "chart", "decision_log"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "format", "nodes", "queues", "estimate", "preemption", "chart", "decision_log"])]
     replay: Option<PathBuf>,
     /// Instead of a trace, take what runs and waits on the server now, and say when each job would start
-    #[arg(long, conflicts_with_all = ["trace", "format", "nodes", "estimate", "preemption", "chart", "decision_log", "replay"])]
+    #[arg(long, conflicts_with_all = ["trace", "format", "nodes", "queues", "estimate", "preemption", "chart", "decision_log", "replay"])]
     from_server: bool,
     /// With --from-server: how long a run is taken to last that has no time limit [default: 1h]
     #[arg(long, value_name = "TIME", conflicts_with_all = ["format", "replay"])]
@@ -178,6 +185,12 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     }
     let Some(format) = args.format else { return Err(Error::usage("--format: the format of the trace is needed")) };
     let mut workload = workload(args, format)?;
+    if let Some(path) = &args.queues {
+        let described = apply::read(path)?;
+        let queues = described.queues.iter().map(|(name, spec)| queues::queue(name, spec)).collect();
+        let cohorts = described.cohorts.iter().map(|(name, spec)| queues::cohort(name, spec)).collect();
+        workload.describe(queues, cohorts);
+    }
     let cluster = Cluster::new(machines(args, format)?);
     let estimate = args.estimate.unwrap_or(if format.generated().is_some() { Estimate::None } else { Estimate::Exact });
     estimate.apply(&mut workload, args.seed);

@@ -4,21 +4,20 @@
 //! it every other start would be wrong.
 
 use api::quantity::{Cpu, Duration, Gpus, Memory};
-use api::{Job, Node, NodeList, Queue, QueueList, State, TaskSpec};
+use api::{CohortList, Job, Node, NodeList, Origin, QueueList, QueueSpec, State, TaskSpec};
 use jiff::Timestamp;
-use simulator::Present;
 use simulator::scheduler::{
-    Attempt, Config, CpuMillis, GpuDevice, JobId, JobState, Lifecycle, LiveJob, MemoryBytes, Name, NodeConfig, Placement, Policy,
-    QueueConfig, Request, Seq, Shape, Slot, Span, StopPolicy, StopReason, TaskGroup, WaitFor,
+    Attempt, Config, CpuMillis, GpuDevice, JobId, JobState, Lifecycle, LiveJob, MemoryBytes, Name, NodeConfig, Placement,
+    Policy as JobPolicy, Request, Seq, Shape, Slot, Span, StopPolicy, StopReason, TaskGroup, WaitFor,
 };
+use simulator::{Policy, Present};
 
+use super::queues;
 use crate::client::Client;
 use crate::error::Error;
 use crate::list::{self, Filter, UNFINISHED};
 use crate::query::Query;
 
-/// Waiting this long is worth a point of priority, where the server does not say.
-const AGE_PER_POINT: Span = Span::from_secs(60);
 /// Tries of a job that does not say.
 const ATTEMPTS: u32 = 3;
 
@@ -26,6 +25,8 @@ const ATTEMPTS: u32 = 3;
 pub(super) struct Read {
     /// Newest first, as lists are.
     pub(super) jobs: Vec<Job>,
+    /// Queues as they were set up.
+    pub(super) queues: Vec<(String, QueueSpec)>,
     /// The same and all else for the core.
     pub(super) present: Present,
 }
@@ -33,36 +34,29 @@ pub(super) struct Read {
 /// Reads everything. `now` is this machine's clock: the server's differs by little, and starts are counted from it.
 pub(super) async fn read(client: &Client, now: Timestamp) -> Result<Read, Error> {
     let nodes: NodeList = client.get(&Query::new("/nodes")).await?;
-    let queues: QueueList = client.get(&Query::new("/queues")).await?;
+    let found: QueueList = client.get(&Query::new("/queues")).await?;
+    let cohorts: CohortList = client.get(&Query::new("/cohorts")).await?;
     let list = list::jobs(client, &Filter::default(), Some(UNFINISHED), None, 0).await?;
     let mut jobs: Vec<&Job> = list.items.iter().collect();
     jobs.sort_unstable_by_key(|job| job.number);
     let jobs = jobs.into_iter().map(|job| live(job, now)).collect::<Result<_, _>>()?;
+    // One that nobody names any more is there for its jobs alone: the core keeps it by itself.
+    let configured = found.items.into_iter().filter(|queue| queue.origin != Origin::Removed);
+    let specs: Vec<_> = configured.map(|queue| (queue.name, queue.spec)).collect();
     let config = Config {
-        queues: queues.items.iter().map(queue).collect(),
+        queues: specs.iter().map(|(name, spec)| queues::queue(name, spec)).collect(),
+        cohorts: cohorts.items.iter().map(|cohort| queues::cohort(&cohort.name, &cohort.spec)).collect(),
         nodes: nodes.items.iter().map(node).collect(),
+        preemption: Policy::Flash.preemption(),
         ..Config::default()
     };
-    Ok(Read { present: Present { now: time(now), config, jobs }, jobs: list.items })
-}
-
-fn queue(queue: &Queue) -> QueueConfig {
-    QueueConfig {
-        priority: queue.priority,
-        preemptible: queue.preemptible,
-        age_per_point: Some(AGE_PER_POINT),
-        ..QueueConfig::named(queue.name.as_str().into())
-    }
+    Ok(Read { present: Present { now: time(now), config, jobs }, queues: specs, jobs: list.items })
 }
 
 fn node(node: &Node) -> NodeConfig {
-    let gpu = |gpu: &api::Gpu| GpuDevice {
-        uuid: gpu.uuid.as_str().into(),
-        model: gpu.model.as_str().into(),
-        memory: MemoryBytes(gpu.memory.0),
-    };
+    let gpu = |gpu: &api::Gpu| GpuDevice::whole(gpu.uuid.as_str().into(), gpu.model.as_str().into(), MemoryBytes(gpu.memory.0));
     let gpus = node.gpus.iter().map(gpu).collect();
-    NodeConfig { name: node.name.as_str().into(), cpu: CpuMillis(node.cpu.0), memory: MemoryBytes(node.memory.0), gpus }
+    NodeConfig::new(node.name.as_str().into(), CpuMillis(node.cpu.0), MemoryBytes(node.memory.0), gpus)
 }
 
 pub(super) fn time(at: Timestamp) -> simulator::scheduler::Timestamp {
@@ -85,12 +79,12 @@ fn live(job: &Job, now: Timestamp) -> Result<LiveJob, Error> {
     };
     let stop = spec.stop.clone().unwrap_or_default();
     let grace = stop.grace.map_or(StopPolicy::default().grace, span);
-    let policy = Policy {
+    let policy = JobPolicy {
         priority: spec.priority.unwrap_or(0),
         max_attempts: spec.retry.as_ref().and_then(|retry| retry.max_attempts).unwrap_or(ATTEMPTS),
         time_limit: spec.time_limit.map(span),
         stop: StopPolicy { grace, ..StopPolicy::default() },
-        ..Policy::default()
+        checkpointable: spec.checkpointable,
     };
     let placement = || placement(job, &shape).map(Box::new).map_err(|what| wrong(&what));
     let submitted_at = time(job.submitted_at);
@@ -130,7 +124,7 @@ fn group(task: &TaskSpec) -> TaskGroup {
         memory: MemoryBytes(asked.memory.unwrap_or(Memory(0)).0),
         gpus: asked.gpu.unwrap_or(Gpus(0)).0,
     };
-    TaskGroup { name: task.name.as_deref().unwrap_or("task").into(), replicas: task.replicas.unwrap_or(1), request }
+    TaskGroup::new(task.name.as_deref().unwrap_or("task").into(), task.replicas.unwrap_or(1), request)
 }
 
 /// Tasks are named `group`, or `group-replica` where a group has several.

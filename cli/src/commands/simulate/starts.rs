@@ -67,12 +67,12 @@ struct Changed {
 /// Asks, works it out and prints it.
 pub(super) async fn run(client: &Client, changes: &Changes, assume: Duration, shape: Shape) -> Result<u8, Error> {
     let now = Timestamp::now();
-    let present::Read { jobs, present } = present::read(client, now).await?;
+    let present::Read { jobs, queues, present } = present::read(client, now).await?;
     let starts = forecast(&present, assume)?;
     let changed = if changes.is_empty() {
         None
     } else {
-        let config = changes.apply(present.config.clone())?;
+        let config = changes.apply(present.config.clone(), &queues)?;
         Some(forecast(&Present { config, ..present.clone() }, assume)?)
     };
     let without_limit = present.jobs.iter().filter(|job| job.policy.time_limit.is_none()).count();

@@ -23,6 +23,7 @@ use super::problem::ApiError;
 use crate::backend::{Caller, NewSubmit};
 use crate::config::{Config, DEFAULT_QUEUE};
 use crate::names;
+use crate::objects::{Directory, SharedDirectory};
 use crate::users::Users;
 use interned::Interned;
 
@@ -38,6 +39,8 @@ const DEFAULT_ATTEMPTS: u32 = 3;
 const DEFAULT_GRACE: Duration = Duration(30_000_000);
 /// Longest such time.
 const GRACE_MAX: Duration = Duration(86_400_000_000);
+/// Names that an answer lists, where another one was asked for.
+const NAMES_TOLD: usize = 50;
 /// The executors of this version.
 const EXECUTOR: &str = "local";
 
@@ -78,7 +81,7 @@ type Checked<T> = Result<T, Invalid>;
 /// Checks and completes jobs.
 pub struct Admission {
     namespaces: Vec<Name>,
-    queues: Vec<Name>,
+    directory: SharedDirectory,
     tasks: u64,
     spec_bytes: u64,
     dirs: Dirs,
@@ -90,10 +93,10 @@ pub struct Admission {
 
 impl Admission {
     /// By this configuration, in the daemon that runs as `own_uid`.
-    pub fn new(config: &Config, users: Arc<Users>, own_uid: u32) -> Self {
+    pub fn new(config: &Config, directory: SharedDirectory, users: Arc<Users>, own_uid: u32) -> Self {
         Self {
             namespaces: config.namespaces.iter().map(|name| Name::from(name.as_str())).collect(),
-            queues: config.queues.iter().map(|queue| Name::from(queue.name.as_str())).collect(),
+            directory,
             tasks: config.limits.tasks,
             spec_bytes: config.limits.body,
             own_uid,
@@ -117,8 +120,11 @@ impl Admission {
             let detail = format!("this daemon runs as uid {} and cannot run jobs as {}", self.own_uid, caller.user);
             return Err(Invalid::new("", detail));
         }
-        let namespace = known(&self.namespaces, spec.namespace.as_deref(), None, "namespace")?;
-        let queue = known(&self.queues, spec.queue.as_deref(), Some(DEFAULT_QUEUE), "queue")?;
+        let namespace = spec.namespace.as_deref().unwrap_or_else(|| self.namespaces.first().map_or("", Name::as_str));
+        let namespace = known(self.namespaces.iter(), namespace, "namespace")?.clone();
+        let directory = self.directory.get();
+        let queue = known(directory.queues.keys(), spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE), "queue")?.clone();
+        resolve_class(&mut spec, &directory)?;
         if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != EXECUTOR) {
             return Err(Invalid::new("executor", format!("no executor `{executor}` here; there is: {EXECUTOR}")));
         }
@@ -235,7 +241,7 @@ impl Admission {
             memory: MemoryBytes(resources.memory.map_or(0, |memory| memory.0)),
             gpus: resources.gpu.map_or(0, |gpus| gpus.0),
         };
-        Ok(TaskGroup { name: Name::from(name.as_str()), replicas, request })
+        Ok(TaskGroup::new(Name::from(name.as_str()), replicas, request))
     }
 }
 
@@ -264,16 +270,29 @@ fn default_name(spec: &JobSpec) -> String {
     names::to_label(base, "job")
 }
 
-/// One of the names there are; the default, or the first one, where none is asked for.
-fn known(names: &[Name], asked: Option<&str>, default: Option<&str>, field: &str) -> Checked<Name> {
-    let found = match asked.or(default) {
-        Some(asked) => names.iter().find(|name| name.as_str() == asked),
-        None => names.first(),
-    };
-    found.cloned().ok_or_else(|| {
-        let there = names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-        Invalid::new(field, format!("no {field} `{}`; there are: {there}", asked.or(default).unwrap_or_default()))
+/// One of the names there are.
+fn known<'a>(mut names: impl Iterator<Item = &'a Name> + Clone, asked: &str, field: &str) -> Checked<&'a Name> {
+    let all = names.clone();
+    names.find(|name| name.as_str() == asked).ok_or_else(|| {
+        let there: Vec<_> = all.take(NAMES_TOLD).map(Name::as_str).collect();
+        let there = if there.is_empty() { "there are none".to_owned() } else { format!("there are: {}", there.join(", ")) };
+        Invalid::new(field, format!("no {field} `{}`; {there}", asked.escape_debug()))
     })
+}
+
+/// Gives a job that names a priority class the number that the class has now. Both may stand beside each other where they agree, so that
+/// a job that came back from here can be sent again.
+fn resolve_class(spec: &mut JobSpec, directory: &Directory) -> Checked<()> {
+    let Some(class) = spec.priority_class.as_deref() else { return Ok(()) };
+    let name = known(directory.classes.keys(), class, "priorityClass")?;
+    let number = directory.classes.get(name).map_or(0, |(priority, _)| *priority);
+    match spec.priority.replace(number) {
+        Some(other) if other != number => {
+            let detail = format!("`{other}` besides priorityClass `{class}` (which is {number}): say one of them");
+            Err(Invalid::new("priority", detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Completes all that says how the job is treated; gives the core's side of it.
@@ -303,6 +322,6 @@ fn complete_policy(spec: &mut JobSpec) -> Checked<Policy> {
         max_attempts,
         time_limit: spec.time_limit.map(|limit| Span(limit.0)),
         stop: StopPolicy { signal: number, grace: Span(grace.0) },
-        ..Policy::default()
+        checkpointable: spec.checkpointable,
     })
 }

@@ -19,7 +19,33 @@ fn admission_of(own_uid: u32) -> Admission {
         namespaces: Some(vec!["default".parse().unwrap(), "ml".parse().unwrap()]),
         ..Settings::default()
     };
-    Admission::new(&Config::load(settings).unwrap(), Arc::default(), own_uid)
+    let config = Config::load(settings).unwrap();
+    let directory = SharedDirectory::default();
+    directory.set(Directory {
+        queues: config.queues.iter().map(|queue| (queue.name.as_str().into(), api::Origin::BuiltIn)).collect(),
+        classes: [("low".into(), (-10, api::Origin::File)), ("urgent".into(), (500, api::Origin::Api))].into(),
+        ..Directory::default()
+    });
+    Admission::new(&config, directory, Arc::default(), own_uid)
+}
+
+#[test]
+fn a_priority_class_is_a_number_from_now_on() {
+    let admission = admission();
+    let admitted = admit(&admission, json!({"command": ["a"], "priorityClass": "urgent", "checkpointable": true})).unwrap();
+    assert_eq!((admitted.policy.priority, admitted.policy.checkpointable), (500, true));
+    let spec: serde_json::Value = serde_json::from_slice(&admitted.spec).unwrap();
+    assert_eq!((&spec["priority"], &spec["priorityClass"]), (&json!(500), &json!("urgent")));
+    // What came back can be sent again.
+    assert_eq!(admit(&admission, spec).unwrap().spec, admitted.spec);
+    for (spec, path, said) in [
+        (json!({"command": ["a"], "priorityClass": "no"}), "priorityClass", "no priorityClass `no`; there are: low, urgent"),
+        (json!({"command": ["a"], "priorityClass": "urgent", "priority": 5}), "priority", "say one of them"),
+    ] {
+        let invalid = admit(&admission, spec).unwrap_err();
+        assert_eq!(invalid.path, path);
+        assert!(invalid.detail.contains(said), "{}", invalid.detail);
+    }
 }
 
 fn caller() -> Caller {

@@ -10,7 +10,7 @@ use crate::scheduler::place::Demand;
 use crate::scheduler::policy::Weight;
 use crate::scheduler::table::ShapeIx;
 use crate::scheduler::tree::line::Line;
-use crate::scheduler::tree::share::Usage;
+use crate::scheduler::tree::share::{Amounts, Usage};
 use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Heap, Queue, QueueIx, Tenant, TenantIx, Tree, Unit};
 use crate::slab::Index;
 use crate::time::{Span, Timestamp};
@@ -40,8 +40,14 @@ impl Tree {
         index
     }
 
-    /// The bucket of this kind, with one job more. True if it is new: it then keeps a reference to the shape.
-    pub(crate) fn acquire(&mut self, shape_ix: ShapeIx, shape: &Shape, stay: Option<Span>) -> (BucketIx, bool) {
+    /// The bucket of this kind, with one job more. True if it is new: it then keeps a reference to the shape, and what jobs of it ask for.
+    pub(crate) fn acquire(
+        &mut self,
+        shape_ix: ShapeIx,
+        shape: &Shape,
+        stay: Option<Span>,
+        demand: impl FnOnce(&Shape) -> Demand,
+    ) -> (BucketIx, bool) {
         if let Some(&bucket) = self.by_kind.get(&(shape_ix, stay)) {
             self.buckets[bucket].refs += 1;
             return (bucket, false);
@@ -52,7 +58,7 @@ impl Tree {
         });
         let tenant = self.acquire_tenant(queue, &shape.namespace);
         self.tenants[tenant].refs += 1;
-        let demand = Demand::of(shape);
+        let demand = demand(shape);
         let later = self.later(queue, &demand, stay);
         let bucket = self.buckets.insert(Bucket {
             tenant,
@@ -67,6 +73,14 @@ impl Tree {
         });
         self.by_kind.insert((shape_ix, stay), bucket);
         (bucket, true)
+    }
+
+    /// All nodes together have something else now: shares are worked out anew by the next pass.
+    pub(crate) fn set_capacity(&mut self, capacity: Amounts) {
+        self.capacity = capacity;
+        for queue in &mut self.queues {
+            queue.step = i64::MIN;
+        }
     }
 
     pub(super) fn acquire_tenant(&mut self, queue: QueueIx, namespace: &Name) -> TenantIx {
@@ -91,8 +105,9 @@ impl Tree {
         tenant
     }
 
-    /// One job of this kind less; with the last one the bucket is freed, and the shape that it had a reference to is returned.
-    pub(crate) fn release(&mut self, index: BucketIx) -> Option<ShapeIx> {
+    /// One job of this kind less; with the last one the bucket is freed, and what it had is returned: a reference to the shape, and what
+    /// jobs of it ask for.
+    pub(crate) fn release(&mut self, index: BucketIx) -> Option<(ShapeIx, Demand)> {
         let bucket = &mut self.buckets[index];
         bucket.refs -= 1;
         if bucket.refs > 0 {
@@ -102,7 +117,7 @@ impl Tree {
         self.by_kind.remove(&(bucket.shape, bucket.stay));
         self.tenants[bucket.tenant].refs -= 1;
         self.release_tenant(bucket.tenant);
-        Some(bucket.shape)
+        Some((bucket.shape, bucket.demand))
     }
 
     /// Frees a tenant that has no jobs and whose use need not be remembered.

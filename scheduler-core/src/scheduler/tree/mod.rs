@@ -15,6 +15,7 @@ pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod line;
 pub(crate) mod share;
+pub(crate) mod standing;
 
 use std::cmp::Reverse;
 use std::hash::Hash;
@@ -131,6 +132,8 @@ pub(crate) struct Tree {
     by_name: HashMap<Name, QueueIx, Build>,
     cohorts: Vec<Cohort>,
     units: Vec<Unit>,
+    /// Whether a queue in a cohort is guaranteed anything.
+    lends: bool,
     /// What all nodes have: what shares are parts of.
     capacity: Amounts,
     tenants: Slab<TenantIx, Tenant>,
@@ -172,6 +175,7 @@ impl Tree {
             by_name: HashMap::default(),
             cohorts: Vec::new(),
             units: Vec::new(),
+            lends: false,
             capacity,
             tenants: Slab::new(),
             by_namespace: HashMap::default(),
