@@ -10,7 +10,7 @@ use scheduler_core::{ConfigError, QueueConfig, Scheduler, ShortFirst};
 
 const HOUR: u64 = 3600;
 
-/// 10 times the stay, at most an hour.
+/// 10 times the stay, at most what it leaves of an hour.
 fn short_first() -> QueueConfig {
     QueueConfig { short_first: Some(ShortFirst { per_stay: 10, most: Span::from_secs(HOUR) }), ..queue("q", 0) }
 }
@@ -23,7 +23,7 @@ fn world(queue: QueueConfig) -> World {
 #[test]
 fn a_short_job_passes_a_long_one_that_came_earlier() {
     let mut world = world(short_first());
-    world.submit(&job(1).limit(3000), at(0));
+    world.submit(&job(1).limit(300), at(0));
     world.submit(&job(2).limit(50), at(1000));
     world.submit(&job(3), at(1001));
     world.submit(&job(4).limit(50), at(1002));
@@ -33,17 +33,27 @@ fn a_short_job_passes_a_long_one_that_came_earlier() {
 #[test]
 fn nobody_who_comes_an_hour_later_passes() {
     let mut world = world(short_first());
-    world.submit(&job(1).limit(100_000), at(0));
+    world.submit(&job(1), at(0));
     world.submit(&job(2).limit(1), at(3600));
     assert_eq!(world.plan(at(3600)), [1, 2]);
 }
 
 #[test]
-fn of_long_jobs_the_wider_goes_first() {
+fn what_takes_an_hour_anyway_counts_from_when_it_came() {
     let mut world = world(short_first());
-    world.submit(&job(1).limit(100_000), at(0));
-    world.submit(&job(2).limit(100_000).asks(1, 50, 0), at(10));
-    assert_eq!(world.plan(at(20)), [2, 1], "half of the node is its own, so half an hour and not a whole one counts");
+    world.submit(&job(1).limit(300), at(0));
+    world.submit(&job(2).limit(3600), at(100));
+    world.submit(&job(3).limit(100_000), at(101));
+    world.submit(&job(4).limit(3000), at(102));
+    assert_eq!(world.plan(at(110)), [2, 3, 4, 1]);
+}
+
+#[test]
+fn of_equally_long_jobs_the_wider_goes_first() {
+    let mut world = world(short_first());
+    world.submit(&job(1).limit(300), at(0));
+    world.submit(&job(2).limit(300).asks(1, 50, 0), at(10));
+    assert_eq!(world.plan(at(20)), [2, 1], "half of the node is its own, so it counts as later by half as much");
 }
 
 #[test]
@@ -58,7 +68,7 @@ fn priority_goes_before_length() {
 fn a_change_of_the_rule_orders_anew_who_waits() {
     for (before, after, order) in [(queue("q", 0), short_first(), [2, 1]), (short_first(), queue("q", 0), [1, 2])] {
         let mut world = world(before);
-        world.submit(&job(1).limit(3000), at(0));
+        world.submit(&job(1).limit(300), at(0));
         world.submit(&job(2).limit(50), at(1000));
         world.core.set_queue(after, at(1500)).unwrap();
         world.core.check_invariants().unwrap();

@@ -65,11 +65,11 @@ pub struct QueueSetting {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShortFirstSetting {
-    /// How many times its time limit and grace a job counts as later. Default: 100.
-    #[serde(default = "api::hundred")]
+    /// How many times its time limit and grace a job counts as later. Default: 200.
+    #[serde(default = "api::two_hundred")]
     pub per_stay: u32,
-    /// The most that a job counts as later. Default: two days.
-    #[serde(default = "api::two_days")]
+    /// The most that a job counts as later. Default: five days.
+    #[serde(default = "api::five_days")]
     pub most: Duration,
 }
 

@@ -122,31 +122,33 @@ impl FairShare {
     }
 }
 
-/// Short jobs pass long ones, and wide jobs pass narrow ones of the same length: a job counts as if it had come later than it did, by its
-/// longest stay times [`per_stay`](Self::per_stay), at most by [`most`](Self::most); of that, by the part of all nodes that it leaves to
-/// others.
+/// Short jobs pass long ones. A job counts as if it had come later than it did: by its longest stay (time limit and grace) times
+/// [`per_stay`](Self::per_stay), at most by what its stay leaves of [`most`](Self::most); and of that, only by the part of all nodes that it
+/// leaves to others.
 ///
-/// What is gained: a short job no longer waits for long ones, which hardly notice it; and wide jobs go first of those that are long
-/// anyway, because narrow ones find room beside them and wide ones beside narrow ones do not. Nobody starves: whoever comes `most` after a
-/// job never passes it.
+/// So the shortest count as later by little, those of middling length by much, and those that stay for `most` anyway not at all; and of
+/// equally long ones the wider go first. What is gained: a short job no longer waits for long ones, which hardly notice it; the longest
+/// begin early, because whatever begins late ends last; and wide ones go first because narrow ones find room beside them and not the other
+/// way round. Nobody starves: whoever comes `most` after a job never passes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShortFirst {
-    /// How many times its longest stay (time limit and grace) a job counts as later. At least 1.
+    /// How many times its longest stay a job counts as later. At least 1.
     pub per_stay: u32,
-    /// The most that a job counts as later, and what one does that has no time limit. At most 366 days.
+    /// No job counts as later by more; one without a time limit counts as later by this. At most 366 days.
     pub most: Span,
 }
 
 impl ShortFirst {
-    /// A hundred times the stay, at most two days: what did best on recorded traces (see the benches).
-    pub const USUAL: Self = Self { per_stay: 100, most: Span::from_secs(2 * 24 * 3600) };
+    /// Two hundred times the stay, at most five days: what did best on recorded traces (see the benches).
+    pub const USUAL: Self = Self { per_stay: 200, most: Span::from_secs(5 * 24 * 3600) };
 
     /// How much later a job counts that stays this long and holds this part of all nodes, in millionths.
     pub(crate) fn later(&self, stay: Option<Span>, millionths: u128) -> Span {
-        let by_stay = stay.map_or(u64::MAX, |stay| stay.0.saturating_mul(self.per_stay.into())).min(self.most.0);
+        let most = self.most.0;
+        let by_stay = stay.map_or(most, |stay| stay.0.saturating_mul(self.per_stay.into()).min(most.saturating_sub(stay.0)));
         let left = 1_000_000 - millionths.min(1_000_000);
-        // Not more than `by_stay`, so it fits.
+        // Not more than `most`, so it fits.
         Span((u128::from(by_stay) * left / 1_000_000) as u64)
     }
 }
