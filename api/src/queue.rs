@@ -81,6 +81,31 @@ pub const fn minute() -> Duration {
     Duration(60_000_000)
 }
 
+/// Short jobs of a queue pass long ones: a job counts as if it had come later than it did, by so many times the time that it may stay, at most
+/// by what that leaves of `most`; of that, by the part of all nodes that it leaves to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShortFirst {
+    /// How many times its time limit and grace a job counts as later. Default: 200.
+    #[serde(default = "two_hundred")]
+    #[schema(minimum = 1)]
+    pub per_stay: u32,
+    /// The most that a job counts as later, and what one does without a time limit; at most 366 days. Nobody is passed by jobs that come
+    /// later than that. Default: five days.
+    #[serde(default = "five_days")]
+    pub most: Duration,
+}
+
+/// Times the stay where nothing is said.
+pub const fn two_hundred() -> u32 {
+    200
+}
+
+/// The most where nothing is said.
+pub const fn five_days() -> Duration {
+    Duration(5 * 86_400_000_000)
+}
+
 /// What an administrator says of a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -117,6 +142,9 @@ pub struct QueueSpec {
     /// How its namespaces take turns. Default: by the priority and age of their jobs alone.
     #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub fair_share: Option<FairShare>,
+    /// Whether its short jobs pass long ones. Default: they do not.
+    #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
+    pub short_first: Option<ShortFirst>,
 }
 
 impl Default for QueueSpec {
@@ -133,6 +161,7 @@ impl Default for QueueSpec {
             limit: Amounts::default(),
             tenant_limits: TenantLimits::default(),
             fair_share: None,
+            short_first: None,
         }
     }
 }
@@ -311,6 +340,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<CohortSpec>("{}").unwrap(), CohortSpec::default());
         let fair: QueueSpec = serde_json::from_str(r#"{"fairShare": {}}"#).unwrap();
         assert_eq!(fair.fair_share.unwrap().half_life, week());
+        let short: QueueSpec = serde_json::from_str(r#"{"shortFirst": {}}"#).unwrap();
+        assert_eq!(short.short_first, Some(ShortFirst { per_stay: 200, most: five_days() }));
         let printed = serde_json::to_string(&QueueSpec::default()).unwrap();
         assert_eq!(printed, r#"{"priority":0,"preemptible":false,"agePerPoint":"1m","weight":1}"#);
     }

@@ -129,7 +129,8 @@ impl Patch {
     }
 }
 
-fn without_nulls(value: Value) -> Value {
+/// A value without what is null in it.
+pub(crate) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             map.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, without_nulls(value))).collect()

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod decision_log;
 pub mod dispatch;
 pub mod engine;
 pub mod http;

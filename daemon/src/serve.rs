@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::values::Discipline;
 use crate::config::{Config, paths};
+use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
 use crate::metrics::Metrics;
@@ -102,8 +103,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
         gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
     );
+    let log = config.decision_log.as_deref().map(|path| DecisionLog::open(path, config.decision_log_limit)).transpose()?;
+    let tapper = log.as_ref().map(DecisionLog::tapper);
     let seeds = seeds(&config, node).context("configuration of queues")?;
-    let (first, names) = rebuild(&seeds, store.as_ref(), None, clock::now()).await?;
+    let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
     let core = Arc::new(Mutex::new(first));
     let directory = SharedDirectory::default();
     directory.set(names);
@@ -114,6 +117,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
         seeds,
+        tapper,
         directory: directory.clone(),
         store: store.clone(),
         feed: feed.clone(),
@@ -192,6 +196,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
     store.close().await;
+    if let Some(log) = log {
+        log.finish();
+    }
     outcome
 }
 

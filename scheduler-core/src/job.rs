@@ -231,7 +231,8 @@ impl Default for Policy {
 }
 
 /// A job as it enters the core.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NewJob {
     /// Its identity.
     pub id: JobId,
@@ -250,7 +251,8 @@ pub struct NewJob {
 }
 
 /// An unfinished job as the store hands it back at start and at takeover.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LiveJob {
     /// Its identity.
     pub id: JobId,

@@ -5,7 +5,7 @@
 //! only the server can say is left aside.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::{CohortSpec, PriorityClassSpec, QueueSpec};
 use clap::ValueHint;
@@ -49,15 +49,14 @@ pub(crate) struct Args {
 
 /// All that a file says.
 #[derive(Debug, Default, PartialEq)]
-struct Wanted {
-    cohorts: Vec<(String, CohortSpec)>,
-    queues: Vec<(String, QueueSpec)>,
+pub(super) struct Wanted {
+    pub(super) cohorts: Vec<(String, CohortSpec)>,
+    pub(super) queues: Vec<(String, QueueSpec)>,
     classes: Vec<(String, PriorityClassSpec)>,
 }
 
 pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
-    let (name, documents) = file::documents(&args.file)?;
-    let wanted = understand(&name, documents)?;
+    let wanted = read(&args.file)?;
     for (name, spec) in parents_first(wanted.cohorts) {
         put(client, "/cohorts", "cohort", &name, &spec).await?;
     }
@@ -68,6 +67,12 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
         put(client, "/queues", "queue", &name, &spec).await?;
     }
     Ok(0)
+}
+
+/// Reads a file.
+pub(super) fn read(path: &Path) -> Result<Wanted, Error> {
+    let (name, documents) = file::documents(path)?;
+    understand(&name, documents)
 }
 
 async fn put<S: Serialize>(client: &Client, path: &str, kind: &str, name: &str, spec: &S) -> Result<(), Error> {

@@ -37,7 +37,9 @@ pub(crate) fn dispatch(cli: Cli) -> Result<u8, Error> {
     if let Command::Completion(args) = &cli.command {
         return completion::run(args);
     }
-    if let Command::Simulate(args) = &cli.command {
+    if let Command::Simulate(args) = &cli.command
+        && !args.needs_server()
+    {
         return simulate::run(args);
     }
     let client = Arc::new(Client::new(cli.server.as_deref().filter(|server| !server.is_empty()))?);
@@ -66,7 +68,7 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Cohorts(args) => cohorts::run(&client, &args).await,
         Command::Priorities(args) => priorities::run(&client, &args).await,
         Command::Nodes(args) => nodes::run(&client, &args).await,
-        Command::Simulate(args) => simulate::run(&args),
+        Command::Simulate(args) => simulate::ask(&client, &args).await,
         Command::Token { command } => token::run(&client, &command).await,
         Command::Info(args) => info::run(&client, &args).await,
         Command::Completion(args) => completion::run(&args),

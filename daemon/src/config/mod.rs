@@ -15,7 +15,7 @@ use api::quantity::{Cpu, Duration, Memory};
 use serde::Serialize;
 
 pub use file::{Fault, FileError};
-pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting};
+pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
 use values::{Discipline, ExecutorKind, Label, Listen, NodeLabels};
 
@@ -34,6 +34,12 @@ pub struct Config {
     pub executors: Vec<ExecutorKind>,
     /// Namespaces that jobs may belong to; the first one is the default.
     pub namespaces: Vec<Label>,
+    /// Where it is written down what the scheduler is asked and answers; nowhere unless that is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_log: Option<PathBuf>,
+    /// Length in bytes after which nothing more is written there.
+    #[serde(serialize_with = "bytes")]
+    pub decision_log_limit: u64,
     /// The daemon's own log.
     pub log: Log,
     /// This machine, where it is not to be as it is found.
@@ -245,6 +251,8 @@ impl Config {
             Some(path) => std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source })?,
             None => data.join("flashd.sock"),
         };
+        let decision_log =
+            settings.decision_log.map(|path| std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source }));
         let listen_default = Listen::Address((std::net::Ipv4Addr::LOCALHOST, 7700).into());
         Ok(Self {
             listen: settings.listen.unwrap_or(listen_default),
@@ -256,6 +264,8 @@ impl Config {
                 None => vec![own_label(DEFAULT_NAMESPACE)?],
             },
             log: Log { format: settings.log_format.unwrap_or_default(), level: settings.log_level.unwrap_or_default() },
+            decision_log: decision_log.transpose()?,
+            decision_log_limit: settings.decision_log_limit.map_or(256 << 20, |size| size.0),
             node: Node {
                 name: settings.node_name,
                 cpus: settings.node_cpus,

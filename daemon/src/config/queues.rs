@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use api::quantity::{Duration, Weight};
-use api::{Amounts, CohortShare, CohortSpec, FairShare, PriorityClassSpec, QueueSpec, TenantLimits};
+use api::{Amounts, CohortShare, CohortSpec, FairShare, PriorityClassSpec, QueueSpec, ShortFirst, TenantLimits};
 use scheduler_core::Scheduler;
 use scheduler_core::ids::Name;
 use serde::de::DeserializeOwned;
@@ -56,6 +56,21 @@ pub struct QueueSetting {
     /// How its namespaces take turns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fair_share: Option<FairShareSetting>,
+    /// Whether its short jobs pass long ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short_first: Option<ShortFirstSetting>,
+}
+
+/// `short_first` of a queue in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShortFirstSetting {
+    /// How many times its time limit and grace a job counts as later. Default: 200.
+    #[serde(default = "api::two_hundred")]
+    pub per_stay: u32,
+    /// The most that a job counts as later. Default: five days.
+    #[serde(default = "api::five_days")]
+    pub most: Duration,
 }
 
 /// `fair_share` of a queue in the file.
@@ -134,6 +149,7 @@ impl QueueSetting {
             limit: Amounts::default(),
             tenant_limits: TenantLimits::default(),
             fair_share: None,
+            short_first: None,
         }
     }
 
@@ -159,6 +175,7 @@ impl QueueSetting {
             limit: self.limit,
             tenant_limits: self.tenant_limits,
             fair_share: self.fair_share.as_ref().map(fair),
+            short_first: self.short_first.map(|rule| ShortFirst { per_stay: rule.per_stay, most: rule.most }),
         }
     }
 }

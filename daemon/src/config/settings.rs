@@ -34,6 +34,12 @@ pub struct Settings {
     /// What is logged, as in `info` or `info,daemon::http=debug` [default: info]
     #[arg(long, env = "FLASHD_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// Write every decision of the scheduler to this file, for `flash simulate --replay`
+    #[arg(long, env = "FLASHD_DECISION_LOG", value_name = "FILE")]
+    pub decision_log: Option<PathBuf>,
+    /// Length after which the decision log ends [default: 256Mi]
+    #[arg(long, env = "FLASHD_DECISION_LOG_LIMIT", value_name = "BYTES")]
+    pub decision_log_limit: Option<Size>,
     /// Executors that are on [default: local]
     #[arg(long, env = "FLASHD_EXECUTORS", value_name = "NAMES", value_delimiter = ',')]
     pub executors: Option<Vec<ExecutorKind>>,
@@ -132,6 +138,8 @@ impl Settings {
             ("socket", &mut self.socket),
             ("log.format", &mut self.log_format),
             ("log.level", &mut self.log_level),
+            ("decision_log", &mut self.decision_log),
+            ("decision_log_limit", &mut self.decision_log_limit),
             ("executors", &mut self.executors),
             ("namespaces", &mut self.namespaces),
             ("node.name", &mut self.node_name),

@@ -134,6 +134,8 @@ fn every_setting_has_a_key_and_a_variable() {
 }
 
 const EVERYTHING: &str = r#"
+decision_log = "/tmp/decisions.jsonl"
+decision_log_limit = "1Mi"
 [scheduler]
 discipline = "fifo"
 [scheduler.preemption]
@@ -161,6 +163,7 @@ guaranteed = { cpu = "500m", gpu = 4 }
 limit = { cpu = 4, memory = "8Gi", gpu = 6 }
 tenant_limits = { jobs = 2, gpu = 1 }
 fair_share = { half_life = "7d", weights = { x = 1, y = 0.5 } }
+short_first = { per_stay = 10, most = "1d" }
 
 [[priority_classes]]
 name = "urgent"
@@ -173,13 +176,15 @@ fn queues_cohorts_and_classes_are_read_and_printed() {
     let printed = config.to_toml().unwrap();
     assert_eq!(read(&printed, Settings::default()).unwrap(), config, "{printed}");
     assert_eq!(config.scheduler.discipline, Discipline::Fifo);
+    assert_eq!((config.decision_log.as_deref(), config.decision_log_limit), (Some(Path::new("/tmp/decisions.jsonl")), 1 << 20));
     let rules = config.scheduler.preemption;
     assert!(rules.within_queue && !rules.reclaim && rules.across_queues);
     let spec = config.queues.iter().find(|queue| queue.name.as_str() == "a").unwrap().spec();
     let wire: api::QueueSpec = serde_json::from_str(
         r#"{"priority": 3, "preemptible": true, "agePerPoint": "0s", "maxConcurrent": 5, "cohort": "vision", "weight": 2.5,
             "guaranteed": {"cpu": "500m", "gpu": "4"}, "limit": {"cpu": "4", "memory": "8Gi", "gpu": "6"},
-            "tenantLimits": {"jobs": 2, "gpu": "1"}, "fairShare": {"halfLife": "7d", "weights": {"x": 1, "y": 0.5}}}"#,
+            "tenantLimits": {"jobs": 2, "gpu": "1"}, "fairShare": {"halfLife": "7d", "weights": {"x": 1, "y": 0.5}},
+            "shortFirst": {"perStay": 10, "most": "1d"}}"#,
     )
     .unwrap();
     assert_eq!(spec, wire, "the file says what the API says");

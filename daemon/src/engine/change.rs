@@ -6,6 +6,7 @@
 use api::Origin;
 use scheduler_core::Scheduler;
 use scheduler_core::ids::Name;
+use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::{ChangeError, ConfigError, NodeState};
 use scheduler_core::time::Timestamp;
 use serde::Serialize;
@@ -22,7 +23,7 @@ use crate::objects::{Directory, Invalid, MOST};
 type Answer = Result<Changed, BackendError>;
 
 /// Decides one change.
-pub(super) fn change(core: &mut Scheduler, directory: &mut Directory, turn: &mut Turn, change: Change, now: Timestamp) -> Answer {
+pub(super) fn change(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, change: Change, now: Timestamp) -> Answer {
     match change {
         Change::Queue(name, edit) => queue(core, directory, turn, name, edit, now),
         Change::Cohort(name, edit) => cohort(core, directory, turn, name, edit, now),
@@ -89,7 +90,7 @@ const fn word(was_there: bool) -> Changed {
 }
 
 fn queue(
-    core: &mut Scheduler,
+    core: &mut Recorded,
     directory: &mut Directory,
     turn: &mut Turn,
     name: Name,
@@ -111,7 +112,7 @@ fn queue(
 }
 
 fn cohort(
-    core: &mut Scheduler,
+    core: &mut Recorded,
     directory: &mut Directory,
     turn: &mut Turn,
     name: Name,
@@ -154,7 +155,7 @@ fn class(directory: &mut Directory, turn: &mut Turn, name: Name, edit: Edit<api:
 }
 
 /// What runs on the node goes on, so there is nothing to tell executors.
-fn node(core: &mut Scheduler, directory: &mut Directory, turn: &mut Turn, name: Name, order: Order, now: Timestamp) -> Answer {
+fn node(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, name: Name, order: Order, now: Timestamp) -> Answer {
     let kind = ObjectKind::Node;
     let present = directory.nodes.get(&name);
     let mark = order.apply(present, now);

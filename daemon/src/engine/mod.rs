@@ -20,15 +20,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use executors::Report;
-use scheduler_core::Scheduler;
 use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
+use scheduler_core::record::Recorded;
 use store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::clock;
+use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
@@ -54,10 +55,10 @@ const STARTED_GATHER: Duration = Duration::from_millis(4);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The core, shared with readers.
-pub type SharedCore = Arc<Mutex<Scheduler>>;
+pub type SharedCore = Arc<Mutex<Recorded>>;
 
 /// Locks the core. A poisoned lock means that the engine panicked, and then the process is ending.
-pub fn lock(core: &SharedCore) -> MutexGuard<'_, Scheduler> {
+pub fn lock(core: &SharedCore) -> MutexGuard<'_, Recorded> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -78,6 +79,8 @@ pub struct Parts {
     pub core: SharedCore,
     /// What the configuration says: with the store, all that a core is made from.
     pub seeds: Seeds,
+    /// Where decisions are written down, if anywhere.
+    pub tapper: Option<Tapper>,
     /// Which names there are; only the engine changes it.
     pub directory: SharedDirectory,
     /// The job table.
@@ -345,7 +348,7 @@ impl Engine {
         self.keys.clear();
         let now = clock::now();
         let used = lock(&self.parts.core).usage_snapshot(now);
-        let rebuilt = rebuild(&self.parts.seeds, self.parts.store.as_ref(), Some(used), now).await;
+        let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
         let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
         *lock(&self.parts.core) = fresh;
         self.parts.directory.set(directory.clone());

@@ -1,11 +1,12 @@
 //! The core's memory, made anew from the store: at start, at takeover, and after a failed commit.
 
-use scheduler_core::Scheduler;
 use scheduler_core::ids::{JobId, Seq};
+use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::{ConfigError, UsageRecord};
 use scheduler_core::time::Timestamp;
 use store::{Store, StoreError};
 
+use crate::decision_log::Tapper;
 use crate::objects::{Directory, LoadError, Seeds, Stored};
 
 /// Rows taken from the store at a time: bounds the memory beside the core itself.
@@ -37,13 +38,14 @@ pub enum RebuildError {
 /// A core with everything that is stored, and which names there are. Use is `known`, where the caller remembers it better than the store.
 pub async fn rebuild(
     seeds: &Seeds,
+    tapper: Option<&Tapper>,
     store: &dyn Store,
     known: Option<Vec<UsageRecord>>,
     now: Timestamp,
-) -> Result<(Scheduler, Directory), RebuildError> {
+) -> Result<(Recorded, Directory), RebuildError> {
     let stored = Stored::load(store).await?;
     let (config, directory) = seeds.with(&stored);
-    let mut core = Scheduler::new(config).map_err(RebuildError::Config)?;
+    let mut core = Recorded::new(config, tapper.map(Tapper::tap)).map_err(RebuildError::Config)?;
     for (name, mark) in &directory.nodes {
         if let Err(error) = core.set_node_state(name, mark.state.state(), now) {
             tracing::info!(%error, state = ?mark.state, "a node that is stored is not configured; it is left as it is for when it comes back");

@@ -1,10 +1,10 @@
 //! What one turn decides: pure bookkeeping around the core's answers, no IO and no await.
 
 use executors::Report;
-use scheduler_core::Scheduler;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::NewJob;
+use scheduler_core::record::Recorded;
 use scheduler_core::time::Timestamp;
 use store::{Batch, Committed, EventRecord, KeyRecord, Submit};
 use tokio::sync::oneshot;
@@ -96,7 +96,7 @@ impl Turn {
     }
 
     /// Feeds one event to the core.
-    fn handle(&mut self, core: &mut Scheduler, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
+    fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
         let namespace = core.view(job).map(|view| view.shape.namespace.clone()).ok_or(Rejected::Unknown)?;
         let transition = core.handle(job, event, now)?;
         self.change(namespace, transition);
@@ -160,7 +160,7 @@ impl Engine {
 
     fn submit(
         &mut self,
-        core: &mut Scheduler,
+        core: &mut Recorded,
         turn: &mut Turn,
         request: SubmitRequest,
         now: Timestamp,
@@ -223,7 +223,7 @@ impl Engine {
 
     /// A report that changes nothing is no fault: executors repeat themselves. An end that is on record already is forgotten there,
     /// after this turn's commit, so that whatever put it on record is durable by then.
-    fn report(&mut self, core: &mut Scheduler, turn: &mut Turn, report: Report, now: Timestamp) {
+    fn report(&mut self, core: &mut Recorded, turn: &mut Turn, report: Report, now: Timestamp) {
         let (run, event, ended) = match report {
             Report::Started { run, at } => {
                 if let Some(view) = core.view(run.job).filter(|_| run.attempt == FIRST) {
@@ -269,7 +269,7 @@ const fn result_word(result: &RunResult) -> &'static str {
     }
 }
 
-fn act(core: &mut Scheduler, turn: &mut Turn, job: JobId, action: Action, by: Name, now: Timestamp) -> Result<(), BackendError> {
+fn act(core: &mut Recorded, turn: &mut Turn, job: JobId, action: Action, by: Name, now: Timestamp) -> Result<(), BackendError> {
     let event = match action {
         Action::Cancel => Event::Cancel { by },
         Action::Hold => Event::Hold { by },

@@ -4,7 +4,7 @@
 //! get wrong together is the core's to say, and [`field`] says at which field.
 
 use api::quantity::{Cpu, Duration, Gpus, Memory};
-use api::{Amounts, CohortShare, CohortSpec, FairShare, PriorityClassSpec, QueueSpec, TenantLimits};
+use api::{Amounts, CohortShare, CohortSpec, FairShare, PriorityClassSpec, QueueSpec, ShortFirst, TenantLimits};
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{
@@ -77,6 +77,17 @@ fn half_life(half_life: Duration) -> Result<Span, Invalid> {
     Err(Invalid::new("fairShare.halfLife", format!("`{half_life}` is not 1s to 366d")))
 }
 
+fn short_first(rule: ShortFirst) -> Result<core::ShortFirst, Invalid> {
+    let most = Span(rule.most.0);
+    if rule.per_stay == 0 {
+        return Err(Invalid::new("shortFirst.perStay", "`0` is not at least 1"));
+    }
+    if most > HALF_LIFE.1 {
+        return Err(Invalid::new("shortFirst.most", format!("`{}` is more than 366d", rule.most)));
+    }
+    Ok(core::ShortFirst { per_stay: rule.per_stay, most })
+}
+
 fn at_least_one(field: &str, count: Option<u32>) -> Result<Option<u32>, Invalid> {
     if count == Some(0) {
         return Err(Invalid::new(field, "`0` would let nothing start: at least 1; leave it out for no limit"));
@@ -132,6 +143,7 @@ pub fn queue_config(name: &Name, spec: &QueueSpec) -> Result<QueueConfig, Invali
             amounts: limits(&Amounts { cpu, memory, gpu }),
         },
         fair_share,
+        short_first: spec.short_first.map(short_first).transpose()?,
     })
 }
 
@@ -153,6 +165,7 @@ pub fn queue_spec(config: &QueueConfig) -> QueueSpec {
         limit: amounts(&config.limit),
         tenant_limits: TenantLimits { jobs: config.tenant.jobs, cpu, memory, gpu },
         fair_share,
+        short_first: config.short_first.map(|rule| ShortFirst { per_stay: rule.per_stay, most: Duration(rule.most.0) }),
     }
 }
 
@@ -215,6 +228,7 @@ pub fn culprit(error: &ConfigError, is_cohort: impl Fn(&Name) -> bool) -> Option
         ConfigError::GuaranteeOverLimit { of, .. } => (of, false, "guaranteed"),
         ConfigError::QueuePriority { queue, .. } => (queue, false, "priority"),
         ConfigError::AgePerPoint { queue, .. } => (queue, false, "agePerPoint"),
+        ConfigError::ShortFirst { queue, .. } => (queue, false, "shortFirst"),
         _ => return None,
     };
     Some(Culprit { name, cohort, field })
@@ -229,7 +243,8 @@ mod tests {
     fn both_ways_are_each_others_inverse() {
         let full = r#"{"priority": -5, "preemptible": true, "maxConcurrent": 3, "agePerPoint": "0s", "cohort": "lab", "weight": 2.5,
             "guaranteed": {"cpu": "500m", "gpu": 1}, "limit": {"cpu": 4, "memory": "3Gi", "gpu": 2},
-            "tenantLimits": {"jobs": 2, "memory": "1Gi"}, "fairShare": {"halfLife": "1h30m", "weights": {"a": 0.5, "b": 2}}}"#;
+            "tenantLimits": {"jobs": 2, "memory": "1Gi"}, "fairShare": {"halfLife": "1h30m", "weights": {"a": 0.5, "b": 2}},
+            "shortFirst": {"perStay": 7, "most": "3h"}}"#;
         for text in ["{}", full] {
             let spec: QueueSpec = serde_json::from_str(text).unwrap();
             let config = queue_config(&"q".into(), &spec).unwrap();
@@ -254,6 +269,8 @@ mod tests {
             (r#"{"fairShare": {"halfLife": "999ms"}}"#, "fairShare.halfLife"),
             (r#"{"fairShare": {"halfLife": "367d"}}"#, "fairShare.halfLife"),
             (r#"{"fairShare": {"weights": {"No Name": 1}}}"#, "fairShare.weights"),
+            (r#"{"shortFirst": {"perStay": 0}}"#, "shortFirst.perStay"),
+            (r#"{"shortFirst": {"most": "367d"}}"#, "shortFirst.most"),
         ] {
             let spec: QueueSpec = serde_json::from_str(text).unwrap();
             assert_eq!(queue_config(&"q".into(), &spec).unwrap_err().field, field, "{text}");

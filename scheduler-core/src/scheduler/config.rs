@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashSet;
+use serde::{Deserialize, Serialize};
 
 use crate::amounts::{CpuMillis, MemoryBytes, Request};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::errors::ConfigError;
 use crate::scheduler::place::LANES;
-use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
+use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 use crate::time::Span;
 
 /// Job priorities lie within plus and minus this.
@@ -27,7 +28,8 @@ pub const GPU_LIMIT: usize = u16::MAX as usize;
 pub const GPU_KIND_LIMIT: usize = LANES;
 
 /// A queue.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueConfig {
     /// Its name; unique.
     pub name: Name,
@@ -51,6 +53,8 @@ pub struct QueueConfig {
     pub tenant: TenantLimits,
     /// How its tenants take turns. `None`: by the priority and age of their jobs alone.
     pub fair_share: Option<FairShare>,
+    /// Whether its short jobs pass long ones. `None`: age counts alone.
+    pub short_first: Option<ShortFirst>,
 }
 
 impl QueueConfig {
@@ -68,12 +72,14 @@ impl QueueConfig {
             max_concurrent: None,
             tenant: TenantLimits { jobs: None, amounts: Limits::NONE },
             fair_share: None,
+            short_first: None,
         }
     }
 }
 
 /// What of a GPU is given to one task.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum GpuKind {
     /// All of it.
     #[default]
@@ -86,7 +92,8 @@ pub enum GpuKind {
 }
 
 /// A GPU of a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GpuDevice {
     /// Its identity; unique over all nodes.
     pub uuid: Name,
@@ -110,7 +117,8 @@ impl GpuDevice {
 }
 
 /// What may be done with a node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum NodeState {
     /// It takes tasks.
     #[default]
@@ -136,7 +144,8 @@ impl NodeState {
 }
 
 /// A machine and what may be used of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeConfig {
     /// Its name; unique.
     pub name: Name,
@@ -158,7 +167,8 @@ impl NodeConfig {
 }
 
 /// What a pass may do behind a job that does not fit.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Discipline {
     /// Nothing: the first job that does not fit stops everybody behind it. The yardstick that others are measured against.
     Strict,
@@ -168,7 +178,8 @@ pub enum Discipline {
 }
 
 /// Whose runs may be ended to make room. Only runs of preemptible queues ever are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Preemption {
     /// Those of lower priority in the same queue.
     pub within_queue: bool,
@@ -179,7 +190,8 @@ pub struct Preemption {
 }
 
 /// All that the core is told at its start.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Config {
     /// The queues.
     pub queues: Vec<QueueConfig>,
@@ -318,6 +330,9 @@ fn check_queue(queue: &QueueConfig) -> Result<(), ConfigError> {
     }
     if let Some(got) = queue.fair_share.as_ref().map(|fair| fair.half_life).filter(|half_life| is_no_half_life(*half_life)) {
         return Err(ConfigError::HalfLife { of: name(), got });
+    }
+    if let Some(got) = queue.short_first.filter(|rule| rule.per_stay == 0 || rule.most > HALF_LIFE.1) {
+        return Err(ConfigError::ShortFirst { queue: name(), per_stay: got.per_stay, most: got.most });
     }
     for resource in Resource::ALL {
         let (guaranteed, limit) = (queue.guaranteed.of(resource), queue.limit.of(resource));

@@ -151,6 +151,19 @@ pub enum ConfigError {
         /// What was given.
         got: Span,
     },
+    /// A rule for short jobs out of range.
+    #[error(
+        "queue \"{queue}\": short jobs first by {per_stay} times the stay and at most {} s, must be at least once and at most 366 days",
+        most.to_std().as_secs_f64()
+    )]
+    ShortFirst {
+        /// The queue.
+        queue: Name,
+        /// Times the stay.
+        per_stay: u32,
+        /// At most so much.
+        most: Span,
+    },
     /// Nothing could ever be looked at.
     #[error("scan_limit is 0, must be at least 1")]
     ScanLimit,

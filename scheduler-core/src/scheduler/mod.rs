@@ -45,7 +45,7 @@ pub use explain::{
 pub use fleet::LostRuns;
 pub use fragment::{Fragmentation, HOLES, Hole};
 pub use invariants::Violation;
-pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
+pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 pub use tree::ledger::Counted;
 pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};
@@ -262,7 +262,7 @@ impl Scheduler {
             JobState::Queued { since } => {
                 // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
                 self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
-                let key = self.tree.key(bucket, policy.priority, *since, seq);
+                let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, seq);
                 self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {
@@ -304,7 +304,7 @@ impl Scheduler {
         match &job.lifecycle.state {
             JobState::Queued { since } => {
                 let policy = self.policies.get(job.policy);
-                let key = self.tree.key(bucket, policy.priority, *since, job.seq);
+                let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, job.seq);
                 self.tree.remove(bucket, index, key, Stay::of(policy));
                 if let Some(next) = self.tree.upcoming(bucket) {
                     self.jobs.prefetch(next);
@@ -341,7 +341,8 @@ impl Scheduler {
     fn key_of(&self, index: JobIx) -> Option<Key> {
         let job = &self.jobs[index];
         let JobState::Queued { since } = job.lifecycle.state else { return None };
-        Some(self.tree.key(job.bucket, self.policies.get(job.policy).priority, since, job.seq))
+        let policy = self.policies.get(job.policy);
+        Some(self.tree.key(job.bucket, policy.priority, Stay::of(policy), since, job.seq))
     }
 
     fn stay_of(&self, index: JobIx) -> Stay {

@@ -31,7 +31,7 @@ use crate::scheduler::place::{Room, take};
 use crate::scheduler::runs::{Active, Back};
 use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::BucketIx;
-use crate::scheduler::tree::key::Key;
+use crate::scheduler::tree::Stay;
 use crate::scheduler::tree::share::Amounts;
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
@@ -178,7 +178,8 @@ impl Scheduler {
     fn goes_before(&self, job: &Job, run: &Job, now: Timestamp) -> bool {
         let rank = |of: &Job, due| {
             let queue = &self.tree.queue(self.tree.bucket(of.bucket).queue).config;
-            Key::new(queue, self.policies.get(of.policy).priority, due, of.seq).rank(queue, now)
+            let policy = self.policies.get(of.policy);
+            self.tree.key(of.bucket, policy.priority, Stay::of(policy), due, of.seq).rank(queue, now)
         };
         let JobState::Queued { since } = job.lifecycle.state else { return false };
         rank(job, since) > rank(run, age_from(run))

@@ -28,10 +28,9 @@ impl Run<'_> {
     /// Cores, bytes and GPUs of all machines together.
     fn capacity(&self) -> (usize, u64, u64, u64) {
         let machines = &self.cluster.machines;
-        let pools = self.cluster.pools as u64;
-        let sum = |amount: fn(&simulator::Machine) -> u64| machines.iter().map(amount).sum::<u64>() * pools;
+        let sum = |amount: fn(&simulator::Machine) -> u64| machines.iter().map(amount).sum::<u64>();
         let gpus = sum(|machine| u64::from(machine.gpus));
-        (machines.len() * self.cluster.pools, sum(|machine| machine.cpu_millis), sum(|machine| machine.memory_bytes), gpus)
+        (machines.len(), sum(|machine| machine.cpu_millis), sum(|machine| machine.memory_bytes), gpus)
     }
 
     /// One line for a chart.

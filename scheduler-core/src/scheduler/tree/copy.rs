@@ -42,6 +42,7 @@ impl Tree {
             tenant,
             queue,
             shape,
+            part: of.part,
             demand: of.demand.clone(),
             refs: 0,
             upto: Some(Stay::UNLIMITED),

@@ -60,11 +60,14 @@ impl Tree {
         let tenant = self.acquire_tenant(queue, &shape.namespace);
         self.tenants[tenant].refs += 1;
         let slot = self.tenants[tenant].buckets.open();
+        let demand = demand(shape);
+        let part = self.part(&demand);
         let bucket = self.buckets.insert(Bucket {
             tenant,
             queue,
             shape: shape_ix,
-            demand: demand(shape),
+            part,
+            demand,
             refs: 1,
             upto: Some(Stay::UNLIMITED),
             front: None,
@@ -162,6 +165,10 @@ impl Tree {
             }
             self.share_tenant(tenant_ix, now);
             self.release_tenant(tenant_ix);
+        }
+        let own: Vec<_> = self.buckets.iter().filter(|(_, bucket)| bucket.queue == index).map(|(bucket, _)| bucket).collect();
+        for bucket_ix in own {
+            self.buckets[bucket_ix].part = self.part(&self.buckets[bucket_ix].demand);
         }
     }
 

@@ -123,6 +123,8 @@ pub(crate) struct Bucket {
     pub(crate) tenant: TenantIx,
     pub(crate) queue: QueueIx,
     pub(crate) shape: ShapeIx,
+    /// The part of all nodes that a job of it holds, in millionths. Kept, because keys must not change while jobs wait.
+    part: u32,
     pub(crate) demand: Demand,
     /// Unfinished jobs of this shape in any state.
     refs: u32,
@@ -272,9 +274,18 @@ impl Tree {
         }
     }
 
-    /// Where a job of this kind stands in its queue.
-    pub(crate) fn key(&self, index: BucketIx, priority: i32, due: Timestamp, seq: Seq) -> Key {
-        Key::new(&self.queue(self.buckets[index].queue).config, priority, due, seq)
+    /// Where a job of this shape stands in its queue.
+    pub(crate) fn key(&self, index: BucketIx, priority: i32, stay: Stay, due: Timestamp, seq: Seq) -> Key {
+        let bucket = &self.buckets[index];
+        let config = &self.queue(bucket.queue).config;
+        let later = config.short_first.map_or(Span(0), |rule| rule.later(stay.span(), bucket.part.into()));
+        Key::new(config, priority, due + later, seq)
+    }
+
+    /// The part of all nodes that this is, in millionths.
+    fn part(&self, demand: &Demand) -> u32 {
+        let part = |at: usize| (demand.total[at].saturating_mul(1_000_000)).checked_div(self.capacity[at]).unwrap_or(0);
+        part(0).max(part(1)).max(part(2)).min(1_000_000) as u32
     }
 
     /// From now on only those of a bucket are looked at that stay no longer; or nobody. True if so far everybody was.
