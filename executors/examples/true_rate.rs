@@ -1,25 +1,33 @@
-//! How many `true` runs a second the local executor does, beside a bare spawn loop in the same run. It prints, it asserts nothing.
+//! How many `true` runs a second the local executor does on two slots, beside a bare spawn loop in the same run. It prints, it
+//! asserts nothing.
 //!
-//! `cargo run --release -p executors --example true_rate -- [RUNS]`
+//! `cargo run --release -p executors --example true_rate -- [RUNS [ROUNDS [HELD...]]]`
 //!
-//! - bare: two threads, each `posix_spawn` and wait, nothing written;
+//! - bare: two threads, each `posix_spawn` and wait, nothing written; before and after each of the others;
 //! - append and fdatasync: the disk's share;
-//! - N in flight: a start is ordered when an earlier run has ended, so that N are always on their way.
+//! - N held: two slots, and N orders that wait in line for one. 0: a start is ordered when an earlier run has ended.
 //!
-//! Every run has two log files, a journalled and synced end, and is forgotten afterwards, as by a daemon.
+//! Every run has an end that is journalled and synced, and is forgotten afterwards. As by a daemon, the ends that come together are
+//! written to a file and synced before the orders that follow them are given.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 use executors::local::runner::{RunnerOptions, runner_main};
 use executors::local::{LocalExecutor, LocalOptions};
-use executors::{Executor, Report, StartOrder, TaskOrder};
+use executors::{Executor, Line, Report, StartOrder, TaskOrder};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::{Attempt, JobId, RunId};
 use tokio::sync::mpsc;
 use uuid::Uuid;
+
+/// Runs at a time.
+const SLOTS: usize = 2;
 
 type Problem = Box<dyn std::error::Error>;
 
@@ -33,7 +41,7 @@ fn order(number: u128) -> StartOrder {
         memory_bytes: 0,
     };
     let run = RunId { job: JobId(Uuid::from_u128(number)), attempt: Attempt(1) };
-    StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new() }
+    StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new(), line: None }
 }
 
 fn bare(runs: usize) -> Result<f64, Problem> {
@@ -58,7 +66,6 @@ fn bare(runs: usize) -> Result<f64, Problem> {
 
 /// Small appends to one file, each synced: what bounds the runs when few are in flight, because each waits for the end before it.
 fn syncs(folder: &std::path::Path, count: usize) -> Result<f64, Problem> {
-    use std::io::Write;
     let mut file = std::fs::File::create(folder.join("synced"))?;
     let begin = Instant::now();
     for _ in 0..count {
@@ -68,16 +75,19 @@ fn syncs(folder: &std::path::Path, count: usize) -> Result<f64, Problem> {
     Ok(count as f64 / begin.elapsed().as_secs_f64())
 }
 
+/// `held` orders wait in line for one of the slots, beside those that run.
 async fn through_the_runner(
     executor: &LocalExecutor,
     reports: &mut mpsc::Receiver<Report>,
+    table: &Arc<File>,
     numbers: std::ops::Range<u128>,
-    in_flight: usize,
+    held: usize,
 ) -> Result<f64, Problem> {
     let runs = (numbers.end - numbers.start) as usize;
-    let mut orders = numbers.map(order);
+    let line = (held > 0).then_some(Line { id: 1, cpu_millis: SLOTS as u64 * 1_000, memory_bytes: 0 });
+    let mut orders = numbers.map(|number| StartOrder { line, ..order(number) });
     let begin = Instant::now();
-    executor.start(orders.by_ref().take(in_flight).collect()).await?;
+    executor.start(orders.by_ref().take(SLOTS + held).collect()).await?;
     let mut ended = 0;
     let mut waiting = Vec::new();
     while ended < runs {
@@ -94,6 +104,7 @@ async fn through_the_runner(
         }
         ended += over.len();
         if !over.is_empty() {
+            commit(table, over.len()).await?;
             executor.start(orders.by_ref().take(over.len()).collect()).await?;
             executor.forget(over).await?;
         }
@@ -101,7 +112,22 @@ async fn through_the_runner(
     Ok(runs as f64 / begin.elapsed().as_secs_f64())
 }
 
-async fn measure(runs: usize) -> Result<(), Problem> {
+/// What a daemon does at least with ends that have come together: makes them durable.
+async fn commit(table: &Arc<File>, ends: usize) -> Result<(), Problem> {
+    let table = Arc::clone(table);
+    let written = tokio::task::spawn_blocking(move || {
+        (&*table).write_all(&vec![b'x'; 300 * ends])?;
+        table.sync_data()
+    });
+    Ok(written.await??)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+async fn measure(runs: usize, rounds: usize, held: &[usize]) -> Result<(), Problem> {
     let folder = std::env::temp_dir().join(format!("true-rate-{}", std::process::id()));
     let logs = folder.join("logs");
     std::fs::create_dir_all(&logs)?;
@@ -109,15 +135,25 @@ async fn measure(runs: usize) -> Result<(), Problem> {
     let command = vec![std::env::current_exe()?.into_os_string(), OsString::from("runner")];
     let executor = LocalExecutor::new(LocalOptions::new(folder.join("data"), &logs, command, sender))?;
     executor.adopt().await?;
+    let table = Arc::new(File::create(folder.join("table"))?);
     let mut next = 1_u128;
-    for round in 1..=3 {
-        println!("round {round}: bare, 2 threads: {:.0}/s", bare(runs)?);
+    let mut found: BTreeMap<usize, Vec<(f64, f64)>> = BTreeMap::new();
+    for round in 1..=rounds {
         println!("round {round}: append and fdatasync, nothing else: {:.0}/s", syncs(&folder, 1_000)?);
-        for in_flight in [2, 8, 32, 256] {
-            let rate = through_the_runner(&executor, &mut reports, next..next + runs as u128, in_flight).await?;
+        let mut before = bare(runs / 2)?;
+        for held in held.iter().copied() {
+            let rate = through_the_runner(&executor, &mut reports, &table, next..next + runs as u128, held).await?;
             next += runs as u128;
-            println!("round {round}: runner, {in_flight} in flight: {rate:.0}/s");
+            let after = bare(runs / 2)?;
+            let bound = f64::midpoint(before, after);
+            before = after;
+            println!("round {round}: {held:>3} held: {rate:.0}/s, bare {bound:.0}/s, ratio {:.3}", rate / bound);
+            found.entry(held).or_default().push((rate, rate / bound));
         }
+    }
+    for (held, figures) in found {
+        let (rates, ratios): (Vec<f64>, Vec<f64>) = figures.into_iter().unzip();
+        println!("median: {held:>3} held: {:.0}/s, ratio {:.3}", median(rates), median(ratios));
     }
     let pid = std::fs::read_to_string(folder.join("data/runner.lock"))?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()))?;
@@ -137,9 +173,13 @@ fn main() -> ExitCode {
         options.idle_exit = std::time::Duration::from_secs(1);
         runner_main(options).map_err(Problem::from)
     } else {
-        let runs = args.first().and_then(|runs| runs.parse().ok()).unwrap_or(4_000);
+        let number = |index: usize, default| args.get(index).and_then(|text| text.parse().ok()).unwrap_or(default);
+        let mut held: Vec<usize> = args.iter().skip(2).filter_map(|text| text.parse().ok()).collect();
+        if held.is_empty() {
+            held = vec![0, 8, 32, 128, 256];
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(Problem::from).and_then(|runtime| runtime.block_on(measure(runs)))
+        runtime.map_err(Problem::from).and_then(|runtime| runtime.block_on(measure(number(0, 4_000), number(1, 3), &held)))
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

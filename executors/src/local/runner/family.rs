@@ -125,7 +125,7 @@ fn no_orphans(shared: &Shared) -> bool {
 fn may_have_made(state: &Run, orphan: &Orphan) -> bool {
     match state {
         Run::Live(live) => live.adopted.is_none() && live.began.is_some_and(|began| began <= orphan.start),
-        Run::Settling(_) | Run::Ended(_) => false,
+        Run::Held(_) | Run::Settling(_) | Run::Ended(_) => false,
     }
 }
 

@@ -18,7 +18,6 @@ use super::procfs::Proc;
 use super::shared::Shared;
 use super::sys;
 use super::table::{End, Ending, Exit, Made, Pid, Run, Table, TaskState, failure};
-use crate::contract::Report;
 
 /// Pause before SIGKILL is sent again, in microseconds; it doubles each time.
 const REPEAT_KILL_US: u64 = 100_000;
@@ -82,8 +81,8 @@ impl Table {
         } else if complete {
             let at = clock::now();
             live.started_at = Some(at);
-            self.report(Report::Started { run, at });
-            shared.out.notify_one();
+            let in_line = live.share.is_some();
+            self.started(shared, run, at, in_line);
         }
         self.try_finish(shared, run);
     }
@@ -156,8 +155,8 @@ impl Table {
     fn settle(&mut self, shared: &Shared, run: RunId) {
         let Some(live) = self.live(run) else { return };
         let leaders: Vec<Pid> = live.tasks.iter().filter_map(|task| Some(task.made?.pid)).collect();
-        let ending = live.ending;
-        let end = End { result: live.result(), started_at: live.started_at, at: clock::now() };
+        let (ending, share) = (live.ending, live.share);
+        let end = live.end(clock::now());
         if let Some(ending) = ending {
             self.timers.remove(&(ending.deadline_us, run));
         }
@@ -168,16 +167,27 @@ impl Table {
             }
         }
         self.sweeping.remove(&run);
-        self.runs.insert(run, Run::Settling(end));
-        self.to_commit.push(run);
-        shared.settled.notify_one();
+        self.settle_as(shared, run, end);
         if let Some(cgroups) = &shared.cgroups {
             cgroups.remove(run);
         }
+        if let Some(share) = share {
+            self.leave_line(shared, share);
+        }
+    }
+
+    /// Notes how a run ended, to be made durable and told.
+    pub(super) fn settle_as(&mut self, shared: &Shared, run: RunId, end: End) {
+        self.runs.insert(run, Run::Settling(end));
+        self.to_commit.push(run);
+        self.wake_committer(shared);
     }
 
     /// Ends a run by order.
     pub(super) fn stop(&mut self, shared: &Shared, run: RunId, policy: StopPolicy) {
+        if self.drop_held(shared, run, "it was stopped before its turn came") {
+            return;
+        }
         let signal = sys::signal(policy.signal).map_or(libc::SIGTERM, |_| policy.signal);
         let deadline_us = clock::boot_us().saturating_add(policy.grace.0);
         let Some(live) = self.live(run) else { return };

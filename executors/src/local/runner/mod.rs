@@ -18,10 +18,12 @@ mod clock;
 mod commit;
 mod family;
 mod follow;
+mod held;
 mod journal;
 mod keeper;
 mod launch;
 mod lifecycle;
+mod lines;
 mod prepare;
 mod procfs;
 mod reap;
@@ -62,6 +64,8 @@ pub struct RunnerOptions {
     pub idle_exit: Duration,
     /// How long an end may wait for others to be made durable with it, while starts wait too.
     pub gather: Duration,
+    /// The same while orders wait in lines; so long their starts may wait for their ends, too.
+    pub gather_held: Duration,
     /// Between SIGTERM and SIGKILL for what is left when a run's task has ended.
     pub leftover_grace: Duration,
     /// A journal of at least this many bytes is rewritten when it is mostly about runs that are forgotten.
@@ -81,6 +85,7 @@ impl RunnerOptions {
             dir: dir.into(),
             idle_exit: Duration::from_mins(1),
             gather: Duration::from_millis(3),
+            gather_held: Duration::from_millis(10),
             leftover_grace: Duration::from_secs(5),
             compact_bytes: 4 << 20,
             spawn_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),

@@ -12,6 +12,7 @@ use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
 
 use super::clock;
+use super::held::task_names;
 use super::journal::Record;
 use super::launch::{Credentials, Launch, LaunchError, Launched, Stack, launch};
 use super::note;
@@ -44,6 +45,16 @@ struct Common<'a> {
     cgroup: Option<File>,
 }
 
+/// Before a process is made there must be a record that one may have been. Only who has waited in a line has none yet.
+fn intend(shared: &Shared, job: &SpawnJob) -> Result<(), RunResult> {
+    let SpawnJob { order, share, .. } = job;
+    if share.is_none() {
+        return Ok(());
+    }
+    let intent = Record::Intent { run: order.run, uid: order.uid, tasks: task_names(order), share: *share };
+    shared.journal.append([&intent]).map_err(|error| lost(&format!("the runner's journal cannot be written: {error}")))
+}
+
 impl Spawner {
     /// `limits` are given to every task, before those of its order.
     pub(super) fn new(limits: Vec<Limit>) -> io::Result<Self> {
@@ -57,13 +68,15 @@ impl Spawner {
         loop {
             let mut table = shared.lock();
             let job = loop {
-                match table.queue.pop_front() {
+                match table.next_job() {
                     Some(job) => break job,
                     None => table = wait(&shared.work, table),
                 }
             };
             shared.room.notify_one();
-            if table.queue.is_empty() {
+            // There may be room for more than one, or for who waits in another line.
+            table.wake_spawner(shared);
+            if table.queue.is_empty() && table.lines.held() == 0 {
                 shared.settled.notify_one();
             }
             drop(table);
@@ -73,7 +86,7 @@ impl Spawner {
 
     fn start(&mut self, shared: &Shared, job: &SpawnJob) {
         let run = job.order.run;
-        let problem = match self.common(shared, job) {
+        let problem = match intend(shared, job).and_then(|()| self.common(shared, job)) {
             Ok(common) => self.tasks(shared, run, &common),
             Err(problem) => Some(problem),
         };

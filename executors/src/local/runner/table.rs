@@ -16,6 +16,7 @@ use scheduler_core::state::FailReason;
 use scheduler_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::lines::{Lines, Share, Ticket};
 use crate::contract::{Observed, Report, RunPhase, StartOrder};
 use crate::local::protocol::{PAGE_RUNS, Told};
 
@@ -108,22 +109,36 @@ pub(super) struct Live {
     pub told: BTreeSet<(Pid, u64)>,
     /// Only for a run of an earlier runner: its processes, which are no children of this one, with their start times.
     pub adopted: Option<BTreeMap<Pid, u64>>,
+    /// What it has of its line, if it has waited in one.
+    pub share: Option<Share>,
 }
 
 /// How a run ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct End {
-    /// How.
-    pub result: RunResult,
-    /// When its tasks were started, if they were.
-    pub started_at: Option<Timestamp>,
-    /// When.
-    pub at: Timestamp,
+pub(super) enum End {
+    /// It is over.
+    Over {
+        /// How it ended.
+        result: RunResult,
+        /// When its tasks were started, if they were.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        at: Timestamp,
+    },
+    /// It waited in a line and never began.
+    NotBegun {
+        /// Why.
+        message: String,
+        /// When that was known.
+        at: Timestamp,
+    },
 }
 
 /// A run.
 #[derive(Debug)]
 pub(super) enum Run {
+    /// It waits in a line.
+    Held(Box<Held>),
     /// Not ended.
     Live(Box<Live>),
     /// Nothing of it is left; this is not durable yet.
@@ -141,12 +156,24 @@ pub(super) struct Orphan {
     pub start: u64,
 }
 
-/// A run that waits for a spawn thread.
+/// A run that is to be started.
+#[derive(Debug)]
 pub(super) struct SpawnJob {
     /// What to start.
     pub order: StartOrder,
     /// Folder of the log files.
     pub log_dir: Arc<str>,
+    /// What it has of a line. Then its intent is not written down yet.
+    pub share: Option<Share>,
+}
+
+/// A run that waits in a line.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Where.
+    pub ticket: Ticket,
+    /// What to start when its turn comes.
+    pub job: SpawnJob,
 }
 
 /// What goes to the daemon.
@@ -165,6 +192,8 @@ pub(super) struct Connection {
     pub stream: Arc<UnixStream>,
     /// It has observed, so it gets reports.
     pub subscribed: bool,
+    /// It knows of lines.
+    pub lines: bool,
 }
 
 /// All that the runner knows.
@@ -184,6 +213,8 @@ pub(super) struct Table {
     pub timers: BTreeSet<(u64, RunId)>,
     /// Runs that wait for a spawn thread.
     pub queue: VecDeque<SpawnJob>,
+    /// Who waits in which line, and what is in use there.
+    pub lines: Lines,
     /// Grows with each process that was made.
     pub spawned: u64,
     /// Grows with each start that begins and each exit that waits for one.
@@ -192,6 +223,8 @@ pub(super) struct Table {
     in_flight: Vec<u64>,
     /// Exits of processes that nobody had registered yet.
     unclaimed: VecDeque<(u64, Pid, Exit)>,
+    /// Runs whose start was not told yet, with when it is to be, in microseconds of the boot clock; oldest first.
+    pub fresh: VecDeque<(u64, RunId)>,
     /// Settling runs, oldest first.
     pub to_commit: Vec<RunId>,
     /// What waits to be sent.
@@ -219,6 +252,7 @@ impl Live {
             ending: None,
             told: BTreeSet::new(),
             adopted: None,
+            share: None,
         }
     }
 
@@ -230,8 +264,15 @@ impl Live {
         })
     }
 
-    /// What becomes of the run, once nothing of it is left.
-    pub(super) fn result(&self) -> RunResult {
+    /// What became of the run, of which nothing is left.
+    pub(super) fn end(&self, at: Timestamp) -> End {
+        if self.share.is_some() && self.began.is_none() && self.verdict.is_none() && self.adopted.is_none() {
+            return End::NotBegun { message: "it was stopped when its turn came".to_owned(), at };
+        }
+        End::Over { result: self.result(), started_at: self.started_at, at }
+    }
+
+    fn result(&self) -> RunResult {
         if let Some(verdict) = &self.verdict {
             return verdict.clone();
         }
@@ -268,7 +309,7 @@ impl Table {
     pub(super) fn live(&mut self, run: RunId) -> Option<&mut Live> {
         match self.runs.get_mut(&run) {
             Some(Run::Live(live)) => Some(live),
-            Some(Run::Settling(_) | Run::Ended(_)) | None => None,
+            Some(Run::Held(_) | Run::Settling(_) | Run::Ended(_)) | None => None,
         }
     }
 
@@ -304,20 +345,23 @@ impl Table {
 
     /// Puts a report out, if somebody listens. Who comes later is told by [`Table::answer`].
     pub(super) fn report(&mut self, report: Report) {
-        if self.connection.as_ref().is_some_and(|connection| connection.subscribed) {
+        if let Some(connection) = self.connection.as_ref().filter(|connection| connection.subscribed) {
+            let report = if connection.lines { report } else { older::report(report) };
             self.outbox.push_back(Outgoing::Report(report));
         }
     }
 
     /// Answers an observation. On a connection's first, all that the daemon may have missed is reported again behind the answer.
     pub(super) fn answer(&mut self, id: u64) {
+        let lines = self.connection.as_ref().is_some_and(|connection| connection.lines);
         let mut pages: Vec<Vec<Observed>> = vec![Vec::new()];
         for (run, state) in &self.runs {
             if pages.last().is_some_and(|page| page.len() == PAGE_RUNS) {
                 pages.push(Vec::new());
             }
             if let Some(page) = pages.last_mut() {
-                page.push(Observed { run: *run, phase: state.phase() });
+                let phase = if lines { state.phase() } else { older::phase(state.phase()) };
+                page.push(Observed { run: *run, phase });
             }
         }
         let count = pages.len();
@@ -327,6 +371,7 @@ impl Table {
         let Some(connection) = &mut self.connection else { return };
         if !std::mem::replace(&mut connection.subscribed, true) {
             let again = self.runs.iter().filter_map(|(run, state)| state.report(*run));
+            let again = again.map(|report| if lines { report } else { older::report(report) });
             self.outbox.extend(again.map(Outgoing::Report));
         }
     }
@@ -341,10 +386,15 @@ impl Run {
     /// As it is observed.
     fn phase(&self) -> RunPhase {
         match self {
-            Self::Ended(end) => RunPhase::Ended { result: end.result.clone(), started_at: end.started_at, at: end.at },
+            Self::Held(_) => RunPhase::Held,
+            Self::Ended(End::Over { result, started_at, at }) => {
+                RunPhase::Ended { result: result.clone(), started_at: *started_at, at: *at }
+            }
+            Self::Ended(End::NotBegun { message, at }) => RunPhase::NotBegun { message: message.clone(), at: *at },
             // Not before it is durable.
-            Self::Settling(End { started_at: Some(since), .. }) => RunPhase::Running { since: *since },
-            Self::Settling(_) => RunPhase::Starting,
+            Self::Settling(End::Over { started_at: Some(since), .. }) => RunPhase::Running { since: *since },
+            Self::Settling(End::Over { started_at: None, .. }) => RunPhase::Starting,
+            Self::Settling(End::NotBegun { .. }) => RunPhase::Held,
             Self::Live(live) if live.ending.is_some() => RunPhase::Stopping,
             Self::Live(live) => live.started_at.map_or(RunPhase::Starting, |since| RunPhase::Running { since }),
         }
@@ -353,8 +403,9 @@ impl Run {
     /// What a daemon that comes anew is told of it.
     fn report(&self, run: RunId) -> Option<Report> {
         match self {
+            Self::Held(_) | Self::Settling(End::NotBegun { .. }) => None,
             Self::Ended(end) => Some(end.report(run)),
-            Self::Settling(End { started_at, .. }) => started_at.map(|at| Report::Started { run, at }),
+            Self::Settling(End::Over { started_at, .. }) => started_at.map(|at| Report::Started { run, at }),
             Self::Live(live) => live.started_at.map(|at| Report::Started { run, at }),
         }
     }
@@ -363,6 +414,29 @@ impl Run {
 impl End {
     /// As it is told.
     pub(super) fn report(&self, run: RunId) -> Report {
-        Report::Ended { run, result: self.result.clone(), started_at: self.started_at, at: self.at }
+        match self.clone() {
+            Self::Over { result, started_at, at } => Report::Ended { run, result, started_at, at },
+            Self::NotBegun { message, at } => Report::NotBegun { run, message, at },
+        }
+    }
+}
+
+/// How a daemon is told of lines that does not know them: one that is older than what it finds here.
+mod older {
+    use super::{Report, RunPhase, lost};
+
+    pub(super) fn report(report: Report) -> Report {
+        match report {
+            Report::NotBegun { run, message, at } => Report::Ended { run, result: lost(&message), started_at: None, at },
+            other => other,
+        }
+    }
+
+    pub(super) fn phase(phase: RunPhase) -> RunPhase {
+        match phase {
+            RunPhase::Held => RunPhase::Starting,
+            RunPhase::NotBegun { message, at } => RunPhase::Ended { result: lost(&message), started_at: None, at },
+            other => other,
+        }
     }
 }
