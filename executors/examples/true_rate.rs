@@ -7,6 +7,9 @@
 //! - append and fdatasync: the disk's share;
 //! - N held: two slots, and N orders that wait in line for one. 0: a start is ordered when an earlier run has ended.
 //!
+//! Beside each rate stands the processor time of a run, over all processes that take part: on a machine where others work, too, that
+//! says more than the rate.
+//!
 //! Every run has an end that is journalled and synced, and is forgotten afterwards. As by a daemon, the ends that come together are
 //! written to a file and synced before the orders that follow them are given.
 
@@ -44,8 +47,47 @@ fn order(number: u128) -> StartOrder {
     StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new(), line: None }
 }
 
-fn bare(runs: usize) -> Result<f64, Problem> {
-    let begin = Instant::now();
+/// A rate, and what it cost.
+#[derive(Clone, Copy)]
+struct Figure {
+    /// Runs a second.
+    rate: f64,
+    /// Microseconds of processor time a run.
+    cpu_us: f64,
+}
+
+/// Processor time of a process and of its children that have been waited for, in microseconds.
+fn cpu_us(process: &str) -> Result<f64, Problem> {
+    const TICK_US: f64 = 10_000.0;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+    // Fields 14 to 17; the first one after the name is the third.
+    let ticks: f64 = fields.skip(11).take(4).filter_map(|text| text.parse::<f64>().ok()).sum();
+    Ok(ticks * TICK_US)
+}
+
+/// Measures from now on.
+struct Meter<'a> {
+    begin: Instant,
+    processes: &'a [&'a str],
+    cpu_us: f64,
+}
+
+impl<'a> Meter<'a> {
+    fn of(processes: &'a [&'a str]) -> Result<Self, Problem> {
+        let cpu_us = processes.iter().map(|process| cpu_us(process)).sum::<Result<f64, Problem>>()?;
+        Ok(Self { begin: Instant::now(), processes, cpu_us })
+    }
+
+    fn read(self, runs: usize) -> Result<Figure, Problem> {
+        let rate = runs as f64 / self.begin.elapsed().as_secs_f64();
+        let cpu_us = self.processes.iter().map(|process| cpu_us(process)).sum::<Result<f64, Problem>>()? - self.cpu_us;
+        Ok(Figure { rate, cpu_us: cpu_us / runs as f64 })
+    }
+}
+
+fn bare(runs: usize) -> Result<Figure, Problem> {
+    let meter = Meter::of(&["self"])?;
     let threads: Vec<_> = (0..2)
         .map(|_| {
             std::thread::spawn(move || -> std::io::Result<()> {
@@ -61,7 +103,7 @@ fn bare(runs: usize) -> Result<f64, Problem> {
     for thread in threads {
         thread.join().map_err(|_| "a thread panicked")??;
     }
-    Ok(runs as f64 / begin.elapsed().as_secs_f64())
+    meter.read(runs)
 }
 
 /// Small appends to one file, each synced: what bounds the runs when few are in flight, because each waits for the end before it.
@@ -80,13 +122,15 @@ async fn through_the_runner(
     executor: &LocalExecutor,
     reports: &mut mpsc::Receiver<Report>,
     table: &Arc<File>,
+    runner: &str,
     numbers: std::ops::Range<u128>,
     held: usize,
-) -> Result<f64, Problem> {
+) -> Result<Figure, Problem> {
     let runs = (numbers.end - numbers.start) as usize;
     let line = (held > 0).then_some(Line { id: 1, cpu_millis: SLOTS as u64 * 1_000, memory_bytes: 0 });
     let mut orders = numbers.map(|number| StartOrder { line, ..order(number) });
-    let begin = Instant::now();
+    let processes = ["self", runner];
+    let meter = Meter::of(&processes)?;
     executor.start(orders.by_ref().take(SLOTS + held).collect()).await?;
     let mut ended = 0;
     let mut waiting = Vec::new();
@@ -109,7 +153,7 @@ async fn through_the_runner(
             executor.forget(over).await?;
         }
     }
-    Ok(runs as f64 / begin.elapsed().as_secs_f64())
+    meter.read(runs)
 }
 
 /// What a daemon does at least with ends that have come together: makes them durable.
@@ -137,26 +181,39 @@ async fn measure(runs: usize, rounds: usize, held: &[usize]) -> Result<(), Probl
     executor.adopt().await?;
     let table = Arc::new(File::create(folder.join("table"))?);
     let mut next = 1_u128;
+    let runner = std::fs::read_to_string(folder.join("data/runner.lock"))?;
+    let runner = runner.trim();
     let mut found: BTreeMap<usize, Vec<(f64, f64)>> = BTreeMap::new();
     for round in 1..=rounds {
         println!("round {round}: append and fdatasync, nothing else: {:.0}/s", syncs(&folder, 1_000)?);
         let mut before = bare(runs / 2)?;
         for held in held.iter().copied() {
-            let rate = through_the_runner(&executor, &mut reports, &table, next..next + runs as u128, held).await?;
+            let numbers = next..next + runs as u128;
+            let figure = through_the_runner(&executor, &mut reports, &table, runner, numbers, held).await?;
             next += runs as u128;
             let after = bare(runs / 2)?;
-            let bound = f64::midpoint(before, after);
+            let bound = Figure {
+                rate: f64::midpoint(before.rate, after.rate),
+                cpu_us: f64::midpoint(before.cpu_us, after.cpu_us),
+            };
             before = after;
-            println!("round {round}: {held:>3} held: {rate:.0}/s, bare {bound:.0}/s, ratio {:.3}", rate / bound);
-            found.entry(held).or_default().push((rate, rate / bound));
+            println!(
+                "round {round}: {held:>3} held: {:.0}/s of {:.0}/s bare: {:.3}; {:.0} us of {:.0} us bare: {:.3}",
+                figure.rate,
+                bound.rate,
+                figure.rate / bound.rate,
+                figure.cpu_us,
+                bound.cpu_us,
+                bound.cpu_us / figure.cpu_us
+            );
+            found.entry(held).or_default().push((figure.rate / bound.rate, bound.cpu_us / figure.cpu_us));
         }
     }
     for (held, figures) in found {
-        let (rates, ratios): (Vec<f64>, Vec<f64>) = figures.into_iter().unzip();
-        println!("median: {held:>3} held: {:.0}/s, ratio {:.3}", median(rates), median(ratios));
+        let (rates, costs): (Vec<f64>, Vec<f64>) = figures.into_iter().unzip();
+        println!("median: {held:>3} held: ratio of rates {:.3}, of processor time {:.3}", median(rates), median(costs));
     }
-    let pid = std::fs::read_to_string(folder.join("data/runner.lock"))?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()))?;
+    let status = std::fs::read_to_string(format!("/proc/{runner}/status"))?;
     println!("runner: {}", status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or("no figure"));
     // Once this is answered the last runs are forgotten, so that the runner ends by itself.
     executor.observe().await?;

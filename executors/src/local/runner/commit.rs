@@ -16,8 +16,9 @@ use super::RunnerOptions;
 use super::clock;
 use super::journal::Record;
 use super::note;
+use super::output::{name_all, name_written};
 use super::shared::{Shared, wait, wait_for};
-use super::table::{End, Run, Table, TaskState};
+use super::table::{End, Run, Table, TaskState, Unread};
 use crate::contract::Report;
 
 /// Most ends that are made durable together.
@@ -32,19 +33,24 @@ const PAGE: usize = 256;
 /// The thread. It ends with the process.
 pub(super) fn commit_all(shared: &Shared) {
     loop {
-        let runs = gather(shared, shared.lock());
+        let (runs, unread) = gather(shared, shared.lock());
+        unread.iter().for_each(|(run, task, streams)| name_written(*run, task, streams));
         commit(shared, &runs);
         compact_if_due(shared);
     }
 }
 
 /// Waits for ends, and for more of them as long as that keeps nobody waiting. Meanwhile tells the starts that no end has followed.
-fn gather(shared: &Shared, mut table: MutexGuard<'_, Table>) -> Vec<RunId> {
+fn gather<'a>(shared: &'a Shared, mut table: MutexGuard<'a, Table>) -> (Vec<RunId>, Vec<Unread>) {
     let mut since = None;
     loop {
         let now = clock::boot_us();
-        if table.tell_fresh(now) {
-            shared.out.notify_one();
+        let goes_on = table.tell_fresh(shared, now);
+        if !goes_on.is_empty() {
+            drop(table);
+            goes_on.iter().for_each(|(run, task, streams)| name_all(*run, task, streams));
+            table = shared.lock();
+            continue;
         }
         if table.to_commit.is_empty() {
             let due = table.fresh.front().map(|(due, _)| *due);
@@ -56,7 +62,7 @@ fn gather(shared: &Shared, mut table: MutexGuard<'_, Table>) -> Vec<RunId> {
         }
         let until = *since.get_or_insert(now) + table.gather_us(&shared.options);
         if now >= until || table.to_commit.len() >= MAX_BATCH {
-            return std::mem::take(&mut table.to_commit);
+            return (std::mem::take(&mut table.to_commit), std::mem::take(&mut table.to_name));
         }
         table = wait_for(&shared.settled, table, until - now);
     }
@@ -81,9 +87,10 @@ impl Table {
         }
     }
 
-    /// Reports a start, at once or, while others are held, only if the run does not end within the time for which ends are gathered.
-    pub(super) fn started(&mut self, shared: &Shared, run: RunId, at: Timestamp, in_line: bool) {
-        if !in_line || self.lines.held() == 0 {
+    /// A run has started. That is told at once, or, while others are held, only if it goes on for as long as ends are gathered.
+    pub(super) fn started(&mut self, shared: &Shared, run: RunId, at: Timestamp) {
+        let held = self.lines.held() > 0;
+        if self.live(run).is_none_or(|live| live.streams.is_none() && !(held && live.share.is_some())) {
             self.report(Report::Started { run, at });
             shared.out.notify_one();
             return;
@@ -94,16 +101,19 @@ impl Table {
         }
     }
 
-    /// Reports the starts that have waited long enough; false if there was none.
-    fn tell_fresh(&mut self, now: u64) -> bool {
-        let mut told = false;
+    /// Reports the starts that have waited long enough. Gives the output of those runs, which is to be named.
+    fn tell_fresh(&mut self, shared: &Shared, now: u64) -> Vec<Unread> {
+        let mut unread = Vec::new();
         while let Some((_, run)) = self.fresh.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(at) = self.live(run).and_then(|live| live.started_at) {
+            let Some(live) = self.live(run) else { continue };
+            let task = live.tasks.first().map(|task| task.name.clone());
+            unread.extend(task.zip(live.streams.take()).map(|(task, streams)| (run, task, streams)));
+            if let Some(at) = live.started_at {
                 self.report(Report::Started { run, at });
-                told = true;
+                shared.out.notify_one();
             }
         }
-        told
+        unread
     }
 }
 
@@ -175,7 +185,8 @@ fn page(table: &Table, last: &mut Option<RunId>) -> Vec<Record> {
         let Run::Live(live) = state else { continue };
         let run = *run;
         let tasks = live.tasks.iter().map(|task| task.name.clone()).collect();
-        records.push(Record::Intent { run, uid: live.uid, tasks, share: live.share });
+        let unnamed = live.streams.as_ref().map(|[out, _]| out.dir().to_owned());
+        records.push(Record::Intent { run, uid: live.uid, tasks, share: live.share, unnamed });
         for (index, task) in live.tasks.iter().enumerate() {
             records.extend(task.made.map(|m| Record::Spawned { run, task: index, pid: m.pid, ticks: m.ticks, at: m.at }));
             if let TaskState::Exited(exit) = task.state {

@@ -13,6 +13,7 @@ use scheduler_core::ids::{Name, RunId};
 
 use super::clock;
 use super::lines::{Amounts, Share};
+use super::output::Output;
 use super::shared::Shared;
 use super::table::{End, Held, Live, Run, SpawnJob, Table};
 use crate::contract::{Line, StartOrder, TaskOrder};
@@ -47,7 +48,7 @@ impl Table {
             }
             Some(wants) => {
                 let ticket = self.lines.wait(line.id, run, wants, limits);
-                let job = SpawnJob { order, log_dir: Arc::clone(log_dir), share: None };
+                let job = SpawnJob { order, log_dir: Arc::clone(log_dir), share: None, output: Output::Named };
                 self.runs.insert(run, Run::Held(Box::new(Held { ticket, job })));
             }
             None => self.never_begins(shared, run, "it asks for more than its line may ever have in use".to_owned()),
@@ -71,7 +72,9 @@ impl Table {
         };
         let live = Live { share: Some(share), ..Live::new(task_names(&job.order), job.order.uid) };
         self.runs.insert(run, Run::Live(Box::new(live)));
-        Some(SpawnJob { share: Some(share), ..job })
+        let late = self.lines.held() > 0 && job.order.tasks.len() == 1;
+        let output = if late { Output::Late(self.spares.take(&job.log_dir, job.order.uid)) } else { Output::Named };
+        Some(SpawnJob { share: Some(share), output, ..job })
     }
 
     /// Drops a run if it waits in a line; false if it does not.

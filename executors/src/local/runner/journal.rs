@@ -59,6 +59,9 @@ pub(super) enum Record {
         /// What it has of its line, if it has waited in one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         share: Option<Share>,
+        /// Folder of its output files, if those have no names yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unnamed: Option<String>,
     },
     /// A task has a process.
     Spawned {

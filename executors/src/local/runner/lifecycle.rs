@@ -14,6 +14,7 @@ use scheduler_core::job::StopPolicy;
 use super::clock;
 use super::journal::Record;
 use super::note;
+use super::output::Streams;
 use super::procfs::Proc;
 use super::shared::Shared;
 use super::sys;
@@ -69,9 +70,17 @@ impl Table {
     }
 
     /// No more processes will be made for a run: all its tasks have theirs, or `problem` kept one from it, or it is being ended.
-    pub(super) fn spawning_done(&mut self, shared: &Shared, run: RunId, problem: Option<RunResult>) {
+    /// `streams` is its output, if that has no name yet.
+    pub(super) fn spawning_done(
+        &mut self,
+        shared: &Shared,
+        run: RunId,
+        problem: Option<RunResult>,
+        streams: Option<Streams>,
+    ) {
         let Some(live) = self.live(run) else { return };
         live.spawning = false;
+        live.streams = streams;
         let complete = live.tasks.iter().all(|task| task.state != TaskState::Waiting);
         if let Some(problem) = problem {
             live.verdict.get_or_insert(problem);
@@ -81,8 +90,7 @@ impl Table {
         } else if complete {
             let at = clock::now();
             live.started_at = Some(at);
-            let in_line = live.share.is_some();
-            self.started(shared, run, at, in_line);
+            self.started(shared, run, at);
         }
         self.try_finish(shared, run);
     }
@@ -157,6 +165,11 @@ impl Table {
         let leaders: Vec<Pid> = live.tasks.iter().filter_map(|task| Some(task.made?.pid)).collect();
         let (ending, share) = (live.ending, live.share);
         let end = live.end(clock::now());
+        if let (Some(streams), Some(task)) = (live.streams.take(), live.tasks.first().map(|task| task.name.clone()))
+            && let Some(streams) = self.spares.give(streams)
+        {
+            self.to_name.push((run, task, streams));
+        }
         if let Some(ending) = ending {
             self.timers.remove(&(ending.deadline_us, run));
         }

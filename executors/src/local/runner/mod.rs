@@ -24,6 +24,7 @@ mod keeper;
 mod launch;
 mod lifecycle;
 mod lines;
+mod output;
 mod prepare;
 mod procfs;
 mod reap;

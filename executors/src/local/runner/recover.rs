@@ -18,13 +18,14 @@ use scheduler_core::time::Timestamp;
 
 use super::clock;
 use super::journal::{Record, Replayed, replay};
+use super::output::rescue;
 use super::procfs::{Marker, Proc, marked};
 use super::table::{End, Ending, Exit, Live, Made, Run, Table, TaskState, failure, lost};
 
 /// What a run's records say.
 enum Past {
     Held { boot: Arc<str> },
-    Live { boot: Arc<str>, live: Box<Live> },
+    Live { boot: Arc<str>, live: Box<Live>, unnamed: Option<String> },
     Ended(End),
 }
 
@@ -60,13 +61,16 @@ pub(super) fn recover(journal: &Path, boot_id: &str) -> io::Result<Recovered> {
                 let result = lost("the machine was rebooted; whether the run had begun is not known");
                 Run::Settling(End::Over { result, started_at: None, at: clock::now() })
             }
-            Past::Live { boot, live } if &*boot != boot_id => {
+            Past::Live { boot, live, .. } if &*boot != boot_id => {
                 table.to_commit.push(run);
                 let result = lost("the machine was rebooted while the run was on it");
                 Run::Settling(End::Over { result, started_at: live.started_at, at: clock::now() })
             }
-            Past::Live { mut live, .. } => {
+            Past::Live { mut live, unnamed, .. } => {
                 adopt(run, &mut live, &mut strangers);
+                if let (Some(dir), Some(task)) = (unnamed, live.tasks.first()) {
+                    live.task_pids().for_each(|pid| rescue(pid, &dir, run, &task.name));
+                }
                 adopted.push(run);
                 live.share.into_iter().for_each(|share| table.lines.enter(share));
                 Run::Live(live)
@@ -85,12 +89,12 @@ fn apply(past: &mut BTreeMap<RunId, Past>, boot: &mut Arc<str>, record: Record) 
                 past.entry(run).or_insert_with(|| Past::Held { boot: Arc::clone(boot) });
             }
         }
-        Record::Intent { run, uid, tasks, share } => {
+        Record::Intent { run, uid, tasks, share, unnamed } => {
             if !matches!(past.get(&run), None | Some(Past::Held { .. })) {
                 return;
             }
             let live = Live { spawning: false, adopted: Some(BTreeMap::new()), share, ..Live::new(tasks, uid) };
-            past.insert(run, Past::Live { boot: Arc::clone(boot), live: Box::new(live) });
+            past.insert(run, Past::Live { boot: Arc::clone(boot), live: Box::new(live), unnamed });
         }
         Record::Spawned { run, task, pid, ticks, at } => {
             let Some(Past::Live { live, .. }) = past.get_mut(&run) else { return };

@@ -15,6 +15,7 @@ use super::clock;
 use super::held::task_names;
 use super::journal::Record;
 use super::note;
+use super::output::Output;
 use super::shared::{Shared, wait, wait_for};
 use super::table::{Connection, End, Live, MAX_QUEUE, MAX_RUNS, Outgoing, Run, SpawnJob, lost};
 use crate::contract::{Line, StartOrder};
@@ -230,9 +231,9 @@ fn start(shared: &Shared, log_dir: &str, orders: Vec<StartOrder>, generation: u6
             continue;
         }
         let tasks = task_names(&order);
-        intents.push(Record::Intent { run, uid: order.uid, tasks: tasks.clone(), share: None });
+        intents.push(Record::Intent { run, uid: order.uid, tasks: tasks.clone(), share: None, unnamed: None });
         table.runs.insert(run, Run::Live(Box::new(Live::new(tasks, order.uid))));
-        jobs.push(SpawnJob { order, log_dir: Arc::clone(&log_dir), share: None });
+        jobs.push(SpawnJob { order, log_dir: Arc::clone(&log_dir), share: None, output: Output::Named });
     }
     drop(table);
     hold(shared, held, &log_dir);
@@ -244,7 +245,8 @@ fn start(shared: &Shared, log_dir: &str, orders: Vec<StartOrder>, generation: u6
         note(&format!("journal: {error}"));
         let mut table = shared.lock();
         for job in jobs {
-            table.spawning_done(shared, job.order.run, Some(lost(&format!("the runner's journal cannot be written: {error}"))));
+            let problem = lost(&format!("the runner's journal cannot be written: {error}"));
+            table.spawning_done(shared, job.order.run, Some(problem), None);
         }
         return;
     }

@@ -16,6 +16,7 @@ use super::held::task_names;
 use super::journal::Record;
 use super::launch::{Credentials, Launch, LaunchError, Launched, Stack, launch};
 use super::note;
+use super::output::{Output, Streams, Unnamed};
 use super::prepare::{self, Limit};
 use super::shared::{Shared, wait};
 use super::table::{Made, SpawnJob, lost, not_startable};
@@ -46,13 +47,24 @@ struct Common<'a> {
 }
 
 /// Before a process is made there must be a record that one may have been. Only who has waited in a line has none yet.
-fn intend(shared: &Shared, job: &SpawnJob) -> Result<(), RunResult> {
-    let SpawnJob { order, share, .. } = job;
-    if share.is_none() {
-        return Ok(());
-    }
-    let intent = Record::Intent { run: order.run, uid: order.uid, tasks: task_names(order), share: *share };
+fn intend(shared: &Shared, job: &SpawnJob, output: &Output) -> Result<(), RunResult> {
+    let SpawnJob { order, log_dir, share: Some(share), .. } = job else { return Ok(()) };
+    let unnamed = matches!(output, Output::Late(_)).then(|| log_dir.to_string());
+    let intent = Record::Intent { run: order.run, uid: order.uid, tasks: task_names(order), share: Some(*share), unnamed };
     shared.journal.append([&intent]).map_err(|error| lost(&format!("the runner's journal cannot be written: {error}")))
+}
+
+/// The files of a task whose output is to be named late.
+fn streams(job: &SpawnJob, common: &Common<'_>, output: Output) -> Result<Option<Streams>, RunResult> {
+    let make = || {
+        let new = || Unnamed::make(&job.log_dir, job.order.uid, common.credentials.as_ref());
+        new().and_then(|out| Ok(out.zip(new()?))).map(|pair| pair.map(|(out, err)| [out, err]))
+    };
+    match output {
+        Output::Named => Ok(None),
+        Output::Late(Some(streams)) => Ok(Some(streams)),
+        Output::Late(None) => make().map_err(|error| lost(&format!("log file in {}: {error}", job.log_dir))),
+    }
 }
 
 impl Spawner {
@@ -80,17 +92,21 @@ impl Spawner {
                 shared.settled.notify_one();
             }
             drop(table);
-            self.start(shared, &job);
+            self.start(shared, job);
         }
     }
 
-    fn start(&mut self, shared: &Shared, job: &SpawnJob) {
+    fn start(&mut self, shared: &Shared, mut job: SpawnJob) {
         let run = job.order.run;
-        let problem = match intend(shared, job).and_then(|()| self.common(shared, job)) {
-            Ok(common) => self.tasks(shared, run, &common),
-            Err(problem) => Some(problem),
+        let output = std::mem::replace(&mut job.output, Output::Named);
+        let (problem, streams) = match intend(shared, &job, &output).and_then(|()| self.common(shared, &job)) {
+            Ok(common) => match streams(&job, &common, output) {
+                Ok(streams) => (self.tasks(shared, run, &common, streams.as_ref()), streams),
+                Err(problem) => (Some(problem), None),
+            },
+            Err(problem) => (Some(problem), None),
         };
-        shared.lock().spawning_done(shared, run, problem);
+        shared.lock().spawning_done(shared, run, problem, streams);
     }
 
     fn common<'a>(&mut self, shared: &Shared, job: &'a SpawnJob) -> Result<Common<'a>, RunResult> {
@@ -121,7 +137,13 @@ impl Spawner {
     }
 
     /// Makes the processes of all tasks; gives what kept one from being made.
-    fn tasks(&mut self, shared: &Shared, run: RunId, common: &Common<'_>) -> Option<RunResult> {
+    fn tasks(
+        &mut self,
+        shared: &Shared,
+        run: RunId,
+        common: &Common<'_>,
+        streams: Option<&Streams>,
+    ) -> Option<RunResult> {
         if common.order.tasks.is_empty() {
             return Some(not_startable("the run has no tasks".to_owned()));
         }
@@ -136,7 +158,7 @@ impl Spawner {
             let began = table.begin_start();
             drop(table);
 
-            let made = self.task(run, common, task);
+            let made = self.task(run, common, task, streams);
 
             let mut table = shared.lock();
             let exit = table.claim(began, made.as_ref().ok().map(|launched| launched.pid));
@@ -162,10 +184,22 @@ impl Spawner {
         None
     }
 
-    fn task(&mut self, run: RunId, common: &Common<'_>, task: &TaskOrder) -> Result<Launched, RunResult> {
+    fn task(
+        &mut self,
+        run: RunId,
+        common: &Common<'_>,
+        task: &TaskOrder,
+        streams: Option<&Streams>,
+    ) -> Result<Launched, RunResult> {
         let program = prepare::program(run, task)?;
-        let stdout = prepare::open_log(common.log_dir, run, task, "out", common.credentials.as_ref())?;
-        let stderr = prepare::open_log(common.log_dir, run, task, "err", common.credentials.as_ref())?;
+        let named;
+        let [stdout, stderr] = match streams {
+            Some(streams) => streams.each_ref().map(Unnamed::file),
+            None => {
+                named = prepare::open_logs(common.log_dir, run, task, common.credentials.as_ref())?;
+                named.each_ref()
+            }
+        };
         let what = Launch {
             programs: &program.programs,
             args: &program.args,

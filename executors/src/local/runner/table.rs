@@ -17,6 +17,7 @@ use scheduler_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Lines, Share, Ticket};
+use super::output::{Output, Spares, Streams};
 use crate::contract::{Observed, Report, RunPhase, StartOrder};
 use crate::local::protocol::{PAGE_RUNS, Told};
 
@@ -89,7 +90,7 @@ pub(super) struct Ending {
 }
 
 /// A run that has not ended.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Live {
     /// Its tasks.
     pub tasks: Vec<Task>,
@@ -111,6 +112,8 @@ pub(super) struct Live {
     pub adopted: Option<BTreeMap<Pid, u64>>,
     /// What it has of its line, if it has waited in one.
     pub share: Option<Share>,
+    /// Output of its only task, as long as it has no name.
+    pub streams: Option<Streams>,
 }
 
 /// How a run ended.
@@ -165,7 +168,12 @@ pub(super) struct SpawnJob {
     pub log_dir: Arc<str>,
     /// What it has of a line. Then its intent is not written down yet.
     pub share: Option<Share>,
+    /// Where its tasks write to.
+    pub output: Output,
 }
+
+/// Output of a run's only task that has no name yet.
+pub(super) type Unread = (RunId, Name, Streams);
 
 /// A run that waits in a line.
 #[derive(Debug)]
@@ -225,6 +233,10 @@ pub(super) struct Table {
     unclaimed: VecDeque<(u64, Pid, Exit)>,
     /// Runs whose start was not told yet, with when it is to be, in microseconds of the boot clock; oldest first.
     pub fresh: VecDeque<(u64, RunId)>,
+    /// Output that waits for its name: of settling runs.
+    pub to_name: Vec<Unread>,
+    /// Files for output to come.
+    pub spares: Spares,
     /// Settling runs, oldest first.
     pub to_commit: Vec<RunId>,
     /// What waits to be sent.
@@ -253,6 +265,7 @@ impl Live {
             told: BTreeSet::new(),
             adopted: None,
             share: None,
+            streams: None,
         }
     }
 
