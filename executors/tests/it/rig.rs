@@ -106,7 +106,7 @@ impl Inbox {
         match timeout(PATIENCE, self.reports.recv()).await.expect("a report in time").expect("an executor that lives") {
             Report::Started { run, .. } => *self.started.entry(run).or_default() += 1,
             Report::Disturbed { message } => self.disturbed.push(message),
-            report @ Report::Ended { run, .. } => {
+            report @ (Report::Ended { run, .. } | Report::NotBegun { run, .. }) => {
                 let reports = self.ended.entry(run).or_default();
                 assert!(reports.iter().all(|earlier| *earlier == report), "two ends of one run: {reports:?}, {report:?}");
                 reports.push(report);
@@ -132,14 +132,27 @@ impl Inbox {
         self.ended.get(&run).map_or(0, Vec::len)
     }
 
-    /// Waits until a run has ended.
-    pub(crate) async fn ended(&mut self, run: RunId) -> RunResult {
+    /// Waits until a run is over.
+    pub(crate) async fn over(&mut self, run: RunId) -> Report {
         while !self.ended.contains_key(&run) {
             self.next().await;
         }
-        match &self.ended[&run][0] {
-            Report::Ended { result, .. } => result.clone(),
-            _ => unreachable!("only ends are kept"),
+        self.ended[&run][0].clone()
+    }
+
+    /// Waits until a run has ended.
+    pub(crate) async fn ended(&mut self, run: RunId) -> RunResult {
+        match self.over(run).await {
+            Report::Ended { result, .. } => result,
+            other => panic!("it did not end: {other:?}"),
+        }
+    }
+
+    /// Waits until it is told that a run has never begun; gives the reason.
+    pub(crate) async fn not_begun(&mut self, run: RunId) -> String {
+        match self.over(run).await {
+            Report::NotBegun { message, .. } => message,
+            other => panic!("it has begun: {other:?}"),
         }
     }
 

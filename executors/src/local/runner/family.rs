@@ -4,7 +4,7 @@
 //! everything that descends from a task is found from two kinds of roots: the tasks that live, and these orphans.
 //!
 //! - The common case costs one system call: when the last task of a run has ended and the main thread has no children at all, nothing
-//!   of it is left.
+//!   of it is left. (A process's children have another parent before its own parent can see that it has ended.)
 //! - Otherwise the orphans are listed, and each new one is attributed once: by its session (every task has its own), by its group,
 //!   by having been seen below a run that is being ended, by `FLASH_JOB_ID` and `FLASH_ATTEMPT` in the environment that it was executed with.
 //! - An orphan that left its session and had its environment cleared cannot be attributed while several runs are there that may have
@@ -18,9 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler_core::ids::RunId;
 
-use super::procfs::{self, Proc};
+use super::procfs::{self, Orphans, Proc};
 use super::shared::Shared;
-use super::sys;
 use super::table::{Live, Orphan, Pid, Run, Table};
 
 impl Table {
@@ -32,10 +31,11 @@ impl Table {
         }
         let tasks: Vec<Pid> = live.task_pids().collect();
         let grouped = shared.cgroups.as_ref().map(|cgroups| cgroups.pids(run)).unwrap_or_default();
-        if tasks.is_empty() && grouped.is_empty() && no_orphans(shared) {
+        let orphans = self.look_for_orphans(shared);
+        if tasks.is_empty() && grouped.is_empty() && orphans.is_empty() {
             return Vec::new();
         }
-        self.meet_orphans();
+        self.meet(orphans);
         let mut roots = tasks;
         roots.extend(grouped);
         roots.extend(self.orphans.iter().filter(|(_, orphan)| self.may_end(orphan, run)).map(|(pid, _)| *pid));
@@ -51,8 +51,8 @@ impl Table {
     }
 
     /// Learns of orphans that have come since.
-    fn meet_orphans(&mut self) {
-        for pid in procfs::orphans() {
+    fn meet(&mut self, orphans: Orphans) {
+        for pid in orphans {
             if self.pids.contains_key(&pid) || self.orphans.contains_key(&pid) {
                 continue;
             }
@@ -109,16 +109,11 @@ impl Table {
             members.extend(new.into_iter().map(|process| (process.pid, process)));
         }
         for process in members.values().filter(|process| !is_known(process)) {
-            shared.follower.follow(run, process.pid, process.start);
+            shared.watcher.follow(run, process.pid, process.start);
         }
         live.adopted = Some(members.values().map(|process| (process.pid, process.start)).collect());
         members.into_values().collect()
     }
-}
-
-/// Whether nobody's descendants are left but those of tasks that live. Exact, and cheap on the main thread.
-fn no_orphans(shared: &Shared) -> bool {
-    if std::thread::current().id() == shared.main { !sys::thread_has_children() } else { procfs::orphans().is_empty() }
 }
 
 /// Whether a run's processes were there when the orphan began, so that it may descend from one.

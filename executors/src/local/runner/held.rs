@@ -95,7 +95,7 @@ impl Table {
 
     /// Wakes a spawn thread if there is somebody to be given out.
     pub(super) fn wake_spawner(&self, shared: &Shared) {
-        if self.lines.is_ready() {
+        if self.lines.is_ready() && !self.taking {
             shared.work.notify_one();
         }
     }

@@ -26,25 +26,17 @@ const REPEAT_KILL_US: u64 = 100_000;
 const REPEAT_KILL_DOUBLINGS: u32 = 6;
 
 impl Table {
-    /// A process was made: the reaper has children to wait for.
-    pub(super) fn process_made(&mut self, shared: &Shared) {
-        self.spawned += 1;
-        shared.children.notify_one();
-    }
-
-    /// A task has its process. `exit` is how that ended, if it was reaped before it could be registered.
-    pub(super) fn task_started(&mut self, shared: &Shared, run: RunId, task: usize, made: Made, exit: Option<Exit>) {
+    /// A task has its process, which nobody has waited for yet.
+    pub(super) fn task_started(&mut self, shared: &Shared, run: RunId, task: usize, made: Made) {
         let pid = made.pid;
-        self.process_made(shared);
+        if !std::mem::replace(&mut self.orphans_may_come, true) {
+            shared.timer.notify_one();
+        }
         self.sessions.insert(pid, run);
         let Some(live) = self.live(run) else { return };
         live.tasks[task].made = Some(made);
         live.tasks[task].state = TaskState::Running(pid);
         let ending = live.ending;
-        if let Some(exit) = exit {
-            self.task_exited(shared, run, task, exit);
-            return;
-        }
         self.pids.insert(pid, (run, task));
         // It was made while the run was told to end: it has to hear of it, too.
         if let Some(ending) = ending {
@@ -57,7 +49,7 @@ impl Table {
         let Some(live) = self.live(run) else { return };
         let (failed, ending) = (live.verdict.is_some(), live.ending);
         for (pid, start) in live.adopted.iter().flatten() {
-            shared.follower.follow(run, *pid, *start);
+            shared.watcher.follow(run, *pid, *start);
         }
         // Has the others followed, too.
         let members = self.members(shared, run);
@@ -105,7 +97,6 @@ impl Table {
             self.try_finish(shared, run);
             return;
         }
-        self.keep_unclaimed(pid, exit);
         for run in self.sweeping.clone() {
             self.try_finish(shared, run);
         }

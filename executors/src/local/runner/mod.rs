@@ -3,12 +3,12 @@
 //! Threads, all blocking, none polling:
 //! | thread | waits for | does |
 //! |---|---|---|
-//! | main (`reap`) | children | takes exits; as a subreaper it is the parent of every orphan |
-//! | spawn (`spawn`), a few | orders | makes processes |
+//! | main (`reap`) | orphans | takes their exits: as a subreaper it is the parent of every one |
+//! | spawn (`spawn`), a few | orders, and short tasks of a line | makes processes |
+//! | watch (`watch`) | process descriptors | takes the exits of tasks; after a crash also watches what an earlier runner had started |
 //! | commit (`commit`) | ends | makes them durable, then tells them |
 //! | keeper (`keeper`) | deadlines | kills what outlives its grace; ends an idle runner |
 //! | listen, daemon, writer (`serve`) | the socket | orders in, reports out |
-//! | follow (`follow`), after a crash | process descriptors | watches what an earlier runner had started |
 //!
 //! A thread that panics ends the process: tasks go on, and the next runner takes over from the journal (`recover`). That is safer
 //! than a runner that lives on without, say, its reaper.
@@ -17,7 +17,6 @@ mod cgroup;
 mod clock;
 mod commit;
 mod family;
-mod follow;
 mod held;
 mod journal;
 mod keeper;
@@ -34,6 +33,7 @@ mod shared;
 mod spawn;
 mod sys;
 mod table;
+mod watch;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -147,19 +147,16 @@ pub fn runner_main(options: RunnerOptions) -> Result<(), RunnerError> {
         let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK_BYTES);
         builder.spawn(body).map(drop).map_err(failed("starting the thread", name))
     };
-    for _ in 0..shared.options.spawn_threads.clamp(1, MAX_SPAWN_THREADS) {
+    // One more, because the others may wait for short tasks.
+    for _ in 0..=shared.options.spawn_threads {
         let spawner = spawn::Spawner::new(limits.clone()).map_err(failed("opening", "/dev/null"))?;
         let shared = Arc::clone(&shared);
         with("spawn", Box::new(move || spawner.run(&shared)))?;
     }
-    if !adopted.is_empty() {
-        let shared = Arc::clone(&shared);
-        with("follow", Box::new(move || follow::follow_all(&shared)))?;
-    }
     for run in adopted {
         shared.lock().resume(&shared, run);
     }
-    for (name, body) in [("commit", commit::commit_all as fn(&Shared)), ("keeper", keeper::keep_time)] {
+    for (name, body) in [("commit", commit::commit_all as fn(&Shared)), ("keeper", keeper::keep_time), ("watch", watch::watch_all)] {
         let shared = Arc::clone(&shared);
         with(name, Box::new(move || body(&shared)))?;
     }
@@ -186,6 +183,7 @@ fn become_runner(mut options: RunnerOptions) -> Result<RunnerOptions, RunnerErro
         .mode(0o700)
         .create(options.dir.join("runner"))
         .map_err(failed("making the folder", options.dir.display()))?;
+    options.spawn_threads = options.spawn_threads.clamp(1, MAX_SPAWN_THREADS);
     options.dir = std::fs::canonicalize(&options.dir).map_err(failed("finding", options.dir.display()))?;
     std::env::set_current_dir("/").map_err(failed("entering", "/"))?;
     Ok(options)
@@ -237,12 +235,12 @@ fn take_over(options: RunnerOptions, socket: &Path) -> Result<(Shared, Vec<sched
         note(&format!("journal: {} of {} records could not be read", replayed.skipped, replayed.skipped + replayed.records));
     }
     let journal = journal::Journal::open(&path, replayed.end).map_err(failed("opening", path.display()))?;
-    let follower = follow::Follower::new().map_err(failed("making", "an event descriptor"))?;
+    let watcher = watch::Watcher::new().map_err(failed("making", "an event descriptor"))?;
     let cgroups = match &options.cgroup_root {
         Some(root) => Some(cgroup::Cgroups::new(root).map_err(failed("using the cgroup", root.display()))?),
         None => None,
     };
-    let parts = Parts { options, boot_id, journal, follower, cgroups, socket: socket.to_owned() };
+    let parts = Parts { options, boot_id, journal, watcher, cgroups, socket: socket.to_owned() };
     let shared = Shared::new(parts, table);
     shared.journal.append([&commit::boot_record(&shared)]).map_err(failed("writing", path.display()))?;
     Ok((shared, adopted))

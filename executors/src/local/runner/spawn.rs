@@ -5,9 +5,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
 
@@ -19,7 +21,8 @@ use super::note;
 use super::output::{Output, Streams, Unnamed};
 use super::prepare::{self, Limit};
 use super::shared::{Shared, wait};
-use super::table::{Made, SpawnJob, lost, not_startable};
+use super::sys;
+use super::table::{Made, Pid, SpawnJob, Table, lost, not_startable};
 use crate::contract::{StartOrder, TaskOrder};
 
 /// How long the groups of a user are believed: the database may be on another machine.
@@ -34,6 +37,8 @@ pub(super) struct Spawner {
     nice: i32,
     limits: Vec<Limit>,
     credentials: Option<(Instant, Credentials)>,
+    /// The task that was just made and that nobody waits for yet.
+    made: Option<(Pid, OwnedFd)>,
 }
 
 /// What all tasks of a run have in common.
@@ -54,6 +59,12 @@ fn intend(shared: &Shared, job: &SpawnJob, output: &Output) -> Result<(), RunRes
     shared.journal.append([&intent]).map_err(|error| lost(&format!("the runner's journal cannot be written: {error}")))
 }
 
+/// Waits until something can be read, or for so long.
+fn is_readable(descriptor: &OwnedFd, at_most: Duration) -> bool {
+    let timeout = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: at_most.subsec_nanos().into() };
+    matches!(poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)), Ok(1..))
+}
+
 /// The files of a task whose output is to be named late.
 fn streams(job: &SpawnJob, common: &Common<'_>, output: Output) -> Result<Option<Streams>, RunResult> {
     let make = || {
@@ -72,13 +83,13 @@ impl Spawner {
     pub(super) fn new(limits: Vec<Limit>) -> io::Result<Self> {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let nice = rustix::process::getpriority_process(None)?;
-        Ok(Self { stack: Stack::new(), null, nice, limits, credentials: None })
+        Ok(Self { stack: Stack::new(), null, nice, limits, credentials: None, made: None })
     }
 
     /// The thread. It ends with the process.
     pub(super) fn run(mut self, shared: &Shared) {
         loop {
-            let mut table = shared.lock();
+            let mut table = self.wait_for_task(shared);
             let job = loop {
                 match table.next_job() {
                     Some(job) => break job,
@@ -107,6 +118,30 @@ impl Spawner {
             Err(problem) => (Some(problem), None),
         };
         shared.lock().spawning_done(shared, run, problem, streams);
+    }
+
+    /// Waits for the task that was just made to end, if it does so soon: then this thread, which is awake, starts the next of its line.
+    /// Otherwise somebody else waits for it.
+    fn wait_for_task<'a>(&mut self, shared: &'a Shared) -> MutexGuard<'a, Table> {
+        let mut table = shared.lock();
+        let Some((pid, descriptor)) = self.made.take() else { return table };
+        // One thread stays free for whoever is to be started at once.
+        if table.waiting < shared.options.spawn_threads {
+            table.waiting += 1;
+            drop(table);
+            let ended = is_readable(&descriptor, shared.options.gather_held);
+            table = shared.lock();
+            table.waiting -= 1;
+            if ended && let Ok(Some(exit)) = sys::reap(pid) {
+                table.taking = true;
+                table.reaped(shared, pid, exit);
+                table.taking = false;
+                return table;
+            }
+        }
+        drop(table);
+        shared.watcher.watch(pid, Some(descriptor));
+        shared.lock()
     }
 
     fn common<'a>(&mut self, shared: &Shared, job: &'a SpawnJob) -> Result<Common<'a>, RunResult> {
@@ -155,30 +190,23 @@ impl Spawner {
                 return None;
             }
             live.began.get_or_insert(ticks);
-            let began = table.begin_start();
             drop(table);
 
-            let made = self.task(run, common, task, streams);
-
-            let mut table = shared.lock();
-            let exit = table.claim(began, made.as_ref().ok().map(|launched| launched.pid));
-            match made {
-                Ok(launched) => {
-                    let ticks = (ticks, clock::ticks(launched.born_us));
-                    let made = Made { pid: launched.pid, ticks, at: clock::now() };
-                    table.task_started(shared, run, index, made, exit);
-                    drop(table);
-                    let record = Record::Spawned { run, task: index, pid: made.pid, ticks, at: made.at };
-                    if let Err(error) = shared.journal.append([&record]) {
-                        // It runs; a next runner would have to find it by its environment.
-                        note(&format!("journal: {error}"));
-                    }
-                }
-                Err(problem) => {
-                    // There may have been one that could not execute its program.
-                    table.process_made(shared);
-                    return Some(problem);
-                }
+            let launched = match self.task(run, common, task, streams) {
+                Ok(launched) => launched,
+                Err(problem) => return Some(problem),
+            };
+            let ticks = (ticks, clock::ticks(launched.born_us));
+            let made = Made { pid: launched.pid, ticks, at: clock::now() };
+            shared.lock().task_started(shared, run, index, made);
+            let record = Record::Spawned { run, task: index, pid: made.pid, ticks, at: made.at };
+            if let Err(error) = shared.journal.append([&record]) {
+                // It runs; a next runner would have to find it by its environment.
+                note(&format!("journal: {error}"));
+            }
+            match launched.descriptor {
+                Some(descriptor) if streams.is_some() => self.made = Some((made.pid, descriptor)),
+                descriptor => shared.watcher.watch(made.pid, descriptor),
             }
         }
         None

@@ -28,8 +28,6 @@ pub(super) type Pid = i32;
 pub(super) const MAX_RUNS: usize = 200_000;
 /// Most runs that wait for a spawn thread; the daemon's orders are not read while there are more.
 pub(super) const MAX_QUEUE: usize = 4_096;
-/// Most exits that are kept for starts that are still being registered.
-const MAX_UNCLAIMED: usize = 4_096;
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -223,14 +221,14 @@ pub(super) struct Table {
     pub queue: VecDeque<SpawnJob>,
     /// Who waits in which line, and what is in use there.
     pub lines: Lines,
-    /// Grows with each process that was made.
-    pub spawned: u64,
-    /// Grows with each start that begins and each exit that waits for one.
-    sequence: u64,
-    /// Starts that are under way.
-    in_flight: Vec<u64>,
-    /// Exits of processes that nobody had registered yet.
-    unclaimed: VecDeque<(u64, Pid, Exit)>,
+    /// The main thread has children, or has had some: it is to wait for them.
+    pub has_orphans: bool,
+    /// There are tasks, or have been lately: the keeper looks for orphans of theirs.
+    pub orphans_may_come: bool,
+    /// Spawn threads that wait for a task.
+    pub waiting: usize,
+    /// The thread that has the lock takes the next run itself: nobody has to be woken for it.
+    pub taking: bool,
     /// Runs whose start was not told yet, with when it is to be, in microseconds of the boot clock; oldest first.
     pub fresh: VecDeque<(u64, RunId)>,
     /// Output that waits for its name: of settling runs.
@@ -324,36 +322,6 @@ impl Table {
             Some(Run::Live(live)) => Some(live),
             Some(Run::Held(_) | Run::Settling(_) | Run::Ended(_)) | None => None,
         }
-    }
-
-    /// A start begins: exits of unknown processes are kept for it from now on. Gives back what [`Table::claim`] wants.
-    pub(super) fn begin_start(&mut self) -> u64 {
-        self.sequence += 1;
-        self.in_flight.push(self.sequence);
-        self.sequence
-    }
-
-    /// A start has ended, with this process if it has one. Gives the exit if that was reaped already.
-    pub(super) fn claim(&mut self, began: u64, pid: Option<Pid>) -> Option<Exit> {
-        self.in_flight.retain(|other| *other != began);
-        let found = self.unclaimed.iter().position(|(seen, other, _)| *seen > began && Some(*other) == pid);
-        let exit = found.and_then(|index| self.unclaimed.remove(index)).map(|(_, _, exit)| exit);
-        // What was seen before the oldest start that is under way belongs to none of them.
-        let oldest = self.in_flight.iter().min().copied().unwrap_or(u64::MAX);
-        self.unclaimed.retain(|(seen, _, _)| *seen > oldest);
-        exit
-    }
-
-    /// Keeps the exit of a process that is not known, in case a start that is under way has made it.
-    pub(super) fn keep_unclaimed(&mut self, pid: Pid, exit: Exit) {
-        if self.in_flight.is_empty() {
-            return;
-        }
-        if self.unclaimed.len() == MAX_UNCLAIMED {
-            self.unclaimed.pop_front();
-        }
-        self.sequence += 1;
-        self.unclaimed.push_back((self.sequence, pid, exit));
     }
 
     /// Puts a report out, if somebody listens. Who comes later is told by [`Table::answer`].
