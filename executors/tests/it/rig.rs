@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use executors::{Executor, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};
+use executors::{Executor, Line, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::{Attempt, JobId, RunId};
 use scheduler_core::job::StopPolicy;
@@ -53,6 +53,11 @@ pub(crate) fn order(tasks: Vec<TaskOrder>) -> StartOrder {
 /// An order for a new run of one script.
 pub(crate) fn script(text: &str) -> StartOrder {
     order(vec![task("main", text)])
+}
+
+/// The order, in a line of so many CPUs.
+pub(crate) fn in_line(id: u64, cpus: u64, order: StartOrder) -> StartOrder {
+    StartOrder { line: Some(Line { id, cpu_millis: cpus * 1_000, memory_bytes: 0 }), ..order }
 }
 
 /// SIGTERM, and this long until SIGKILL.
