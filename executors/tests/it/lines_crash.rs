@@ -11,7 +11,7 @@ use crate::site::Site;
 #[tokio::test]
 async fn a_line_goes_on_without_a_daemon_and_the_next_one_finds_it() {
     let site = Site::new();
-    let first = site.daemon().await;
+    let mut first = site.daemon().await;
     let (mut ready, go) = (first.signal("ready"), first.signal("go"));
     let log = site.work().join("log");
     let begun = first.start(in_line(1, 1, script("exit 4"))).await;
@@ -20,6 +20,8 @@ async fn a_line_goes_on_without_a_daemon_and_the_next_one_finds_it() {
     let held: Vec<_> = (0..5).map(|number| in_line(1, 1, script(&format!("echo {number} >> {}", log.display())))).collect();
     first.executor.start(held.clone()).await.unwrap();
     ready.line().await;
+    first.inbox.ended(begun).await;
+    first.inbox.started(gate).await;
     drop(first);
 
     let (executor, inbox) = site.executor();

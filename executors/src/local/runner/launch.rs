@@ -97,7 +97,7 @@ pub(super) struct Launched {
     pub pid: Pid,
     /// Microseconds of the boot clock, taken by the process itself right after it came to be: an upper bound of its start time.
     pub born_us: u64,
-    /// A descriptor of it; none from kernels before Linux 5.2.
+    /// A descriptor of it; none from kernels before Linux 5.2, and where no more are to be had.
     pub descriptor: Option<OwnedFd>,
 }
 
@@ -150,9 +150,13 @@ pub(super) fn launch(launch: &Launch<'_>, stack: &mut Stack) -> Result<Launched,
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         let top = stack.0.as_mut_ptr_range().end;
         let mut descriptor: libc::c_int = -1;
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-        let pid = libc::clone(child, top.cast(), flags, shared.cast(), &raw mut descriptor);
-        let cloned = io::Error::last_os_error();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let mut pid = libc::clone(child, top.cast(), flags | libc::CLONE_PIDFD, shared.cast(), &raw mut descriptor);
+        let mut cloned = io::Error::last_os_error();
+        if pid < 0 && matches!(cloned.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            pid = libc::clone(child, top.cast(), flags, shared.cast());
+            cloned = io::Error::last_os_error();
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         let descriptor = (pid > 0 && descriptor >= 0).then(|| OwnedFd::from_raw_fd(descriptor));
         if pid < 0 {

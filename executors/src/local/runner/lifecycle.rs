@@ -89,6 +89,9 @@ impl Table {
 
     /// A child of the runner was reaped.
     pub(super) fn reaped(&mut self, shared: &Shared, pid: Pid, exit: Exit) {
+        if self.crowd_waits {
+            shared.reaped.notify_one();
+        }
         if let Some((run, task)) = self.pids.remove(&pid) {
             self.task_exited(shared, run, task, exit);
             return;

@@ -6,6 +6,7 @@
 //! | main (`reap`) | orphans | takes their exits: as a subreaper it is the parent of every one |
 //! | spawn (`spawn`), a few | orders, and short tasks of a line | makes processes |
 //! | watch (`watch`) | process descriptors | takes the exits of tasks; after a crash also watches what an earlier runner had started |
+//! | crowd (`crowd`) | children | takes the exits of tasks beyond those |
 //! | commit (`commit`) | ends | makes them durable, then tells them |
 //! | keeper (`keeper`) | deadlines | kills what outlives its grace; ends an idle runner |
 //! | listen, daemon, writer (`serve`) | the socket | orders in, reports out |
@@ -16,6 +17,7 @@
 mod cgroup;
 mod clock;
 mod commit;
+mod crowd;
 mod family;
 mod held;
 mod journal;
@@ -73,6 +75,8 @@ pub struct RunnerOptions {
     pub compact_bytes: u64,
     /// Threads that make processes, 1 to 64.
     pub spawn_threads: usize,
+    /// Most tasks that are watched through descriptors of their own; the exits of others cost a little more.
+    pub descriptors: usize,
     /// A cgroup v2 folder that is ours, with nothing but groups in it; none to use no cgroups. See [`detect_cgroup_root`].
     pub cgroup_root: Option<PathBuf>,
     /// Name of this boot of the machine, instead of the kernel's: for tests.
@@ -90,6 +94,7 @@ impl RunnerOptions {
             leftover_grace: Duration::from_secs(5),
             compact_bytes: 4 << 20,
             spawn_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            descriptors: 128,
             cgroup_root: None,
             boot_id: None,
         }
@@ -156,7 +161,13 @@ pub fn runner_main(options: RunnerOptions) -> Result<(), RunnerError> {
     for run in adopted {
         shared.lock().resume(&shared, run);
     }
-    for (name, body) in [("commit", commit::commit_all as fn(&Shared)), ("keeper", keeper::keep_time), ("watch", watch::watch_all)] {
+    let threads: [(&str, fn(&Shared)); 4] = [
+        ("commit", commit::commit_all),
+        ("keeper", keeper::keep_time),
+        ("watch", watch::watch_all),
+        ("crowd", crowd::wait_for_all),
+    ];
+    for (name, body) in threads {
         let shared = Arc::clone(&shared);
         with(name, Box::new(move || body(&shared)))?;
     }
@@ -235,7 +246,7 @@ fn take_over(options: RunnerOptions, socket: &Path) -> Result<(Shared, Vec<sched
         note(&format!("journal: {} of {} records could not be read", replayed.skipped, replayed.skipped + replayed.records));
     }
     let journal = journal::Journal::open(&path, replayed.end).map_err(failed("opening", path.display()))?;
-    let watcher = watch::Watcher::new().map_err(failed("making", "an event descriptor"))?;
+    let watcher = watch::Watcher::new(options.descriptors).map_err(failed("making", "an event descriptor"))?;
     let cgroups = match &options.cgroup_root {
         Some(root) => Some(cgroup::Cgroups::new(root).map_err(failed("using the cgroup", root.display()))?),
         None => None,

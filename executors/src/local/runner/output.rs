@@ -17,8 +17,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, OFlags, fcntl_setfl, linkat};
 use scheduler_core::ids::{Name, RunId};
@@ -32,6 +31,8 @@ use crate::contract::log_file_name;
 pub(super) const STREAMS: [&str; 2] = ["out", "err"];
 /// Most files without a name that are kept for runs to come.
 const MAX_SPARE: usize = 64;
+/// Most folders that are remembered.
+const MAX_FOLDERS: usize = 16;
 /// What a log file may be to others.
 const MODE: u32 = 0o600;
 
@@ -73,22 +74,12 @@ enum Use {
 }
 
 impl Unnamed {
-    /// A new one; `None` where the file system has no files without names.
-    pub(super) fn make(dir: &Arc<str>, uid: Option<u32>, owner: Option<&Credentials>) -> io::Result<Option<Self>> {
-        static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
-        if UNSUPPORTED.load(Ordering::Relaxed) {
+    /// A new one; `None` where the folder's file system has no files that can be named late.
+    pub(super) fn make(late: &Late, dir: &Arc<str>, uid: Option<u32>, owner: Option<&Credentials>) -> io::Result<Option<Self>> {
+        if !late.is_possible(dir)? {
             return Ok(None);
         }
-        let flags = libc::O_TMPFILE | libc::O_APPEND;
-        let file = match OpenOptions::new().write(true).mode(MODE).custom_flags(flags).open(&**dir) {
-            Ok(file) => file,
-            // EISDIR is what kernels say that do not know of it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
-                UNSUPPORTED.store(true, Ordering::Relaxed);
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        let Some(file) = unnamed(dir)? else { return Ok(None) };
         if let Some(owner) = owner {
             std::os::unix::fs::fchown(&file, Some(owner.uid), Some(owner.gid))?;
         }
@@ -113,17 +104,60 @@ impl Unnamed {
         }
     }
 
-    /// Gives it its name. Nobody reads it where that fails, so that is said.
-    pub(super) fn name(&self, run: RunId, task: &Name, stream: &str) {
-        let path = Path::new(&*self.dir).join(log_file_name(run, task.as_str(), stream));
-        link(&format!("/proc/self/fd/{}", self.file.as_raw_fd()), &path);
+    fn name(&self, run: RunId, task: &Name, stream: &str) {
+        name_log(&path_of(&self.file), &self.dir, run, task, stream);
     }
 }
 
-fn link(from: &str, to: &Path) {
-    // It does not follow or replace what may be in the way.
-    if let Err(error) = linkat(CWD, from, CWD, to, AtFlags::SYMLINK_FOLLOW) {
-        note(&format!("log file {}: {}", to.display(), io::Error::from(error)));
+/// Folders that were tried: whether files in them can be named late.
+#[derive(Default)]
+pub(super) struct Late(Mutex<Vec<(Arc<str>, bool)>>);
+
+impl Late {
+    /// Tries it once for each folder, because what cannot be named in the end is lost.
+    fn is_possible(&self, dir: &Arc<str>) -> io::Result<bool> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, possible)) = known.iter().find(|(tried, _)| tried == dir) {
+            return Ok(*possible);
+        }
+        let name = Path::new(&**dir).join(format!(".runner-{}", std::process::id()));
+        let possible = match unnamed(dir)? {
+            Some(file) => link(&path_of(&file), &name).and_then(|()| std::fs::remove_file(&name)).is_ok(),
+            None => false,
+        };
+        if known.len() == MAX_FOLDERS {
+            known.remove(0);
+        }
+        known.push((Arc::clone(dir), possible));
+        Ok(possible)
+    }
+}
+
+/// A file without a name; `None` where there are none.
+fn unnamed(dir: &str) -> io::Result<Option<File>> {
+    let flags = libc::O_TMPFILE | libc::O_APPEND;
+    match OpenOptions::new().write(true).mode(MODE).custom_flags(flags).open(dir) {
+        Ok(file) => Ok(Some(file)),
+        // EISDIR is what kernels say that do not know of it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Names a file. It does not follow or replace what may be in the way.
+fn link(from: &str, to: &Path) -> io::Result<()> {
+    Ok(linkat(CWD, from, CWD, to, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Gives a log file its name. Nobody reads it where that fails, so that is said.
+fn name_log(from: &str, dir: &str, run: RunId, task: &Name, stream: &str) {
+    let path = Path::new(dir).join(log_file_name(run, task.as_str(), stream));
+    if let Err(error) = link(from, &path) {
+        note(&format!("log file {}: {error}", path.display()));
     }
 }
 
@@ -177,7 +211,7 @@ pub(super) fn rescue(pid: Pid, dir: &str, run: RunId, task: &Name) {
             && shown.file_name().is_some_and(|name| name.to_string_lossy().starts_with('#'))
             && std::fs::metadata(&from).is_ok_and(|data| data.nlink() == 0);
         if is_ours {
-            link(&from, &Path::new(dir).join(log_file_name(run, task.as_str(), stream)));
+            name_log(&from, dir, run, task, stream);
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::RunnerOptions;
 use super::cgroup::Cgroups;
+use super::crowd::Crowd;
 use super::journal::Journal;
+use super::output::Late;
 use super::procfs::OrphanList;
 use super::table::Table;
 use super::watch::Watcher;
@@ -20,6 +22,10 @@ pub(super) struct Shared {
     pub journal: Journal,
     /// Who watches processes.
     pub watcher: Watcher,
+    /// Who waits for tasks that nobody watches.
+    pub crowd: Crowd,
+    /// Where output can be named late.
+    pub late: Late,
     /// Where orphans are listed.
     pub orphans: OrphanList,
     /// The folder of cgroups, if there is one.
@@ -32,6 +38,8 @@ pub(super) struct Shared {
     pub room: Condvar,
     /// Woken: the main thread, when it has children or the runner is to end.
     pub children: Condvar,
+    /// Woken: the crowd's thread, when somebody else has reaped.
+    pub reaped: Condvar,
     /// Woken: the committer, when a run settles or the queue runs empty.
     pub settled: Condvar,
     /// Woken: the keeper of timers, when there is an earlier one or the runner may have become idle.
@@ -59,12 +67,15 @@ impl Shared {
             boot_id: parts.boot_id,
             journal: parts.journal,
             watcher: parts.watcher,
+            crowd: Crowd::default(),
+            late: Late::default(),
             orphans: OrphanList::new(),
             cgroups: parts.cgroups,
             socket: parts.socket,
             work: Condvar::new(),
             room: Condvar::new(),
             children: Condvar::new(),
+            reaped: Condvar::new(),
             settled: Condvar::new(),
             timer: Condvar::new(),
             out: Condvar::new(),

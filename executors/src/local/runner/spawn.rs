@@ -18,11 +18,12 @@ use super::held::task_names;
 use super::journal::Record;
 use super::launch::{Credentials, Launch, LaunchError, Launched, Stack, launch};
 use super::note;
-use super::output::{Output, Streams, Unnamed};
+use super::output::{Late, Output, Streams, Unnamed};
 use super::prepare::{self, Limit};
 use super::shared::{Shared, wait};
 use super::sys;
 use super::table::{Made, Pid, SpawnJob, Table, lost, not_startable};
+use super::watch::watch;
 use crate::contract::{StartOrder, TaskOrder};
 
 /// How long the groups of a user are believed: the database may be on another machine.
@@ -66,9 +67,9 @@ fn is_readable(descriptor: &OwnedFd, at_most: Duration) -> bool {
 }
 
 /// The files of a task whose output is to be named late.
-fn streams(job: &SpawnJob, common: &Common<'_>, output: Output) -> Result<Option<Streams>, RunResult> {
+fn streams(late: &Late, job: &SpawnJob, common: &Common<'_>, output: Output) -> Result<Option<Streams>, RunResult> {
     let make = || {
-        let new = || Unnamed::make(&job.log_dir, job.order.uid, common.credentials.as_ref());
+        let new = || Unnamed::make(late, &job.log_dir, job.order.uid, common.credentials.as_ref());
         new().and_then(|out| Ok(out.zip(new()?))).map(|pair| pair.map(|(out, err)| [out, err]))
     };
     match output {
@@ -111,7 +112,7 @@ impl Spawner {
         let run = job.order.run;
         let output = std::mem::replace(&mut job.output, Output::Named);
         let (problem, streams) = match intend(shared, &job, &output).and_then(|()| self.common(shared, &job)) {
-            Ok(common) => match streams(&job, &common, output) {
+            Ok(common) => match streams(&shared.late, &job, &common, output) {
                 Ok(streams) => (self.tasks(shared, run, &common, streams.as_ref()), streams),
                 Err(problem) => (Some(problem), None),
             },
@@ -140,7 +141,7 @@ impl Spawner {
             }
         }
         drop(table);
-        shared.watcher.watch(pid, Some(descriptor));
+        watch(shared, pid, Some(descriptor));
         shared.lock()
     }
 
@@ -206,7 +207,7 @@ impl Spawner {
             }
             match launched.descriptor {
                 Some(descriptor) if streams.is_some() => self.made = Some((made.pid, descriptor)),
-                descriptor => shared.watcher.watch(made.pid, descriptor),
+                descriptor => watch(shared, made.pid, descriptor),
             }
         }
         None

@@ -43,6 +43,11 @@ pub(super) fn wait_for_own_child() -> io::Result<Option<Pid>> {
     Ok(wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOWAIT | libc::__WNOTHREAD)?.map(|(pid, _)| pid))
 }
 
+/// As [`wait_for_own_child`], for children of all threads.
+pub(super) fn wait_for_any_child() -> io::Result<Option<Pid>> {
+    Ok(wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOWAIT)?.map(|(pid, _)| pid))
+}
+
 /// Waits until a child has ended, and reaps it.
 pub(super) fn reap_when_ended(pid: Pid) -> io::Result<Option<Exit>> {
     Ok(wait(libc::P_PID, pid.cast_unsigned(), libc::WEXITED)?.map(|(_, exit)| exit))

@@ -225,6 +225,8 @@ pub(super) struct Table {
     pub has_orphans: bool,
     /// There are tasks, or have been lately: the keeper looks for orphans of theirs.
     pub orphans_may_come: bool,
+    /// The crowd's thread waits for somebody else to reap what is theirs.
+    pub crowd_waits: bool,
     /// Spawn threads that wait for a task.
     pub waiting: usize,
     /// The thread that has the lock takes the next run itself: nobody has to be woken for it.
