@@ -192,10 +192,8 @@ async fn measure(runs: usize, rounds: usize, held: &[usize]) -> Result<(), Probl
             let figure = through_the_runner(&executor, &mut reports, &table, runner, numbers, held).await?;
             next += runs as u128;
             let after = bare(runs / 2)?;
-            let bound = Figure {
-                rate: f64::midpoint(before.rate, after.rate),
-                cpu_us: f64::midpoint(before.cpu_us, after.cpu_us),
-            };
+            let bound =
+                Figure { rate: f64::midpoint(before.rate, after.rate), cpu_us: f64::midpoint(before.cpu_us, after.cpu_us) };
             before = after;
             println!(
                 "round {round}: {held:>3} held: {:.0}/s of {:.0}/s bare: {:.3}; {:.0} us of {:.0} us bare: {:.3}",

@@ -52,8 +52,8 @@ async fn runs_of_a_line_begin_in_their_order_as_room_comes() {
     for order in &orders {
         assert_eq!(rig.inbox.ended(order.run).await, RunResult::Succeeded);
     }
-    let expected: String = (0..30).map(|number| format!("{number}\n")).collect();
-    assert_eq!(std::fs::read_to_string(&log).unwrap(), expected);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.lines().eq((0..30).map(|number| number.to_string())), "{text}");
 }
 
 #[tokio::test]
@@ -139,7 +139,10 @@ async fn room_comes_only_when_nothing_of_a_run_is_left() {
     let mut rig = site.daemon().await;
     let pid = site.work().join("pid");
     // It leaves its session, and does not listen to SIGTERM: it is there until the grace is over.
-    let leaves = format!("setsid sh -c 'trap \"\" TERM; echo $$ > {0}; sleep 60; sleep 60' & while ! [ -s {0} ]; do :; done", pid.display());
+    let leaves = format!(
+        "setsid sh -c 'trap \"\" TERM; echo $$ > {0}; sleep 60; sleep 60' & while ! [ -s {0} ]; do :; done",
+        pid.display()
+    );
     let looks = format!("! kill -0 $(cat {})", pid.display());
     let orders = vec![in_line(1, 1, script(&leaves)), in_line(1, 1, script(&looks)), in_line(1, 1, script("true"))];
     let runs: Vec<_> = orders.iter().map(|order| order.run).collect();
@@ -154,7 +157,9 @@ async fn a_program_that_cannot_be_started_does_not_hold_up_its_line() {
     let site = Site::new();
     let mut rig = site.daemon().await;
     let orders: Vec<_> = (0..10)
-        .map(|number| in_line(1, 1, if number % 2 == 0 { order(vec![command("main", &["no-such-program"])]) } else { script("exit 3") }))
+        .map(|number| {
+            in_line(1, 1, if number % 2 == 0 { order(vec![command("main", &["no-such-program"])]) } else { script("exit 3") })
+        })
         .collect();
     rig.executor.start(orders.clone()).await.unwrap();
     for (number, order) in orders.iter().enumerate() {
@@ -196,7 +201,8 @@ const LIMITS: (u64, u64) = (4_000, 1_000);
 fn random_order(dice: &mut Dice, id: u64, log: &std::path::Path) -> StartOrder {
     let (cpu, memory) = (500 + 500 * dice.roll(6), 100 * dice.roll(8));
     let log = log.display();
-    let (begin, end) = (format!("echo \"+ $FLASH_JOB_ID {cpu} {memory}\" >> {log}"), format!("echo \"- $FLASH_JOB_ID\" >> {log}"));
+    let (begin, end) =
+        (format!("echo \"+ $FLASH_JOB_ID {cpu} {memory}\" >> {log}"), format!("echo \"- $FLASH_JOB_ID\" >> {log}"));
     let text = match dice.roll(6) {
         0 => format!("{begin}; sleep 0.0{}; {end}; exit 1", dice.roll(5)),
         // Something of it stays behind for a moment, out of its session, and does not listen to SIGTERM.
@@ -251,7 +257,11 @@ async fn a_line_never_has_more_in_use_than_its_limits() {
             match words[..] {
                 ["+", job, cpu, memory] => {
                     assert!(!never.contains(job), "seed {seed}: {job} has begun and was told not to have");
-                    assert_eq!(open.insert(job, (cpu.parse().unwrap(), memory.parse().unwrap())), None, "seed {seed}: {job} twice");
+                    assert_eq!(
+                        open.insert(job, (cpu.parse().unwrap(), memory.parse().unwrap())),
+                        None,
+                        "seed {seed}: {job} twice"
+                    );
                     seen += 1;
                 }
                 ["-", job] => assert!(open.remove(job).is_some()),
@@ -300,7 +310,8 @@ async fn an_older_daemon_hears_no_words_that_it_does_not_know() {
     let held = [rig.start(in_line(1, 1, script("true"))).await, rig.start(in_line(1, 1, script("true"))).await];
     gate.ready.line().await;
     let mut stream = tokio::net::UnixStream::connect(site.dir().join("runner.sock")).await.unwrap();
-    let stop = format!("{{\"stop\":{{\"run\":{},\"policy\":{{\"signal\":15,\"grace\":0}}}}}}", serde_json::to_string(&held[0]).unwrap());
+    let stop =
+        format!("{{\"stop\":{{\"run\":{},\"policy\":{{\"signal\":15,\"grace\":0}}}}}}", serde_json::to_string(&held[0]).unwrap());
     for frame in [r#"{"protocol":1}"#, r#"{"observe":{"id":1}}"#, stop.as_str()] {
         stream.write_u32_le(frame.len() as u32).await.unwrap();
         stream.write_all(frame.as_bytes()).await.unwrap();

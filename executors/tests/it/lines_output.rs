@@ -26,7 +26,8 @@ async fn what_was_written_is_there_and_what_was_not_has_no_file() {
     let mut expected = BTreeSet::new();
     for (number, order) in orders.iter().enumerate() {
         rig.inbox.ended(order.run).await;
-        let read = |stream| std::fs::read_to_string(site.logs().join(log_file_name(order.run, "main", stream))).unwrap_or_default();
+        let read =
+            |stream| std::fs::read_to_string(site.logs().join(log_file_name(order.run, "main", stream))).unwrap_or_default();
         let (out, err) = match number % texts.len() {
             1 => ("out\n", ""),
             2 => ("", "err\n"),

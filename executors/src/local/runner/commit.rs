@@ -34,7 +34,9 @@ const PAGE: usize = 256;
 pub(super) fn commit_all(shared: &Shared) {
     loop {
         let (runs, unread) = gather(shared, shared.lock());
-        unread.iter().for_each(|(run, task, streams)| name_written(*run, task, streams));
+        for (run, task, streams) in &unread {
+            name_written(*run, task, streams);
+        }
         commit(shared, &runs);
         compact_if_due(shared);
     }
@@ -48,7 +50,9 @@ fn gather<'a>(shared: &'a Shared, mut table: MutexGuard<'a, Table>) -> (Vec<RunI
         let goes_on = table.tell_fresh(shared, now);
         if !goes_on.is_empty() {
             drop(table);
-            goes_on.iter().for_each(|(run, task, streams)| name_all(*run, task, streams));
+            for (run, task, streams) in &goes_on {
+                name_all(*run, task, streams);
+            }
             table = shared.lock();
             continue;
         }

@@ -65,7 +65,9 @@ impl Table {
             Some(Run::Held(held)) => held.job,
             // Not possible: whoever is dropped is taken out of its line as well.
             other => {
-                other.into_iter().for_each(|other| drop(self.runs.insert(run, other)));
+                if let Some(other) = other {
+                    self.runs.insert(run, other);
+                }
                 self.lines.leave(share);
                 return None;
             }

@@ -63,13 +63,7 @@ impl Table {
 
     /// No more processes will be made for a run: all its tasks have theirs, or `problem` kept one from it, or it is being ended.
     /// `streams` is its output, if that has no name yet.
-    pub(super) fn spawning_done(
-        &mut self,
-        shared: &Shared,
-        run: RunId,
-        problem: Option<RunResult>,
-        streams: Option<Streams>,
-    ) {
+    pub(super) fn spawning_done(&mut self, shared: &Shared, run: RunId, problem: Option<RunResult>, streams: Option<Streams>) {
         let Some(live) = self.live(run) else { return };
         live.spawning = false;
         live.streams = streams;

@@ -57,7 +57,7 @@ struct Line {
 /// All lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    lines: BTreeMap<u64, Line>,
+    by_id: BTreeMap<u64, Line>,
     /// Lines whose first can be given out.
     ready: BTreeSet<u64>,
     /// Whose turn it was last.
@@ -97,7 +97,7 @@ impl Lines {
     pub(super) fn wait(&mut self, line: u64, run: RunId, wants: Amounts, limits: Amounts) -> Ticket {
         self.tickets += 1;
         let number = self.tickets;
-        self.lines.entry(line).or_default().waiting.insert(number, Waiting { run, wants, limits });
+        self.by_id.entry(line).or_default().waiting.insert(number, Waiting { run, wants, limits });
         self.held += 1;
         self.refresh(line);
         Ticket { line, number }
@@ -105,7 +105,7 @@ impl Lines {
 
     /// A run waits no longer.
     pub(super) fn drop_out(&mut self, ticket: Ticket) {
-        let Some(line) = self.lines.get_mut(&ticket.line) else { return };
+        let Some(line) = self.by_id.get_mut(&ticket.line) else { return };
         if line.waiting.remove(&ticket.number).is_some() {
             self.held -= 1;
             self.refresh(ticket.line);
@@ -117,7 +117,7 @@ impl Lines {
         let after = (Bound::Excluded(self.last), Bound::Unbounded);
         let id = *self.ready.range(after).next().or_else(|| self.ready.first())?;
         self.last = id;
-        let (_, first) = self.lines.get_mut(&id)?.waiting.pop_first()?;
+        let (_, first) = self.by_id.get_mut(&id)?.waiting.pop_first()?;
         self.held -= 1;
         let share = Share { line: id, has: first.wants };
         self.enter(share);
@@ -126,7 +126,7 @@ impl Lines {
 
     /// A run uses its share; one that was not given out here, too: of an earlier runner.
     pub(super) fn enter(&mut self, share: Share) {
-        let line = self.lines.entry(share.line).or_default();
+        let line = self.by_id.entry(share.line).or_default();
         line.users += 1;
         line.cpu_used += u128::from(share.has.cpu_millis);
         line.memory_used += u128::from(share.has.memory_bytes);
@@ -135,7 +135,7 @@ impl Lines {
 
     /// Nothing of a run that used its share is left.
     pub(super) fn leave(&mut self, share: Share) {
-        let Some(line) = self.lines.get_mut(&share.line) else { return };
+        let Some(line) = self.by_id.get_mut(&share.line) else { return };
         line.users -= 1;
         line.cpu_used -= u128::from(share.has.cpu_millis);
         line.memory_used -= u128::from(share.has.memory_bytes);
@@ -143,14 +143,14 @@ impl Lines {
     }
 
     fn refresh(&mut self, id: u64) {
-        let Some(line) = self.lines.get(&id) else { return };
+        let Some(line) = self.by_id.get(&id) else { return };
         if line.is_ready() {
             self.ready.insert(id);
             return;
         }
         self.ready.remove(&id);
         if line.users == 0 && line.waiting.is_empty() {
-            self.lines.remove(&id);
+            self.by_id.remove(&id);
         }
     }
 }

@@ -66,7 +66,11 @@ fn the_largest_amounts_that_there_are_do_not_overflow() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Wait { line: u64, wants: Amounts, limits: Amounts },
+    Wait {
+        line: u64,
+        wants: Amounts,
+        limits: Amounts,
+    },
     Next,
     /// Of those that began, the one at this place.
     Leave(prop::sample::Index),
@@ -153,7 +157,7 @@ proptest! {
                 let most = |of: fn(&Amounts) -> u64| limits.iter().map(of).max().unwrap_or(0);
                 prop_assert!(used(&began, line).within(amounts(most(|l| l.cpu_millis), most(|l| l.memory_bytes))));
             }
-            let kept: Vec<u64> = lines.lines.keys().copied().collect();
+            let kept: Vec<u64> = lines.by_id.keys().copied().collect();
             let in_use = |line: u64| waiting.iter().any(|w| w.line == line) || began.iter().any(|(s, _)| s.line == line);
             prop_assert_eq!(kept, (0..3).filter(|line| in_use(*line)).collect::<Vec<_>>());
         }

@@ -35,6 +35,7 @@ mod shared;
 mod spawn;
 mod sys;
 mod table;
+mod tell;
 mod watch;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -161,13 +162,12 @@ pub fn runner_main(options: RunnerOptions) -> Result<(), RunnerError> {
     for run in adopted {
         shared.lock().resume(&shared, run);
     }
-    let threads: [(&str, fn(&Shared)); 4] = [
-        ("commit", commit::commit_all),
+    for (name, body) in [
+        ("commit", commit::commit_all as fn(&Shared)),
         ("keeper", keeper::keep_time),
         ("watch", watch::watch_all),
         ("crowd", crowd::wait_for_all),
-    ];
-    for (name, body) in threads {
+    ] {
         let shared = Arc::clone(&shared);
         with(name, Box::new(move || body(&shared)))?;
     }

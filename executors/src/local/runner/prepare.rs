@@ -141,13 +141,7 @@ pub(super) fn open_logs(
     Ok([open_log(log_dir, run, task, out, owner)?, open_log(log_dir, run, task, err, owner)?])
 }
 
-fn open_log(
-    log_dir: &str,
-    run: RunId,
-    task: &TaskOrder,
-    stream: &str,
-    owner: Option<&Credentials>,
-) -> Result<File, RunResult> {
+fn open_log(log_dir: &str, run: RunId, task: &TaskOrder, stream: &str, owner: Option<&Credentials>) -> Result<File, RunResult> {
     let path = Path::new(log_dir).join(log_file_name(run, task.name.as_str(), stream));
     let open = || -> io::Result<File> {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;

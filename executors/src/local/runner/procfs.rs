@@ -111,13 +111,11 @@ impl OrphanList {
 
     /// Who is there now, zombies included.
     pub(super) fn list(&self) -> Orphans {
-        match self.0.as_ref().map(read_again) {
-            Some(Ok(list)) => list.split_ascii_whitespace().filter_map(|text| text.parse().ok()).collect(),
-            Some(Err(_)) | None => {
-                let me = std::process::id().cast_signed();
-                snapshot().into_iter().filter(|process| process.parent == me).map(|process| process.pid).collect()
-            }
+        if let Some(Ok(list)) = self.0.as_ref().map(read_again) {
+            return list.split_ascii_whitespace().filter_map(|text| text.parse().ok()).collect();
         }
+        let me = std::process::id().cast_signed();
+        snapshot().into_iter().filter(|process| process.parent == me).map(|process| process.pid).collect()
     }
 }
 

@@ -221,7 +221,8 @@ fn start(shared: &Shared, log_dir: &str, orders: Vec<StartOrder>, generation: u6
             continue;
         }
         if table.runs.len() >= MAX_RUNS {
-            let (message, at) = (format!("the runner knows {MAX_RUNS} runs, and takes no more until some are forgotten"), clock::now());
+            let (message, at) =
+                (format!("the runner knows {MAX_RUNS} runs, and takes no more until some are forgotten"), clock::now());
             let end = match order.line {
                 Some(_) => End::NotBegun { message, at },
                 None => End::Over { result: lost(&message), started_at: None, at },

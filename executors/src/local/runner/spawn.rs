@@ -173,13 +173,7 @@ impl Spawner {
     }
 
     /// Makes the processes of all tasks; gives what kept one from being made.
-    fn tasks(
-        &mut self,
-        shared: &Shared,
-        run: RunId,
-        common: &Common<'_>,
-        streams: Option<&Streams>,
-    ) -> Option<RunResult> {
+    fn tasks(&mut self, shared: &Shared, run: RunId, common: &Common<'_>, streams: Option<&Streams>) -> Option<RunResult> {
         if common.order.tasks.is_empty() {
             return Some(not_startable("the run has no tasks".to_owned()));
         }
@@ -222,12 +216,11 @@ impl Spawner {
     ) -> Result<Launched, RunResult> {
         let program = prepare::program(run, task)?;
         let named;
-        let [stdout, stderr] = match streams {
-            Some(streams) => streams.each_ref().map(Unnamed::file),
-            None => {
-                named = prepare::open_logs(common.log_dir, run, task, common.credentials.as_ref())?;
-                named.each_ref()
-            }
+        let [stdout, stderr] = if let Some(streams) = streams {
+            streams.each_ref().map(Unnamed::file)
+        } else {
+            named = prepare::open_logs(common.log_dir, run, task, common.credentials.as_ref())?;
+            named.each_ref()
         };
         let what = Launch {
             programs: &program.programs,
