@@ -220,7 +220,9 @@ fn random_order(dice: &mut Dice, id: u64, log: &std::path::Path) -> StartOrder {
 async fn a_line_never_has_more_in_use_than_its_limits() {
     let seed = u64::from(std::process::id());
     let mut dice = Dice(seed);
-    let site = Site::new();
+    let mut site = Site::new();
+    // What stays behind ends by itself.
+    site.runner_args = ["--leftover-grace-ms", "60000"].map(Into::into).to_vec();
     let mut rig = site.daemon().await;
     let logs = [0, 1].map(|id| site.work().join(format!("line-{id}")));
     let mut orders: BTreeMap<RunId, u64> = BTreeMap::new();

@@ -7,6 +7,7 @@
 //!   of it is left. (A process's children have another parent before its own parent can see that it has ended.)
 //! - Otherwise the orphans are listed, and each new one is attributed once: by its session (every task has its own), by its group,
 //!   by having been seen below a run that is being ended, by `FLASH_JOB_ID` and `FLASH_ATTEMPT` in the environment that it was executed with.
+//!   One that is just executing a program shows no environment; it is waited for, because attributed to nobody it would not be missed.
 //! - An orphan that left its session and had its environment cleared cannot be attributed while several runs are there that may have
 //!   made it; it then counts as belonging to the last of them that ends. With cgroups it is attributed exactly.
 //! - Processes of an earlier runner are not descendants of this one. They are looked up among all processes of the machine: by
@@ -67,7 +68,7 @@ impl Table {
         // What was seen below a run before its parent ended is known by number and start time.
         let told = || self.timers.iter().map(|(_, run)| run).find(|run| self.has_told(**run, process));
         by_session.or_else(told).copied().or_else(|| {
-            let run = procfs::marker(process.pid)?.run;
+            let run = procfs::marker_after_exec(process.pid)?.run;
             match self.runs.get(&run) {
                 Some(Run::Live(live)) if runs_as(live, process.pid) => Some(run),
                 _ => None,

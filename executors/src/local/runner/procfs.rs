@@ -72,6 +72,10 @@ impl Proc {
 const LOOKS: u32 = 25;
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
+/// The same for one process that is executing a program: it does so in microseconds, unless others keep the processor.
+const EXEC_LOOKS: u32 = 200;
+const EXEC_PAUSE: Duration = Duration::from_micros(200);
+
 /// Ids of all processes.
 fn all_pids() -> Vec<Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -196,6 +200,21 @@ pub(super) fn marked() -> Vec<(Proc, Marker)> {
 /// The marker of a process; `None` if it has none, or may not be read.
 pub(super) fn marker(pid: Pid) -> Option<Marker> {
     parse_marker(&std::fs::read(format!("/proc/{pid}/environ")).ok()?)
+}
+
+/// As [`marker`], of a process that may be executing a program at this moment: then neither its environment nor its arguments are
+/// shown, and it is looked at again.
+pub(super) fn marker_after_exec(pid: Pid) -> Option<Marker> {
+    let is_empty = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).is_ok_and(|bytes| bytes.is_empty());
+    for _ in 0..EXEC_LOOKS {
+        let found = marker(pid);
+        if found.is_some() || !is_empty("environ") || !is_empty("cmdline") || Proc::read(pid).is_none() {
+            // It may have been shown between the two.
+            return found.or_else(|| marker(pid));
+        }
+        std::thread::sleep(EXEC_PAUSE);
+    }
+    None
 }
 
 fn parse_marker(environ: &[u8]) -> Option<Marker> {
