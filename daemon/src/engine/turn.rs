@@ -242,6 +242,12 @@ impl Engine {
                 let retry_at = core.retry_at(run, now);
                 (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some(word))
             }
+            // No order waits in a line yet, so none is dropped there.
+            Report::NotBegun { run, message, at } => {
+                let result = RunResult::Lost { message: message.into() };
+                let retry_at = core.retry_at(run, now);
+                (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some("lost"))
+            }
             Report::Disturbed { message } => {
                 tracing::warn!(%message, "executor disturbed");
                 self.parts.nudge.notify_one();
