@@ -57,7 +57,7 @@ pub(crate) fn run(jobs: u64, connections: usize, options: &ServerOptions) -> Res
     Ok(json!({
         "mode": "deep", "jobs": jobs, "fill_s": fill_s, "fill_jobs_per_s": filled["jobs_per_s"],
         "fill_first_tenth_jobs_per_s": filled["first_tenth_jobs_per_s"], "fill_last_tenth_jobs_per_s": filled["last_tenth_jobs_per_s"],
-        "rss_mib": full["rss_mib"], "usage_full": full, "usage_restarted": restarted,
+        "rss_mb": full["rss_mib"].as_f64().map(|mib| (mib * 1.048_576).round()), "usage_full": full, "usage_restarted": restarted,
         "singles_per_s": singles["jobs_per_s"], "singles_latency_ms": singles["latency_ms"],
         "restart_to_ready_s": ready_s, "restart_to_first_start_s": first_start_s,
         "errors": filled["errors"].as_u64().unwrap_or(0) + singles["errors"].as_u64().unwrap_or(0),

@@ -24,6 +24,7 @@ mod true_jobs;
 mod wire;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -210,7 +211,7 @@ fn measure(command: Command) -> Result<serde_json::Value> {
     }
 }
 
-fn main() -> Result<()> {
+fn run() -> Result<()> {
     // The stamp is taken before anything else is done: what comes before it counts as the daemon's time.
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|first| first == "stamp")
@@ -230,4 +231,14 @@ fn main() -> Result<()> {
     drop(guard);
     println!("{}", result?);
     Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -21,7 +21,7 @@ fn time(count: u32, command: impl Fn() -> Command) -> Result<Latencies> {
     let mut took = Latencies::new()?;
     for _ in 0..count {
         let mut command = command();
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let begun = Instant::now();
         let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
         took.add(begun.elapsed());

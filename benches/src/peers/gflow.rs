@@ -31,7 +31,7 @@ pub(super) struct Gflow {
 pub(super) fn version(place: &Place) -> Result<String> {
     place.need("tmux")?;
     place.need("gbatch")?;
-    place.version("gflowd", &["--version"])
+    place.version("gflow", &place.need("gflowd")?, &["--version"])
 }
 
 impl Gflow {

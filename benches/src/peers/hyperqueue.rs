@@ -14,8 +14,10 @@ const SCRIPT: &str = include_str!("hyperqueue.py");
 /// Version of the package.
 pub(super) fn version(place: &Place) -> Result<String> {
     let mut python = place.program("python3")?;
-    python.args(["-c", "import hyperqueue; print('HyperQueue', hyperqueue.get_version())"]);
-    Ok(said(python).context("no Python package `hyperqueue`")?.trim().to_owned())
+    python.args(["-c", "import hyperqueue; print(hyperqueue.get_version())"]);
+    // A traceback would say no more.
+    let version = said(python).map_err(|_| anyhow::anyhow!("no Python package `hyperqueue`"))?;
+    Ok(format!("HyperQueue {}", version.trim().trim_start_matches('v')))
 }
 
 /// Seconds that it took.
@@ -26,11 +28,12 @@ pub(super) fn run(place: Place, what: What, count: u32) -> Result<f64> {
         What::True => "true",
         What::Cli => bail!("hq's command line is not in its Python package"),
     };
-    let script = place.write("hyperqueue.py", SCRIPT)?;
+    // Not by the name of the package, which Python would then find here.
+    let script = place.write("measure.py", SCRIPT)?;
     let mut python = place.program("python3")?;
     python.arg(script).arg(word).arg(count.to_string()).args(gates.paths());
     let text = said(python)?;
     let line = text.lines().last().unwrap_or_default();
-    let result: Value = serde_json::from_str(line).with_context(|| format!("hyperqueue.py said `{line}`"))?;
-    result["seconds"].as_f64().with_context(|| format!("hyperqueue.py said `{line}`"))
+    let result: Value = serde_json::from_str(line).with_context(|| format!("its script said `{line}`"))?;
+    result["seconds"].as_f64().with_context(|| format!("its script said `{line}`"))
 }

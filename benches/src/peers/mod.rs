@@ -112,9 +112,13 @@ impl Name {
         match self {
             Self::Flash => ours::version(),
             Self::Hq => hyperqueue::version(place),
-            Self::Pueue => place.version("pueue", &["--version"]).and_then(|version| place.need("pueued").map(|_| version)),
+            Self::Pueue => {
+                place.need("pueued")?;
+                place.version("pueue", &place.need("pueue")?, &["--version"])
+            }
             Self::Gflow => gflow::version(place),
-            Self::Tsp => place.version("tsp", &["-V"]),
+            Self::Tsp => place.version("task-spooler", &place.need("tsp")?, &["-V"]),
+            // It does not say which version it is.
             Self::Nq => place.need("nq").map(|_| "nq".to_owned()),
             Self::Slurm => slurm::version(place),
         }

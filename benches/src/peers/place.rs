@@ -88,15 +88,15 @@ impl Place {
         self.command(&self.need(name)?)
     }
 
-    /// First line of what it says of its version.
-    pub(crate) fn version(&self, name: &str, args: &[&str]) -> Result<String> {
-        let mut command = self.program(name)?;
-        let output = command.args(args).output().with_context(|| format!("starting {name}"))?;
+    /// `TITLE` and the first number with a point in what the program says of its version.
+    pub(crate) fn version(&self, title: &str, program: &Path, args: &[&str]) -> Result<String> {
+        let mut command = self.command(program)?;
+        let output = command.args(args).output().with_context(|| format!("starting {}", program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
-            bail!("`{name}` does not work here: {}", text.trim());
+            bail!("`{}` does not work here: {}", program.display(), text.trim());
         }
-        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+        Ok(format!("{title} {}", number(&text)).trim().to_owned())
     }
 
     /// Writes one of the peer's files.
@@ -120,6 +120,12 @@ impl Place {
         let err = out.try_clone().context("a second handle for a log")?;
         command.stdout(out).stderr(err).spawn().map(drop).with_context(|| format!("starting {name}"))
     }
+}
+
+/// The first word like `1.2` or `v1.2.3`, without the letter.
+fn number(text: &str) -> &str {
+    let words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
+    words.into_iter().find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.')).unwrap_or_default()
 }
 
 /// Runs to the end; what it wrote, unless it failed.
@@ -205,5 +211,17 @@ impl Gates {
     /// Lets them go.
     pub(crate) fn release(&mut self) {
         self.held.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn version_numbers_are_found() {
+        assert_eq!(number("Task Spooler v1.0.1 - a task queue"), "1.0.1");
+        assert_eq!(number("slurm-wlm 22.05.8"), "22.05.8");
+        assert_eq!(number("unknown"), "");
     }
 }

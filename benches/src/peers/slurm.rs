@@ -1,4 +1,7 @@
 //! Slurm: munged, slurmctld and slurmd on one machine, tuned for short jobs: no delay between passes, no accounting, no cgroups.
+//!
+//! The epilog that does nothing is part of the tuning: without one, a job that was over before its node was told to end it wakes no
+//! pass of the scheduler, and the next job waits for the pass that comes once a second.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -30,11 +33,12 @@ fn either(place: &Place, name: &str) -> Result<PathBuf> {
 
 /// Version, if all daemons are there.
 pub(super) fn version(place: &Place) -> Result<String> {
-    for name in ["slurmctld", "slurmd", "slurmstepd"] {
-        either(place, name)?;
+    for name in ["munged", "sbatch", "scontrol", "squeue", "sinfo"] {
+        place.need(name)?;
     }
-    place.need("munged")?;
-    place.version("sbatch", &["--version"])
+    either(place, "slurmd")?;
+    either(place, "slurmstepd")?;
+    place.version("Slurm", &either(place, "slurmctld")?, &["-V"])
 }
 
 fn host_name() -> Result<String> {
@@ -119,7 +123,7 @@ fn write_config(place: &Place) -> Result<PathBuf> {
          JobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none\nJobCompType=jobcomp/none\n\
          SchedulerType=sched/builtin\nSchedulerParameters=sched_min_interval=0,batch_sched_delay=0,sched_interval=1\n\
          SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU\nMinJobAge=3600\nMaxJobCount=200000\nMaxArraySize={ARRAY_MAX}\n\
-         ReturnToService=2\nMailProg=/bin/true\n{plugins}\
+         Epilog=/bin/true\nReturnToService=2\nMailProg=/bin/true\n{plugins}\
          NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN\nPartitionName=main Nodes=ALL Default=YES State=UP\n",
         plugins = plugins.unwrap_or_default(),
     );

@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::peers::Peer;
-use crate::peers::place::{Gates, Place, in_parallel, said, until_it_works};
+use crate::peers::place::{Gates, PATIENCE, Place, in_parallel, said, until_it_works};
+use crate::server::poll_until;
 
 /// Commands at once while the line is filled.
 const AT_ONCE: u32 = 4;
@@ -63,15 +64,16 @@ impl Peer for TaskSpooler {
     }
 
     fn drain(&mut self, count: u32) -> Result<f64> {
-        // Jobs start in the order of their numbers, so with two slots all have ended when the last two have.
-        let last = SLOTS + count - 1;
         let begun = Instant::now();
         self.gates.release();
-        for job in [last.saturating_sub(1), last] {
-            said(self.client(&["-w", &job.to_string()])?)?;
-        }
+        // Jobs start in the order of their numbers: when the last has ended, at most one other has not.
+        said(self.client(&["-w", &(SLOTS + count - 1).to_string()])?)?;
+        let jobs = poll_until("the end of all jobs", PATIENCE, || {
+            let jobs = self.list()?;
+            Ok(jobs.iter().all(|(state, _)| state == "finished").then_some(jobs))
+        })?;
         let seconds = begun.elapsed().as_secs_f64();
-        let good = self.list()?.into_iter().filter(|(state, code)| state == "finished" && code == "0").count();
+        let good = jobs.iter().filter(|(_, code)| code == "0").count();
         if good != (SLOTS + count) as usize {
             bail!("{good} of {} jobs succeeded", SLOTS + count);
         }
