@@ -234,7 +234,8 @@ fn chart(plan: &[Section], tables: &[Vec<Row>], machine: &Value) -> Option<Strin
 /// Prints the tables, and writes them with everything else.
 fn report(options: &Options, count: u32, plan: &[Section], tables: &[Vec<Row>]) -> Result<()> {
     let machine = machine();
-    println!("{}, {} cores, {} MiB, Linux {}\n", machine["cpu"], machine["cores"], machine["memory_mib"], machine["kernel"]);
+    let word = |key: &str| machine[key].as_str().unwrap_or_default();
+    println!("{}, {} cores, {} MiB, Linux {}\n", word("cpu"), machine["cores"], machine["memory_mib"], word("kernel"));
     for (section, rows) in plan.iter().zip(tables) {
         println!("**{}**\n\n{}", section.title, table(rows));
     }

@@ -11,6 +11,7 @@ pub(crate) struct Row {
     bound_name: Option<&'static str>,
     target: Option<Target>,
     durability: String,
+    is_peer: bool,
     values: Vec<f64>,
     bounds: Vec<f64>,
     raw: Vec<Value>,
@@ -68,6 +69,7 @@ impl Row {
             bound_name: line.bound.as_ref().map(|bound| bound.name),
             target: line.target,
             durability: line.durability.clone(),
+            is_peer: line.is_peer,
             values: Vec::new(),
             bounds: Vec::new(),
             raw: Vec::new(),
@@ -114,12 +116,13 @@ impl Row {
         median(&self.bounds).filter(|bound| *bound > 0.0)
     }
 
-    /// The target, and whether the median reaches it.
-    fn target(&self) -> String {
+    /// The target, and whether the median reaches it. `ours` is the median of the first line.
+    fn target(&self, ours: Option<f64>) -> String {
         let (Some(value), Some(target)) = (self.median(), self.target) else { return String::new() };
         let (text, reached) = match target {
             Target::AtLeast(target) => (format!(">= {}", figure(target)), value >= target),
             Target::AtMost(target) => (format!("<= {}", figure(target)), value <= target),
+            Target::OfOurs(share) => (format!("<= {share} of ours"), ours.is_some_and(|ours| value <= share * ours)),
             Target::OfBound(share) => {
                 (format!(">= {share} of the bound"), self.bound().is_some_and(|bound| value >= share * bound))
             }
@@ -127,8 +130,8 @@ impl Row {
         format!("{text} {}", if reached { "reached" } else { "MISSED" })
     }
 
-    /// Cells of its line. `ours` is the median of the first line.
-    fn cells(&self, ours: Option<f64>) -> [String; 8] {
+    /// Cells of its line. A row without a bound of its own is compared with that of the first line.
+    fn cells(&self, first: &Self) -> [String; COLUMNS.len()] {
         let text = |value: Option<f64>| value.map(figure).unwrap_or_default();
         let ratio = |other: Option<f64>| match (self.median(), other) {
             (Some(value), Some(other)) if other > 0.0 => figure(value / other),
@@ -136,56 +139,63 @@ impl Row {
         };
         let (least, greatest) = (self.values.iter().copied().reduce(f64::min), self.values.iter().copied().reduce(f64::max));
         let bound = self.bound_name.map(|name| format!("{} {name}", text(self.bound()))).unwrap_or_default();
-        let last = match &self.absent {
-            Some(why) => why.clone(),
-            None if self.target.is_some() => self.target(),
-            None => self.durability.clone(),
-        };
+        let ours = first.median();
+        let said = |text: &str| text.replace('|', "/").replace('\n', " ");
         [
             self.program.clone(),
             text(self.median()),
             text(least),
             text(greatest),
-            ratio(ours),
+            if self.is_peer { ratio(ours) } else { String::new() },
             bound,
-            ratio(self.bound()),
-            last.replace('|', "/").replace('\n', " "),
+            ratio(self.bound().or_else(|| first.bound().filter(|_| self.is_peer))),
+            self.target(ours),
+            said(self.absent.as_ref().unwrap_or(&self.durability)),
         ]
     }
 
     /// Everything, for the report.
     pub(crate) fn json(&self) -> Value {
         json!({"program": self.program, "median": self.median(), "values": self.values, "bound": self.bound_name,
-            "bounds": self.bounds, "target": self.target(), "durability": self.durability, "absent": self.absent, "raw": self.raw})
+            "bounds": self.bounds, "durability": self.durability, "absent": self.absent, "raw": self.raw})
     }
 }
 
-/// The table in Markdown.
+/// Columns: name, and whether it holds numbers, which stand to the right.
+const COLUMNS: [(&str, bool); 9] = [
+    ("program", false),
+    ("median", true),
+    ("min", true),
+    ("max", true),
+    ("to ours", true),
+    ("bound (median)", false),
+    ("to bound", true),
+    ("target", false),
+    ("what an accepted submit is worth", false),
+];
+
+/// The table in Markdown, without columns that have nothing in them.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let ours = rows.first().and_then(Row::median);
-    let head =
-        ["program", "median", "min", "max", "to ours", "bound (median)", "to bound", "target; what an accepted submit is worth"];
-    let lines: Vec<[String; 8]> =
-        std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(|row| row.cells(ours))).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
-    // Names to the left, numbers to the right.
-    let is_number = |column: usize| matches!(column, 1..=4 | 6);
+    let Some(first) = rows.first() else { return String::new() };
+    let lines: Vec<_> = rows.iter().map(|row| row.cells(first)).collect();
+    let used = (0..COLUMNS.len()).filter(|column| lines.iter().any(|line| !line[*column].is_empty()));
+    let used: Vec<(usize, usize)> = used
+        .map(|column| {
+            let cells = lines.iter().map(|line| line[column].chars().count());
+            (column, cells.max().unwrap_or(0).max(COLUMNS[column].0.len()))
+        })
+        .collect();
     let mut text = String::new();
-    for (number, line) in lines.iter().enumerate() {
-        for (column, cell) in line.iter().enumerate() {
-            let width = widths[column];
-            let cell = if is_number(column) { format!("| {cell:>width$} ") } else { format!("| {cell:<width$} ") };
-            text.push_str(&cell);
-        }
-        text.push_str("|\n");
-        if number == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                let end = if is_number(column) { ":" } else { "-" };
-                text.extend(["|", &"-".repeat(width + 1), end]);
-            }
-            text.push_str("|\n");
-        }
+    let mut put = |cell: &dyn Fn(usize, usize) -> String| {
+        let cells: Vec<String> = used.iter().map(|(column, width)| cell(*column, *width)).collect();
+        text.extend(["|", &cells.join("|"), "|\n"]);
+    };
+    let padded =
+        |cell: &str, width: usize, right: bool| if right { format!(" {cell:>width$} ") } else { format!(" {cell:<width$} ") };
+    put(&|column, width| padded(COLUMNS[column].0, width, COLUMNS[column].1));
+    put(&|column, width| "-".repeat(width + 1) + if COLUMNS[column].1 { ":" } else { "-" });
+    for line in &lines {
+        put(&|column, width| padded(&line[column], width, COLUMNS[column].1));
     }
     text
 }
@@ -198,14 +208,14 @@ mod tests {
     use super::{Row, figure, median, table, thousands};
     use crate::bench_plan::{Figure, Line, Target};
 
-    fn line(program: &str, target: Option<Target>) -> Line {
+    fn line(program: &str, target: Option<Target>, is_peer: bool) -> Line {
         let figure = |name| Figure { name, args: Vec::new(), pointer: "/per_s" };
         Line {
             program: program.into(),
             figure: Ok(figure("")),
-            bound: Some(figure("bare")),
+            bound: (!is_peer).then(|| figure("bare")),
             target,
-            is_peer: false,
+            is_peer,
             durability: "memory".into(),
         }
     }
@@ -228,8 +238,8 @@ mod tests {
 
     #[test]
     fn a_row_says_what_share_of_ours_and_of_its_bound_it_reached() {
-        let mut ours = Row::new(&line("flash", Some(Target::OfBound(0.6))));
-        let mut other = Row::new(&line("other", None));
+        let mut ours = Row::new(&line("flash", Some(Target::OfBound(0.6)), false));
+        let mut other = Row::new(&line("other", Some(Target::OfOurs(0.5)), true));
         for value in [8.0, 30.0, 20.0] {
             ours.add(&json!({"per_s": value}), "/per_s").unwrap();
             ours.add_bound(&json!({"per_s": 40.0}), "/per_s").unwrap();
@@ -238,12 +248,13 @@ mod tests {
         let text = table(&[ours, other]);
         assert!(text.contains("MISSED") && text.contains("40.0 bare"), "{text}");
         let last = text.lines().last().unwrap();
-        assert!(last.contains("0.500") && last.contains("memory"), "{last}");
+        // Half of ours, and a quarter of the bound of ours.
+        assert!(["0.500", "0.250", "<= 0.5 of ours reached", "memory"].iter().all(|part| last.contains(part)), "{last}");
     }
 
     #[test]
     fn what_is_absent_says_why() {
-        let mut row = Row::new(&line("nq", None));
+        let mut row = Row::new(&line("nq", None, true));
         assert!(row.add(&json!({}), "/per_s").is_err());
         row.fail("not installed: no registry".into());
         assert!(table(&[row]).contains("not installed: no registry"));

@@ -9,6 +9,7 @@ mod bench_chart;
 mod bench_plan;
 mod bench_table;
 mod generated;
+mod instructions;
 mod layers;
 mod length;
 mod lint;
@@ -41,6 +42,8 @@ usage: cargo xtask <command> [options]
         [--peers NAME,..]    hq, pueue, gflow, tsp, nq, slurm, or none; all of them unless said
         [--no-install]       only the peers that are there; otherwise absent ones go into target/peers/
         [--no-build]         measure the programs that are in target/release as they are
+  instructions               count what the core's hot paths cost, compare with benches/instructions.json
+        [--update]           keep these counts
 ";
 
 fn run() -> Result<()> {
@@ -52,6 +55,7 @@ fn run() -> Result<()> {
         "test" => tests_run::command(&rest),
         "lint" => lint::command(&rest),
         "bench" => bench::command(&rest),
+        "instructions" => instructions::command(&rest),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(())
