@@ -5,6 +5,8 @@
 //! `cargo xtask bench` gives each measurement a process namespace of its own where that is permitted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 const LOOKS: u32 = 50;
 
 /// Kills what is left when it goes.
-pub(crate) struct Guard(());
+pub(crate) struct Guard {
+    /// Everything is being ended from outside, and the exit code is decided.
+    ending: Arc<AtomicBool>,
+}
 
 impl Guard {
     /// Becomes the parent of last resort, and watches for signals and for the end of `limit`.
@@ -28,6 +33,8 @@ impl Guard {
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         };
         let (mut interrupt, mut terminate) = (signals.0.context("handling SIGINT")?, signals.1.context("handling SIGTERM")?);
+        let ending = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ending);
         std::thread::spawn(move || {
             let code = runtime.block_on(async {
                 tokio::select! {
@@ -39,15 +46,20 @@ impl Guard {
                     }
                 }
             });
+            told.store(true, Ordering::SeqCst);
             end_descendants();
             std::process::exit(code);
         });
-        Ok(Self(()))
+        Ok(Self { ending })
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        // A measurement whose server was just killed fails; what it says of that is not why it ends.
+        while self.ending.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
         end_descendants();
     }
 }

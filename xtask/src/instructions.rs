@@ -21,8 +21,14 @@ const TOLERANCE: f64 = 3.0;
 const LIMIT: Duration = Duration::from_mins(3);
 
 /// The paths, and what their counts are divided by.
-const PATHS: [(&str, &str); 5] =
-    [("submit", "a job"), ("decision", "a job placed"), ("start", "a job"), ("end", "a job"), ("blocked", "a pass")];
+const PATHS: [(&str, &str); 6] = [
+    ("submit", "a job"),
+    ("decision", "a job placed, up to 192 kinds"),
+    ("uniform", "a job placed, one kind"),
+    ("start", "a job"),
+    ("end", "a job"),
+    ("blocked", "a pass behind a gang that waits"),
+];
 
 /// What counts of one machine can be compared with: the compiler, and what it compiles for.
 fn compiler() -> Result<String> {

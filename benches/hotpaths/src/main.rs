@@ -108,6 +108,11 @@ fn measured_decision(core: &mut Scheduler, now: Timestamp) -> Vec<Transition> {
 }
 
 #[inline(never)]
+fn measured_uniform(core: &mut Scheduler, now: Timestamp) -> Vec<Transition> {
+    core.plan(now, PASS)
+}
+
+#[inline(never)]
 fn measured_blocked(core: &mut Scheduler, now: Timestamp) -> Vec<Transition> {
     core.plan(now, PASS)
 }
@@ -143,6 +148,32 @@ fn enter(core: &mut Scheduler, made: Vec<Transition>, running: &mut VecDeque<(Jo
         }
     }
     Ok(starts)
+}
+
+/// Jobs that all ask for the same: what a decision costs when there is one kind to look at. Returns how many were placed.
+fn uniform() -> Result<u64> {
+    let mut core = Scheduler::new(config())?;
+    let request = Request { cpu: CpuMillis(1_000), memory: MemoryBytes(GIB), gpus: 0 };
+    let shape = Shape::new("team-0".into(), "jobs".into(), vec![TaskGroup { name: "main".into(), replicas: 1, request }]);
+    for number in 1..=JOBS {
+        core.submit(new_job(number, shape.clone(), Policy::default(), at(number)), at(number))?;
+    }
+    let mut running = VecDeque::new();
+    let mut placed = 0;
+    for round in 0..ROUNDS {
+        let now = at(JOBS + 10 * round);
+        for _ in 0..ENDS.min(running.len()) {
+            let (job, attempt) = running.pop_front().context("a run that is not there")?;
+            core.handle(job, Event::Ended { attempt, result: RunResult::Succeeded, at: now, retry_at: now }, now)?;
+        }
+        for transition in measured_uniform(&mut core, now) {
+            core.handle(transition.job, Event::Started { attempt: transition.to.attempt, at: now }, now)?;
+            running.push_back((transition.job, transition.to.attempt));
+            placed += 1;
+        }
+    }
+    core.check_invariants()?;
+    Ok(placed)
 }
 
 fn main() -> Result<()> {
@@ -196,6 +227,7 @@ fn main() -> Result<()> {
         ("start", counts.starts),
         ("end", counts.ends),
         ("blocked", BLOCKED),
+        ("uniform", uniform()?),
     ];
     for (path, count) in lines {
         println!("{path} {count}");
