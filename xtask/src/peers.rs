@@ -124,7 +124,7 @@ fn debian(packages: &[&str]) -> Result<()> {
         unpack.arg("--extract").arg(&archive).arg(prefix().join("debian"));
         attempt(unpack, DOWNLOAD).with_context(|| format!("unpacking {}", archive.display()))?;
     }
-    Ok(())
+    std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
 }
 
 fn install_one(name: &str) -> Result<()> {
