@@ -67,7 +67,14 @@ impl Run<'_> {
             ("makespan", format!("{} ({})", seconds(report.makespan_seconds), span(report.makespan_seconds))),
             (
                 "bound",
-                format!("{}; the makespan is {:.3} times that", seconds(report.bound.makespan_seconds), report.bound.ratio),
+                format!(
+                    "{}; the makespan is {:.3} times that (work {}, longest job {}, last arrivals {})",
+                    seconds(report.bound.makespan_seconds),
+                    report.bound.ratio,
+                    seconds(report.bound.area_seconds),
+                    seconds(report.bound.longest_job_seconds),
+                    seconds(report.bound.arrival_seconds)
+                ),
             ),
             (
                 "in use",
