@@ -63,7 +63,7 @@ fn who_waits_for_a_cordoned_node_keeps_nobody_waiting() {
     world.submit(&job(1).asks(1, 8, 0), at(0));
     world.submit(&job(2), at(0));
     assert_eq!(world.run(at(0)), [2], "job 1 is still accepted, and reserves nothing");
-    assert!(matches!(world.core.explain(id(1), at(0)).map(|found| found.why), Some(Why::Resources { expected: None, .. })));
+    assert!(matches!(world.core.explain(id(1), at(0)).map(|found| found.why), Some(Why::NodesClosed { .. })));
     set_state(&mut world, "large", NodeState::Ready, at(1));
     assert_eq!(world.run(at(1)), [1]);
 }

@@ -137,21 +137,17 @@ fn first_fit<'a, I: Iterator<Item = Run<'a>>>(demand: &'a Demand, nodes: &'a Nod
         forecast.end(&back, |forecast, node| tallies.iter_mut().for_each(|tally| tally.count(forecast, node)));
     }
     let rooms = forecast.rooms();
-    match nodes.pack(demand, &rooms) {
-        Ok(packing) => {
-            let together = at.map(|at| runs.take_while(move |(end, _)| *end == Some(at)));
-            together.into_iter().flatten().for_each(|(_, back)| forecast.end(&back, |_, _| ()));
-            Some((at, forecast.rooms(), packing))
-        }
-        Err(_) => {
-            let (at, rooms, packing) = search(demand, forecast, runs)?;
-            let Some(until) = at else { return Some((at, rooms, packing)) };
-            let mut forecast = Forecast::new(nodes);
-            let over = all().take_while(|(end, _)| end.is_some_and(|end| end <= until));
-            over.for_each(|(_, back)| forecast.end(&back, |_, _| ()));
-            Some((at, forecast.rooms(), packing))
-        }
+    if let Ok(packing) = nodes.pack(demand, &rooms) {
+        let together = at.map(|at| runs.take_while(move |(end, _)| *end == Some(at)));
+        together.into_iter().flatten().for_each(|(_, back)| forecast.end(&back, |_, _| ()));
+        return Some((at, forecast.rooms(), packing));
     }
+    let (at, rooms, packing) = search(demand, forecast, runs)?;
+    let Some(until) = at else { return Some((at, rooms, packing)) };
+    let mut forecast = Forecast::new(nodes);
+    let over = all().take_while(|(end, _)| end.is_some_and(|end| end <= until));
+    over.for_each(|(_, back)| forecast.end(&back, |_, _| ()));
+    Some((at, forecast.rooms(), packing))
 }
 
 /// Ever larger steps, then halving: what fits after some runs fits after more of them.

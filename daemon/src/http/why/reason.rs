@@ -161,7 +161,9 @@ fn limited(whose: Whose, of: &Name, counted: Counted, figures: [u128; 3]) -> (Re
     let [held, asked, limit] = figures;
     let full = |number| words::counted(counted, number);
     let [held, asked, limit] = [held, asked, limit].map(|number| counted_amount(counted, number));
-    let more = if counted == Counted::Jobs { format!("{held} run") } else { format!("{held} are held, and it asks for {asked}") };
+    let are = if held == "1" { "is" } else { "are" };
+    let more =
+        if counted == Counted::Jobs { format!("{held} run") } else { format!("{held} {are} held, and it asks for {asked}") };
     let message = format!("The limit of {owner} is {}: {more}.", full(figures[2]));
     let (whose, counted) = (whose_word(whose).to_owned(), counted_word(counted).to_owned());
     (Reason::Limit { whose, of: of.to_string(), counted, held, asked, limit }, message)

@@ -45,8 +45,8 @@ impl Tree {
         for (_, tenant) in self.waiting_tenants(own_tenant.queue) {
             let lines = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[bucket].jobs);
             if fair && !std::ptr::eq(tenant, own_tenant) {
-                let Some((key, job)) = self.first_of(tenant) else { continue };
-                let own_first = self.first_of(own_tenant).map_or(own, |(key, _)| key);
+                let Some((key, job)) = Self::first_of(tenant) else { continue };
+                let own_first = Self::first_of(own_tenant).map_or(own, |(key, _)| key);
                 if (tenant.share, key) < (own_tenant.share, own_first) {
                     count += 1;
                     others.give((tenant.share, key, job));
@@ -63,7 +63,7 @@ impl Tree {
         Ahead { count, first }
     }
 
-    fn first_of(&self, tenant: &Tenant) -> Option<(Key, JobIx)> {
+    fn first_of(tenant: &Tenant) -> Option<(Key, JobIx)> {
         tenant.buckets.first().map(|((_, job), key)| (key, job))
     }
 
