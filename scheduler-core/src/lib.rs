@@ -19,6 +19,6 @@ pub mod time;
 
 pub use scheduler::{
     BadWeight, ChangeError, CohortConfig, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse, JobView,
-    Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueUse, Refused, Resource, RestoreError, Scheduler, Shortage,
-    TenantLimits, UsageRecord, Violation, Weight, Whose, Why,
+    Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueUse, Refused, Reservation, Resource, RestoreError, Scheduler,
+    Shortage, TenantLimits, UsageRecord, Violation, Weight, Whose, Why,
 };

@@ -1,7 +1,7 @@
 //! How the core says no: to a configuration, to a job, to a stored job, to a change of queues.
 
 use crate::ids::{JobId, Name};
-use crate::scheduler::config::{PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, Resource, TASK_LIMIT};
+use crate::scheduler::config::{HEADS_LIMIT, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, Resource, TASK_LIMIT};
 use crate::time::Span;
 
 /// Whose limit stands in the way.
@@ -136,6 +136,12 @@ pub enum ConfigError {
     /// Nothing could ever be looked at.
     #[error("scan_limit is 0, must be at least 1")]
     ScanLimit,
+    /// No reservations, or more than a pass can work out in its time.
+    #[error("conservative backfill with {got} reservations, must be 1 to {HEADS_LIMIT}")]
+    Heads {
+        /// What was configured.
+        got: u32,
+    },
 }
 
 /// Why a job is not accepted. Nothing has changed.

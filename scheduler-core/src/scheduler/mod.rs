@@ -8,6 +8,7 @@
 
 mod admin;
 mod admit;
+mod agenda;
 mod backfill;
 mod by_id;
 pub(crate) mod config;
@@ -31,9 +32,10 @@ use hashbrown::HashSet;
 use priority_queue::PriorityQueue;
 
 pub use admin::UsageRecord;
+pub use agenda::Reservation;
 pub use config::{
-    AGE_PER_POINT_LIMIT, Config, Discipline, GpuDevice, NodeConfig, PRIORITY_LIMIT, Preemption, QUEUE_PRIORITY_LIMIT,
-    QueueConfig, Resource, TASK_LIMIT,
+    AGE_PER_POINT_LIMIT, Config, Discipline, GpuDevice, HEADS_LIMIT, NodeConfig, PRIORITY_LIMIT, Preemption,
+    QUEUE_PRIORITY_LIMIT, QueueConfig, Resource, TASK_LIMIT,
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
 pub use explain::{Shortage, Why};
@@ -75,6 +77,8 @@ pub struct Scheduler {
     scan_limit: usize,
     discipline: Discipline,
     preemption: Preemption,
+    /// What the last pass kept for blocked jobs, where it keeps room for several.
+    reservations: Vec<Reservation>,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
     /// Nodes that a restore put more on than they have; only there may more be taken than there is.
@@ -104,6 +108,7 @@ impl Scheduler {
             scan_limit: config.scan_limit,
             discipline: config.discipline,
             preemption: config.preemption,
+            reservations: Vec::new(),
             exhausted: false,
             overcommitted: BTreeSet::new(),
         })

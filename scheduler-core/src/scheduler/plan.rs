@@ -15,7 +15,9 @@
 //! Where preemption is on, runs are ended for the blocked head and for the first job at a gate, if that lets it start
 //! ([`preempt`](crate::scheduler::preempt)); it starts when they are gone, and until then its place is kept as that of any head.
 //!
-//! Under [`Discipline::Strict`] a pass ends at the blocked head instead.
+//! Under [`Discipline::Strict`] a pass ends at the blocked head instead. Under [`Discipline::Conservative`] the first few jobs that cannot
+//! start have reservations, not the first alone ([`agenda`](crate::scheduler::agenda)). Each is taken out of its bucket for the rest of the
+//! pass, so that the next one of its shape has its turn; when there are as many as there may be, buckets are put aside and narrowed as above.
 //!
 //! When a pass found nothing to start, the next one has nothing to look at until something is given back or another shape is queued.
 
@@ -29,7 +31,8 @@ use smallvec::SmallVec;
 use crate::event::{Event, Transition};
 use crate::hash::Build;
 use crate::scheduler::Scheduler;
-use crate::scheduler::backfill::Shadow;
+use crate::scheduler::agenda::{Agenda, Reservation};
+use crate::scheduler::backfill::{Run, Shadow};
 use crate::scheduler::config::{Discipline, Preemption};
 use crate::scheduler::place::{Demand, Packing, pack};
 use crate::scheduler::preempt::Claim;
@@ -39,7 +42,7 @@ use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
 use crate::scheduler::tree::{BucketIx, QueueIx, Stay, TenantIx, Unit};
 use crate::state::{JobState, StateKind};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// For so many jobs a pass looks for victims at most.
 const PREEMPTORS: usize = 16;
@@ -57,11 +60,13 @@ enum Head {
 }
 
 /// What becomes of the first job of the order.
-enum Verdict {
+pub(super) enum Verdict {
     Start(Packing),
     NoRoom,
-    /// There is room, but it stays too long to take it from the blocked head.
-    WouldDelay,
+    /// There is room, but it stays too long to take it from those for whom it is kept. Those that stay no longer than this may still pass.
+    WouldDelay(Option<Span>),
+    /// Room is kept for it, at this time.
+    Reserved(Option<Timestamp>),
     /// A limit is in the way.
     Limited(Barrier),
     /// Somebody ahead waits for the same limit.
@@ -71,10 +76,14 @@ enum Verdict {
 }
 
 /// What a pass has found so far.
-struct Pass {
+pub(super) struct Pass {
     head: Head,
+    /// Instead of the head, where several jobs have reservations.
+    pub(super) agenda: Option<Agenda>,
+    /// Those who have, taken out of their buckets.
+    taken_out: Vec<JobIx>,
     /// What is kept of the limits: for the head, and for those for whom runs are being ended.
-    kept: Vec<(BucketIx, Amounts)>,
+    pub(super) kept: Vec<(BucketIx, Amounts)>,
     closed: SmallVec<[Gate; 4]>,
     /// Buckets that are put aside or narrowed.
     buckets: Vec<BucketIx>,
@@ -88,7 +97,7 @@ struct Pass {
     /// Shapes of a queue that limits kept back.
     limited: HashMap<QueueIx, usize, Build>,
     /// Somebody was kept back who may not be next time, though nothing was given back.
-    undecided: bool,
+    pub(super) undecided: bool,
 }
 
 impl Scheduler {
@@ -100,7 +109,8 @@ impl Scheduler {
         }
         self.tree.pass_time(now);
         let mut fronts = self.fronts(now);
-        let mut pass = Pass::new();
+        let mut pass = Pass::new(self.discipline);
+        self.reservations.clear();
         let mut exhausted = false;
         while made.len() < limit && pass.no_room < self.scan_limit {
             let Some(mut front) = fronts.peek_mut() else {
@@ -127,7 +137,7 @@ impl Scheduler {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
                     }
-                    self.put_aside(bucket, &verdict, now, &mut pass);
+                    self.put_aside((bucket, job), &verdict, &mut pass);
                     None
                 }
             };
@@ -139,7 +149,7 @@ impl Scheduler {
         }
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
         self.exhausted = exhausted && !pass.undecided && !matches!(pass.head, Head::Reserved(_));
-        self.end_pass(pass);
+        self.end_pass(pass, now);
         made
     }
 
@@ -169,6 +179,9 @@ impl Scheduler {
     fn find_place(&mut self, bucket: BucketIx, job: JobIx, now: Timestamp, pass: &mut Pass) -> Verdict {
         let kind = self.tree.bucket(bucket);
         let fits = pack(&kind.demand, self.nodes.rooms());
+        if pass.agenda.is_some() {
+            return self.find_beside(bucket, job, fits.ok(), now, pass);
+        }
         let Ok(packing) = fits else {
             // What would not fit even if nothing else ran waits for the configuration, not for others: it reserves nothing.
             if matches!(pass.head, Head::None) && pack(&kind.demand, self.nodes.whole()).is_ok() {
@@ -184,7 +197,8 @@ impl Scheduler {
         match &mut pass.head {
             Head::Reserved(shadow) => {
                 let admitted = shadow.admit(demand, self.stay_of(job).span(), packing, self.nodes.rooms(), now);
-                admitted.map_or(Verdict::WouldDelay, Verdict::Start)
+                let upto = shadow.at.map(|at| at.since(now));
+                admitted.map_or(Verdict::WouldDelay(upto), Verdict::Start)
             }
             Head::None | Head::Blocked(_) | Head::Hopeless => Verdict::Start(packing),
         }
@@ -209,11 +223,12 @@ impl Scheduler {
     fn wants_room(&self, bucket: BucketIx, verdict: &Verdict, pass: &mut Pass) -> bool {
         let first = match verdict {
             Verdict::NoRoom => matches!(pass.head, Head::Blocked(head) if head == bucket),
+            Verdict::Reserved(_) => pass.agenda.as_ref().is_some_and(|agenda| agenda.len() == 1),
             Verdict::Limited(barrier) => {
                 let total = &self.tree.bucket(bucket).demand.total;
                 barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
             }
-            Verdict::Start(_) | Verdict::WouldDelay | Verdict::KeptBack | Verdict::Later => false,
+            Verdict::Start(_) | Verdict::WouldDelay(_) | Verdict::KeptBack | Verdict::Later => false,
         };
         let wants = first && self.preemption != Preemption::default() && pass.preemptors < PREEMPTORS;
         pass.preemptors += usize::from(wants);
@@ -231,7 +246,8 @@ impl Scheduler {
         if own.is_none() {
             self.reserve_for_head(now, pass);
         }
-        let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { None };
+        let extra = pass.agenda.as_ref().filter(|_| own.is_none()).and_then(Agenda::extra);
+        let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { extra.as_deref() };
         let made = self.preempt_for(Claim { job, before: &before, beside, first_round: pass.later.is_some(), now });
         if own.is_some() || made.is_some() {
             let total = self.tree.bucket(bucket).demand.total;
@@ -244,7 +260,7 @@ impl Scheduler {
     }
 
     /// Takes those out of the pass for whom the verdict stands.
-    fn put_aside(&mut self, bucket: BucketIx, verdict: &Verdict, now: Timestamp, pass: &mut Pass) {
+    fn put_aside(&mut self, (bucket, job): (BucketIx, JobIx), verdict: &Verdict, pass: &mut Pass) {
         let mut upto = None;
         let queue = self.tree.bucket(bucket).queue;
         match verdict {
@@ -268,13 +284,21 @@ impl Scheduler {
                 return;
             }
             Verdict::KeptBack => pass.undecided = true,
-            // Whoever stays no longer than it takes until the head starts may still pass; if that was not enough for this one, nobody may.
-            Verdict::WouldDelay => upto = pass.until_head(now).filter(|&upto| self.tree.is_wider(bucket, upto)),
+            // If that was not enough for this one, nobody may.
+            Verdict::WouldDelay(stay) => upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto)),
+            Verdict::Reserved(at) => {
+                if let Some(key) = self.key_of(job) {
+                    self.tree.remove(bucket, job, key, self.stay_of(job));
+                    pass.taken_out.push(job);
+                }
+                self.reservations.push(Reservation { job: self.jobs[job].id, at: *at });
+                return;
+            }
             Verdict::Start(_) | Verdict::NoRoom => {}
         }
         if self.tree.narrow(bucket, upto) {
             pass.buckets.push(bucket);
-            pass.no_room += usize::from(matches!(verdict, Verdict::Start(_) | Verdict::NoRoom | Verdict::WouldDelay));
+            pass.no_room += usize::from(matches!(verdict, Verdict::Start(_) | Verdict::NoRoom | Verdict::WouldDelay(_)));
         }
         if matches!(verdict, Verdict::Limited(_) | Verdict::KeptBack) {
             let shapes = pass.limited.entry(queue).or_default();
@@ -296,7 +320,12 @@ impl Scheduler {
         pass.queues.push(queue);
     }
 
-    fn end_pass(&mut self, pass: Pass) {
+    fn end_pass(&mut self, pass: Pass, now: Timestamp) {
+        for job in pass.taken_out {
+            if let Some(key) = self.key_of(job) {
+                self.tree.push(self.jobs[job].bucket, job, key, self.stay_of(job), now);
+            }
+        }
         for (bucket, amounts) in pass.kept {
             self.tree.unreserve(bucket, &amounts);
         }
@@ -309,17 +338,26 @@ impl Scheduler {
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
+        let runs = self.runs(now);
+        Shadow::new(demand, &self.nodes, self.in_order(&runs))
+    }
+
+    /// Who holds resources, in the order of the latest ends.
+    pub(super) fn runs(&self, now: Timestamp) -> Vec<(i64, u64, Option<Timestamp>, JobIx)> {
         let ends = self.active.iter().map(|(&order, active)| {
             let end = self.latest_end(&self.jobs[active.job], now);
             (end.map_or(i64::MAX, |end| end.0), order, end, active.job)
         });
         let mut runs: Vec<_> = ends.collect();
         runs.sort_unstable_by_key(|&(key, order, ..)| (key, order));
-        let runs = runs.iter().filter_map(|&(_, _, end, index)| {
+        runs
+    }
+
+    pub(super) fn in_order<'a>(&'a self, runs: &'a [(i64, u64, Option<Timestamp>, JobIx)]) -> impl Iterator<Item = Run<'a>> {
+        runs.iter().filter_map(|&(_, _, end, index)| {
             let job = &self.jobs[index];
             Some((end, &self.tree.bucket(job.bucket).demand, job.lifecycle.state.placement()?))
-        });
-        Shadow::new(demand, &self.nodes, runs)
+        })
     }
 
     /// When a job that holds resources has given them back at the latest, if its limits say so.
@@ -335,9 +373,12 @@ impl Scheduler {
 }
 
 impl Pass {
-    fn new() -> Self {
+    fn new(discipline: Discipline) -> Self {
+        let agenda = if let Discipline::Conservative { heads } = discipline { Some(Agenda::new(heads as usize)) } else { None };
         Self {
             head: Head::None,
+            agenda,
+            taken_out: Vec::new(),
             kept: Vec::new(),
             closed: SmallVec::new(),
             buckets: Vec::new(),
@@ -349,12 +390,6 @@ impl Pass {
             limited: HashMap::default(),
             undecided: false,
         }
-    }
-
-    /// How long a job may stay that is to be over when the head starts, if that is known.
-    fn until_head(&self, now: Timestamp) -> Option<Stay> {
-        let Head::Reserved(shadow) = &self.head else { return None };
-        shadow.at.map(|at| Stay::within(at.since(now)))
     }
 
     fn close(&mut self, gate: Gate) {
