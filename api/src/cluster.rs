@@ -1,79 +1,10 @@
-//! Queues, nodes, tokens, events, reasons: what is neither a job nor an error.
+//! Tokens, events: what is neither a job, a queue, a node nor an error.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::job::{Outcome, State};
-use crate::quantity::{Cpu, Memory};
-
-/// A queue and what is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Queue {
-    /// Its name.
-    pub name: String,
-    /// Base priority of its jobs.
-    pub priority: i32,
-    /// Whether its jobs may be preempted.
-    pub preemptible: bool,
-    /// Jobs waiting for a time or a release.
-    pub waiting: u64,
-    /// Jobs in line.
-    pub queued: u64,
-    /// Jobs that hold resources.
-    pub active: u64,
-}
-
-/// All queues.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct QueueList {
-    /// By name.
-    pub items: Vec<Queue>,
-}
-
-/// A GPU of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Gpu {
-    /// Its UUID.
-    pub uuid: String,
-    /// Its model.
-    pub model: String,
-    /// Its memory.
-    pub memory: Memory,
-    /// The job that has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<Uuid>,
-}
-
-/// A machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Node {
-    /// Its name.
-    pub name: String,
-    /// Processors that jobs may use.
-    pub cpu: Cpu,
-    /// Of these, promised.
-    pub cpu_used: Cpu,
-    /// Memory that jobs may use.
-    pub memory: Memory,
-    /// Of this, promised.
-    pub memory_used: Memory,
-    /// Its GPUs.
-    pub gpus: Vec<Gpu>,
-    /// Why there are no GPUs, where that was looked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpu_note: Option<String>,
-}
-
-/// All nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NodeList {
-    /// By name.
-    pub items: Vec<Node>,
-}
 
 /// Something that happened to a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -88,7 +19,8 @@ pub struct JobEvent {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: jiff::Timestamp,
-    /// `submitted`, `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`, `requeued`, `timeLimit`.
+    /// `submitted`, `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`, `requeued`, `timeLimit`,
+    /// `preempted`.
     pub event: String,
     /// What the job was afterwards.
     pub state: State,
@@ -107,44 +39,6 @@ pub struct EventList {
     pub items: Vec<JobEvent>,
     /// Latest revision of the table when it was read.
     pub revision: u64,
-}
-
-/// Why a job is not running, or what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Why {
-    /// The job.
-    pub job: Uuid,
-    /// Where it stands.
-    pub state: State,
-    /// Stable word: `held`, `notBefore`, `resources`, `behind`, `scheduling`, `starting`, `running`, `stopping`, `finished`.
-    pub reason: String,
-    /// The answer as a person would give it.
-    pub message: String,
-    /// Place in its queue, from 1, while queued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub position: Option<u64>,
-    /// What is asked for and what is free, where resources are short.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub shortages: Vec<Shortage>,
-    /// When it is expected to start, where that can be said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub expected_start: Option<jiff::Timestamp>,
-}
-
-/// A resource of which there is too little now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Shortage {
-    /// `cpu`, `memory`, `gpu`.
-    pub resource: String,
-    /// What the job asks for in all.
-    pub asked: String,
-    /// What is free now.
-    pub free: String,
-    /// What there is in all.
-    pub total: String,
 }
 
 /// Body of `POST /tokens`.

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::quantity::{Cpu, Duration, Gpus, Memory};
+use crate::select::{AnyOf, Arrangement, NodeExpression, NodeSelector};
 
 /// A job as it is sent. Everything but a command is optional; unknown fields are refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +27,9 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = -1_000_000, maximum = 1_000_000)]
     pub priority: Option<i32>,
+    /// Name of a priority class, instead of `priority`: the job gets the number that the class has when it is submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class: Option<String>,
     /// What runs it. Default: `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<String>,
@@ -42,6 +46,16 @@ pub struct JobSpec {
     /// What the one task asks for, or what tasks ask for that do not say. Default: 1 CPU.
     #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// Which nodes tasks may go on that do not say: labels, each with its value or several of which any will do. All of them have to hold.
+    #[serde(default, deserialize_with = "crate::select::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, crate::AnyOf>>, example = json!({"zone": "a", "disk": ["ssd", "nvme"]}))]
+    pub node_selector: Option<NodeSelector>,
+    /// The same for what a selector cannot say.
+    #[serde(default, deserialize_with = "crate::object::some_list", skip_serializing_if = "Option::is_none")]
+    pub node_expressions: Option<Vec<NodeExpression>>,
+    /// How its tasks are laid over nodes. Default: `pack`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Arrangement>,
     /// Groups of tasks that start together.
     #[serde(default, deserialize_with = "crate::object::list", skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskSpec>,
@@ -63,6 +77,9 @@ pub struct JobSpec {
     /// How it is ended.
     #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
+    /// It saves its work when it is asked to end, so that ending it to make room loses little: it is chosen before others that do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpointable: bool,
     /// Niceness added, 0 to 19. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 19)]
@@ -105,6 +122,13 @@ pub struct TaskSpec {
     /// What each replica asks for. Default: the job's.
     #[serde(default, deserialize_with = "crate::object::optional", skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// Which nodes it may go on: labels, each with its value or several of which any will do. All of them have to hold. Default: the job's.
+    #[serde(default, deserialize_with = "crate::select::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, crate::AnyOf>>, example = json!({"zone": "a", "disk": ["ssd", "nvme"]}))]
+    pub node_selector: Option<NodeSelector>,
+    /// The same for what a selector cannot say. Default: the job's.
+    #[serde(default, deserialize_with = "crate::object::some_list", skip_serializing_if = "Option::is_none")]
+    pub node_expressions: Option<Vec<NodeExpression>>,
 }
 
 /// What one task asks for.
@@ -120,6 +144,13 @@ pub struct Resources {
     /// Whole GPUs. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<Gpus>,
+    /// Models that its GPUs may be of, as `flash nodes` names them. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "NVIDIA H100 80GB HBM3")]
+    pub gpu_model: Option<AnyOf>,
+    /// Memory that each of its GPUs has at least. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory: Option<Memory>,
 }
 
 /// What happens when infrastructure loses a run. What the user's program failed is not tried again.

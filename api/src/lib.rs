@@ -2,10 +2,20 @@
 
 pub mod cluster;
 pub mod job;
+pub mod node;
 mod object;
 pub mod problem;
 pub mod quantity;
+pub mod queue;
+pub mod select;
+pub mod shortfall;
+pub mod why;
 
 pub use cluster::*;
 pub use job::*;
+pub use node::*;
 pub use problem::{Problem, codes};
+pub use queue::*;
+pub use select::{AnyOf, Arrangement, NodeExpression, NodeSelector, Operator};
+pub use shortfall::*;
+pub use why::*;

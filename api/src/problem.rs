@@ -32,6 +32,8 @@ pub mod codes {
     pub const INVALID: &str = "invalid";
     /// 422: asks for more than the largest node has.
     pub const TOO_LARGE_FOR_CLUSTER: &str = "too-large-for-cluster";
+    /// 422: asks for nodes or GPUs of a kind that no node is or has.
+    pub const NO_SUCH_NODE: &str = "no-such-node";
     /// 401: no token, or one that is wrong or has ended.
     pub const UNAUTHENTICATED: &str = "unauthenticated";
     /// 403: the caller may not do this.

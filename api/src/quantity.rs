@@ -17,6 +17,7 @@ pub struct QuantityError {
 const CPU: &str = "an amount of CPU: write cores (\"4\", \"0.5\") or thousandths (\"500m\"), 0 to 1,000,000 cores";
 const MEMORY: &str = "an amount of memory: write bytes or a number with K, M, G, T, P, Ki, Mi, Gi, Ti, Pi (\"4Gi\"), below 1 EiB";
 const GPU: &str = "a number of GPUs: write a whole number from 0 to 65,535 (\"2\")";
+const WEIGHT: &str = "a weight: write a number from 0.001 to 1000000 (\"2\", \"0.5\")";
 const DURATION: &str = "a duration: write numbers with d, h, m, s, ms (\"90s\", \"2h\", \"1h30m\"), at most 3,650 days";
 
 /// Thousandths of a core.
@@ -30,6 +31,21 @@ pub struct Memory(pub u64);
 /// Whole GPUs.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Gpus(pub u32);
+
+/// Thousandths of a weight: how much somebody gets in relation to others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Weight(pub u32);
+
+impl Weight {
+    /// Of whoever has none.
+    pub const ONE: Self = Self(1_000);
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
 
 /// Microseconds.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -123,6 +139,51 @@ impl fmt::Display for Gpus {
     }
 }
 
+impl FromStr for Weight {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let error = || QuantityError { text: text.to_owned(), expected: WEIGHT };
+        let thousandths = (text.parse::<f64>().map_err(|_| error())? * 1_000.0).round();
+        // Not a number is in no range.
+        if (1.0..=1e9).contains(&thousandths) { Ok(Self(thousandths as u32)) } else { Err(error()) }
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 1_000, self.0 % 1_000);
+        match rest {
+            0 => write!(f, "{whole}"),
+            _ => f.write_str(format!("{whole}.{rest:03}").trim_end_matches('0')),
+        }
+    }
+}
+
+/// A number out, because it is one.
+impl Serialize for Weight {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_multiple_of(1_000) {
+            serializer.serialize_u32(self.0 / 1_000)
+        } else {
+            serializer.serialize_f64(f64::from(self.0) / 1_000.0)
+        }
+    }
+}
+
+impl utoipa::PartialSchema for Weight {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::Number)
+            .description(Some(WEIGHT))
+            .minimum(Some(0.001))
+            .maximum(Some(1_000_000.0))
+            .examples([serde_json::json!(2)])
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Weight {}
+
 const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("ms", 1_000), ("m", 60_000_000), ("s", 1_000_000)];
 
@@ -165,15 +226,9 @@ impl fmt::Display for Duration {
     }
 }
 
-/// Text or number on the wire; text out.
-macro_rules! wire {
-    ($name:ident, $expected:expr, $example:literal, $pattern:literal) => {
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
+/// Text or number on the wire.
+macro_rules! read {
+    ($name:ident, $expected:expr) => {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Text;
@@ -198,6 +253,19 @@ macro_rules! wire {
                 deserializer.deserialize_any(Text)
             }
         }
+    };
+}
+
+/// The same, and text out.
+macro_rules! wire {
+    ($name:ident, $expected:expr, $example:literal, $pattern:literal) => {
+        read!($name, $expected);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
 
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
@@ -214,6 +282,7 @@ macro_rules! wire {
     };
 }
 
+read!(Weight, WEIGHT);
 wire!(Cpu, CPU, "500m", r"^[0-9]+(\.[0-9]+)?$|^[0-9]+m$");
 wire!(Memory, MEMORY, "4Gi", r"^[0-9]+(\.[0-9]+)?([KMGTPk]|[KMGTP]i)?$");
 wire!(Gpus, GPU, "2", r"^[0-9]+$");
@@ -236,6 +305,23 @@ mod tests {
         for (text, micros) in [("90s", 90_000_000), ("1h30m", 5_400_000_000), ("250ms", 250_000), ("0s", 0), ("1.5s", 1_500_000)]
         {
             assert_eq!(text.parse(), Ok(Duration(micros)), "{text}");
+        }
+    }
+
+    #[test]
+    fn weights_are_thousandths() {
+        for (text, thousandths, printed) in [
+            ("2", 2_000, "2"),
+            ("0.5", 500, "0.5"),
+            ("0.001", 1, "0.001"),
+            ("1e6", 1_000_000_000, "1000000"),
+            ("1.0004", 1_000, "1"),
+        ] {
+            assert_eq!(text.parse(), Ok(Weight(thousandths)), "{text}");
+            assert_eq!(Weight(thousandths).to_string(), printed);
+        }
+        for text in ["0", "-1", "NaN", "inf", "-inf", "", "x", "0.0001", "1000001", "1e400"] {
+            assert!(text.parse::<Weight>().is_err(), "{text}");
         }
     }
 

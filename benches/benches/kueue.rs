@@ -19,7 +19,7 @@ fn workloads(criterion: &mut Criterion) {
         if is_test() { &[(Scale::Baseline, "baseline")] } else { &[(Scale::Baseline, "baseline"), (Scale::Large, "large")] };
     for &(scale, name) in scales {
         let workload = kueue(scale, 0);
-        let cluster = Cluster::new(scale.machines(), &workload);
+        let cluster = Cluster::new(scale.machines());
         let mut told = false;
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter_custom(|iterations| {

@@ -83,6 +83,12 @@ pub(crate) fn batch(random: &mut Random, count: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"]}");
 }
 
+/// Appends a `true` job for gflow's daemon that waits for its job 1.
+pub(crate) fn gflow(random: &mut Random, out: &mut Vec<u8>) {
+    // Writing into a vector cannot fail.
+    let _ = write!(out, r#"{{"command":"true # {}","depends_on":1}}"#, random.below(1_000_000));
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {

@@ -50,7 +50,7 @@ pub(crate) fn fsync(count: u32, dir: Option<&Path>) -> Result<Value> {
     let mut file =
         OpenOptions::new().create_new(true).append(true).open(&path).with_context(|| format!("creating {}", path.display()))?;
     let page = [7_u8; 4_096];
-    let mut latencies = Latencies::default();
+    let mut latencies = Latencies::new()?;
     let begun = Instant::now();
     for _ in 0..count {
         let at = Instant::now();

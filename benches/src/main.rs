@@ -7,24 +7,44 @@
 mod bare;
 mod body;
 mod closed_loop;
+mod connection;
 mod control;
+mod deep;
 mod floors;
+mod guard;
+mod insert;
+mod loopback;
+mod open_loop;
+mod peers;
+mod program;
 mod server;
+mod start;
 mod stats;
 mod true_jobs;
 mod wire;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::connection::Dialect;
+use crate::guard::Guard;
+use crate::peers::PeerOptions;
 use crate::server::ServerOptions;
 
 /// Measures flashd, one thing at a time, and prints the result as one JSON object.
 #[derive(Parser)]
 #[command(name = "loadgen", version)]
 struct Cli {
+    /// Bring loopback up first: for a network namespace that was just made.
+    #[arg(long, global = true)]
+    loopback: bool,
+    /// Seconds after which everything is ended.
+    #[arg(long, global = true, default_value_t = 900)]
+    limit: u64,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,6 +75,12 @@ enum Command {
     Submit {
         #[command(flatten)]
         load: LoopOptions,
+        /// Open loop: so many arrivals a second, whether or not answers keep up.
+        #[arg(long, conflicts_with_all = ["requests", "warmup", "threads"])]
+        rate: Option<u32>,
+        /// Seconds of the open loop, after one that is not counted.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
         #[command(flatten)]
         server: ServerOptions,
     },
@@ -94,6 +120,64 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
+    /// Bound for batches: the rows of a daemon, inserted into a database of the same schema and nothing else.
+    Insert {
+        /// How many jobs.
+        #[arg(long, default_value_t = 50_000)]
+        jobs: u64,
+        /// Jobs in a transaction.
+        #[arg(long, default_value_t = 1_000)]
+        chunk: u64,
+        #[command(flatten)]
+        server: ServerOptions,
+    },
+    /// From a submit on an idle daemon to the first instruction of the job's program.
+    Start {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        count: u32,
+        /// The bound instead: posix_spawn of the same program.
+        #[arg(long)]
+        spawn: bool,
+        #[command(flatten)]
+        server: ServerOptions,
+    },
+    /// A deep queue: memory, submits behind it, restart.
+    Deep {
+        /// Jobs in the queue.
+        #[arg(long, default_value_t = 1_000_000)]
+        jobs: u64,
+        /// Connections of the submits behind it.
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        #[command(flatten)]
+        server: ServerOptions,
+    },
+    /// `flash --version` and `flash ls` as whole processes.
+    Program {
+        /// How many of each.
+        #[arg(long, default_value_t = 200)]
+        count: u32,
+        /// The client's program. Default: `flash` beside this program.
+        #[arg(long)]
+        flash: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerOptions,
+    },
+    /// Another scheduler, measured the same way.
+    Peer(PeerOptions),
+    /// Which other schedulers are there.
+    Peers {
+        /// Folder that they were installed in.
+        #[arg(long)]
+        prefix: PathBuf,
+    },
+    /// What a measured job does: writes the clock into a pipe.
+    #[command(hide = true)]
+    Stamp {
+        /// The pipe.
+        fifo: PathBuf,
+    },
     /// Bound for submits: an HTTP server that reads the body and answers at once. Runs until it is ended.
     #[command(hide = true)]
     BareServer {
@@ -106,15 +190,55 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    let result = match Cli::parse().command {
-        Command::Submit { load, server } => closed_loop::run(&load, 1, &server)?,
-        Command::Batch { batch, load, server } => closed_loop::run(&load, batch, &server)?,
-        Command::TrueJobs { jobs, server } => true_jobs::run(jobs, &server)?,
-        Command::Spawn { count, threads } => floors::spawn(count, threads)?,
-        Command::Fsync { count, dir } => floors::fsync(count, dir.as_deref())?,
-        Command::BareServer { socket, listen } => return bare::serve(&socket, &listen),
-    };
-    println!("{result}");
+fn measure(command: Command) -> Result<serde_json::Value> {
+    match command {
+        Command::Submit { load, rate: Some(rate), seconds, server } => open_loop::run(&load, rate, seconds, &server),
+        Command::Submit { load, server, .. } => closed_loop::run(&load, Dialect::One, &server),
+        Command::Batch { batch, load, server } => closed_loop::run(&load, Dialect::Batch(batch), &server),
+        Command::TrueJobs { jobs, server } => true_jobs::run(jobs, &server),
+        Command::Spawn { count, threads } => floors::spawn(count, threads),
+        Command::Fsync { count, dir } => floors::fsync(count, dir.as_deref()),
+        Command::Insert { jobs, chunk, server } => insert::run(jobs, chunk, &server),
+        Command::Start { count, spawn: true, server } => start::by_spawn(count, server.dir),
+        Command::Start { count, server, .. } => start::through_daemon(count, &server),
+        Command::Deep { jobs, connections, server } => deep::run(jobs, connections, &server),
+        Command::Program { count, flash, server } => program::run(count, flash, &server),
+        Command::Peer(options) => peers::run(&options),
+        Command::Peers { prefix } => peers::found(&prefix),
+        // Both are taken before a guard is there.
+        Command::Stamp { fifo } => start::stamp(&fifo).map(|()| serde_json::Value::Null),
+        Command::BareServer { socket, listen } => bare::serve(&socket, &listen).map(|()| serde_json::Value::Null),
+    }
+}
+
+fn run() -> Result<()> {
+    // The stamp is taken before anything else is done: what comes before it counts as the daemon's time.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == "stamp")
+        && let Some(fifo) = args.next()
+    {
+        return start::stamp(fifo.as_ref());
+    }
+    let cli = Cli::parse();
+    if let Command::BareServer { socket, listen } = &cli.command {
+        return bare::serve(socket, listen);
+    }
+    if cli.loopback {
+        loopback::raise()?;
+    }
+    let guard = Guard::new(Duration::from_secs(cli.limit))?;
+    let result = measure(cli.command);
+    drop(guard);
+    println!("{}", result?);
     Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -54,23 +54,15 @@ pub fn queue_name(queue: u64) -> String {
 
 /// A node with so many GPUs.
 pub fn node(number: u64, cpu_millis: u64, memory: u64, gpus: u64) -> NodeConfig {
-    let gpu = |index: u64| GpuDevice {
-        uuid: format!("GPU-{number}-{index}").into(),
-        model: "H200".into(),
-        memory: MemoryBytes(141 * GIB),
-    };
-    NodeConfig {
-        name: format!("node-{number}").into(),
-        cpu: CpuMillis(cpu_millis),
-        memory: MemoryBytes(memory),
-        gpus: (0..gpus).map(gpu).collect(),
-    }
+    let gpu = |index: u64| GpuDevice::whole(format!("GPU-{number}-{index}").into(), "H200".into(), MemoryBytes(141 * GIB));
+    let gpus = (0..gpus).map(gpu).collect();
+    NodeConfig::new(format!("node-{number}").into(), CpuMillis(cpu_millis), MemoryBytes(memory), gpus)
 }
 
 /// The job with this number.
 pub fn job(number: u64, ask: Ask, now: Timestamp) -> NewJob {
     let request = Request { cpu: CpuMillis(ask.cpu_millis), memory: MemoryBytes(ask.memory), gpus: ask.gpus };
-    let tasks = vec![TaskGroup { name: "main".into(), replicas: ask.replicas, request }];
+    let tasks = vec![TaskGroup::new("main".into(), ask.replicas, request)];
     let shape = Shape::new(format!("team-{}", ask.tenant).into(), queue_name(ask.queue).into(), tasks);
     let policy = Policy { priority: ask.priority, time_limit: ask.limit, ..Policy::default() };
     NewJob {

@@ -2,8 +2,10 @@
 //!
 //! What must hold: whatever was started is ended when its guard goes, on every way out. A daemon's runner outlives it by design, so it
 //! is looked for by the data folder, which is this measurement's alone; the one job that may still run then, the one that holds the
-//! node, ends with the load generator.
+//! node, ends with the load generator. What else was left behind falls to the [guard](crate::guard).
 
+use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +22,7 @@ use crate::control::{Client, Endpoint};
 /// How long a server may take until it answers, and to end when it is asked to.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at something that nothing announces.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(5);
 /// Length that a Unix socket's path may have on Linux.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -53,10 +55,67 @@ pub(crate) struct ServerOptions {
     flashd: Option<PathBuf>,
     /// Folder in which a fresh data folder is made. Default: the system's folder for temporary files.
     #[arg(long)]
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// Leave the data folder there.
     #[arg(long)]
     keep: bool,
+}
+
+impl ServerOptions {
+    /// A daemon of our own over its Unix socket, with its files in `dir`, where they stay.
+    pub(crate) fn own(dir: &Path) -> Self {
+        Self {
+            server: None,
+            token: None,
+            bare: false,
+            transport: Transport::Unix,
+            flashd: None,
+            dir: Some(dir.to_owned()),
+            keep: true,
+        }
+    }
+}
+
+/// How our own server is started.
+struct Launch {
+    program: PathBuf,
+    args: Vec<OsString>,
+    /// This measurement's alone. Holds everything of it.
+    folder: PathBuf,
+    log: PathBuf,
+}
+
+impl Launch {
+    fn new(options: &ServerOptions, address: &str) -> Result<Self> {
+        let folder = fresh_folder(&options.dir.clone().unwrap_or_else(std::env::temp_dir))?;
+        let data = folder.join("data");
+        std::fs::create_dir(&data).with_context(|| format!("creating {}", data.display()))?;
+        let this = std::env::current_exe().context("finding this program")?;
+        let log = folder.join("server.log");
+        if options.bare {
+            let socket = data.join("flashd.sock");
+            let args = vec!["bare-server".into(), "--listen".into(), address.into(), "--socket".into(), socket.into()];
+            return Ok(Self { program: this, args, folder, log });
+        }
+        let program = options.flashd.clone().unwrap_or_else(|| this.with_file_name("flashd"));
+        let config = folder.join("flashd.toml");
+        std::fs::write(&config, "[node]\ncpus = 2\n").with_context(|| format!("writing {}", config.display()))?;
+        let args =
+            ["serve".into(), "--data".into(), data.into(), "--listen".into(), address.into(), "--config".into(), config.into()];
+        Ok(Self { program, args: args.into(), folder, log })
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("opening {}", self.log.display()))?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.spawn().with_context(|| format!("starting {}", self.program.display()))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
 }
 
 /// A server that answers.
@@ -68,18 +127,18 @@ pub(crate) struct Server {
     /// Word for the socket in use.
     pub(crate) transport: &'static str,
     child: Option<Child>,
-    folder: Option<PathBuf>,
+    launch: Option<Launch>,
     keep: bool,
     /// The job that holds the node.
     blocker: Option<String>,
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
     Ok(listener.local_addr().context("looking for a free port")?.port())
 }
 
-fn fresh_folder(parent: &Path) -> Result<PathBuf> {
+pub(crate) fn fresh_folder(parent: &Path) -> Result<PathBuf> {
     let nanos = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
     let folder = parent.join(format!("loadgen-{}-{:x}", std::process::id(), nanos & 0xffff_ffff));
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -115,38 +174,24 @@ impl Server {
                 client,
                 transport,
                 child: None,
-                folder: None,
+                launch: None,
                 keep: true,
                 blocker: None,
             });
         }
-        let parent = options.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let folder = fresh_folder(&parent)?;
-        let data = folder.join("data");
-        std::fs::create_dir(&data).with_context(|| format!("creating {}", data.display()))?;
-        let socket = data.join("flashd.sock");
         let address = format!("127.0.0.1:{}", free_port()?);
-        let mut command = if options.bare {
-            let mut command = Command::new(std::env::current_exe().context("finding this program")?);
-            command.args(["bare-server", "--listen", &address, "--socket"]).arg(&socket);
-            command
-        } else {
-            daemon_command(options, &folder, &data, &address)?
-        };
-        let log = folder.join("server.log");
-        let log_file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file).spawn();
-        let child = child.with_context(|| format!("starting {}", command.get_program().display()))?;
+        let launch = Launch::new(options, &address)?;
+        let socket = launch.data().join("flashd.sock");
         let mut server = Self {
             name: if options.bare { "bare" } else { "flashd" }.to_owned(),
             client: Client { endpoint: Endpoint::Unix(socket), token: None },
             transport: if options.transport == Transport::Tcp { "tcp" } else { "unix" },
-            child: Some(child),
-            folder: Some(folder),
+            child: Some(launch.spawn()?),
+            launch: Some(launch),
             keep: options.keep,
             blocker: None,
         };
-        server.wait_ready(&log)?;
+        server.wait_ready()?;
         if options.transport == Transport::Tcp {
             if !options.bare {
                 let token = server.client.call(Method::POST, "/api/v1/tokens", br#"{"name":"loadgen"}"#)?;
@@ -157,17 +202,60 @@ impl Server {
         Ok(server)
     }
 
-    fn wait_ready(&mut self, log: &Path) -> Result<()> {
+    fn wait_ready(&mut self) -> Result<()> {
         let client = self.client.clone();
+        let log = self.launch.as_ref().map(|launch| launch.log.clone()).unwrap_or_default();
         poll_until("the server's first answer", PATIENCE, || {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait().context("looking after the server")?
             {
-                let said = std::fs::read_to_string(log).unwrap_or_default();
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
                 bail!("the server ended with {status} before it answered:\n{said}");
             }
             Ok(client.call(Method::GET, "/readyz", b"").ok().map(drop))
         })
+    }
+
+    /// Our own server's folder.
+    fn folder(&self) -> Result<&Path> {
+        self.launch.as_ref().map(|launch| launch.folder.as_path()).context("this needs a server of our own: without --server")
+    }
+
+    /// Our own server's data folder.
+    pub(crate) fn data(&self) -> Result<PathBuf> {
+        Ok(self.folder()?.join("data"))
+    }
+
+    /// Kills our own server as if power had failed for it alone: jobs run on.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().context("killing the server")?;
+            child.wait().context("waiting for the killed server")?;
+        }
+        Ok(())
+    }
+
+    /// Starts it again in the same folder, and waits until it answers.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        let launch = self.launch.as_ref().context("this needs a server of our own: without --server")?;
+        self.child = Some(launch.spawn()?);
+        self.wait_ready()
+    }
+
+    /// Asks our own server to end, and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            end(&mut child);
+        }
+    }
+
+    /// Lets the job that holds the node end by itself, while the server may be down, and waits until it has.
+    pub(crate) fn let_blocker_end(&mut self) -> Result<()> {
+        let folder = self.folder()?.to_owned();
+        std::fs::write(folder.join("go"), b"").context("telling the job that holds the node")?;
+        poll_until("the end of the job that holds the node", PATIENCE, || Ok(folder.join("gone").exists().then_some(())))?;
+        self.blocker = None;
+        Ok(())
     }
 
     /// Occupies the whole node, so that what is submitted now is queued and does not run. It ends with this process.
@@ -175,9 +263,10 @@ impl Server {
         if self.name != "flashd" {
             return Ok(());
         }
-        let script = format!("while kill -0 {} 2>/dev/null; do sleep 1; done", std::process::id());
+        let script = r#"while [ ! -e "$1/go" ] && kill -0 "$2" 2>/dev/null; do sleep 0.2; done; : >"$1/gone""#;
+        let (folder, pid) = (self.folder()?, std::process::id().to_string());
         let body = json!({"name": "holds-the-node", "queue": "configfile-interactive", "priority": 1_000_000,
-            "command": ["sh", "-c", script], "resources": {"cpu": "2"}});
+            "command": ["sh", "-c", script, "hold", folder, pid], "resources": {"cpu": "2"}});
         let id = self.client.call(Method::POST, "/api/v1/jobs", body.to_string().as_bytes())?["id"]
             .as_str()
             .context("a submit that answers no id")?
@@ -217,32 +306,20 @@ impl Server {
     }
 }
 
-fn daemon_command(options: &ServerOptions, folder: &Path, data: &Path, address: &str) -> Result<Command> {
-    let program = match &options.flashd {
-        Some(path) => path.clone(),
-        None => std::env::current_exe().context("finding this program")?.with_file_name("flashd"),
-    };
-    let config = folder.join("flashd.toml");
-    std::fs::write(&config, "[node]\ncpus = 2\n").with_context(|| format!("writing {}", config.display()))?;
-    let mut command = Command::new(program);
-    command.arg("serve").arg("--data").arg(data).args(["--listen", address, "--config"]).arg(&config);
-    Ok(command)
-}
-
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             end(child);
         }
-        let Some(folder) = self.folder.take() else { return };
-        for runner in runners(&folder.join("data")) {
+        let Some(launch) = self.launch.take() else { return };
+        for runner in runners(&launch.data()) {
             // An error means that it is gone already.
             kill_process(runner, Signal::KILL).ok();
         }
         if !self.keep
-            && let Err(error) = std::fs::remove_dir_all(&folder)
+            && let Err(error) = std::fs::remove_dir_all(&launch.folder)
         {
-            eprintln!("removing {}: {error}", folder.display());
+            eprintln!("removing {}: {error}", launch.folder.display());
         }
     }
 }

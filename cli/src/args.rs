@@ -4,7 +4,10 @@
 
 use clap::{Parser, Subcommand, builder::Styles};
 
-use crate::commands::{act, cancel, cluster, completion, events, info, logs, ls, run, show, simulate, submit, token, wait, why};
+use crate::commands::{
+    act, cancel, cohorts, completion, events, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit, token,
+    wait, why,
+};
 
 /// Runs jobs on the CPUs and GPUs of this machine or cluster, in turn and fairly.
 #[derive(Parser, Debug)]
@@ -61,7 +64,7 @@ pub(crate) enum Command {
     /// Wait until jobs are over
     #[command(after_help = wait::EXAMPLES)]
     Wait(wait::Args),
-    /// Say why a job does not run yet, or what became of it
+    /// Say why a job does not run yet, when it will and what would help, or what became of it
     #[command(after_help = why::EXAMPLES)]
     Why(why::Args),
     /// End jobs for good
@@ -79,12 +82,18 @@ pub(crate) enum Command {
     /// Show what happened to jobs, or follow it
     #[command(after_help = events::EXAMPLES)]
     Events(events::Args),
-    /// List queues and what is in them
-    #[command(after_help = cluster::QUEUES_EXAMPLES)]
-    Queues(cluster::Args),
-    /// List machines, what they have and what is free
-    #[command(after_help = cluster::NODES_EXAMPLES)]
-    Nodes(cluster::Args),
+    /// List queues and what is in them; make, change and delete them
+    #[command(after_help = queues::EXAMPLES)]
+    Queues(queues::Args),
+    /// List cohorts, in which queues lend to each other; make, change and delete them
+    #[command(after_help = cohorts::EXAMPLES)]
+    Cohorts(cohorts::Args),
+    /// List priorities that have names; make, change and delete them
+    #[command(after_help = priorities::EXAMPLES)]
+    Priorities(priorities::Args),
+    /// List machines, what they have and what is free; take them out of service
+    #[command(after_help = nodes::EXAMPLES)]
+    Nodes(nodes::Args),
     /// Run a trace through the scheduler in virtual time, without a server
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::Args),

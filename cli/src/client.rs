@@ -90,6 +90,21 @@ impl Client {
         json(self.send(Method::POST, query, Extra::default()).await?).await
     }
 
+    /// `PUT` of JSON, answered with JSON.
+    pub(crate) async fn put<T: DeserializeOwned>(&self, query: &Query, body: &impl Serialize) -> Result<T, Error> {
+        self.with_body(Method::PUT, query, body).await
+    }
+
+    /// `PATCH` by a JSON merge patch, answered with JSON.
+    pub(crate) async fn patch<T: DeserializeOwned>(&self, query: &Query, body: &impl Serialize) -> Result<T, Error> {
+        self.with_body(Method::PATCH, query, body).await
+    }
+
+    async fn with_body<T: DeserializeOwned>(&self, method: Method, query: &Query, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| Error::usage(format!("the request is not JSON: {error}")))?;
+        json(self.send(method, query, Extra { body: Some(body.into()), headers: &[] }).await?).await
+    }
+
     /// `DELETE`.
     pub(crate) async fn delete(&self, query: &Query) -> Result<(), Error> {
         let answer = self.send(Method::DELETE, query, Extra::default()).await?;

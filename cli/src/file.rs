@@ -1,4 +1,4 @@
-//! Files of jobs: YAML or JSON, one document or many, NDJSON, a list, or `{"jobs": [..]}`.
+//! Files of jobs, and of other things: YAML or JSON, one document or many, NDJSON, a list, or `{"jobs": [..]}`.
 //!
 //! Invariants: an error names the file, the document (from 1) and the field; a file without a job is an error, not an empty success;
 //! a job that is understood here is sent as it was written, completed only by the server.
@@ -16,6 +16,21 @@ const LARGEST: u64 = 256 << 20;
 
 /// The jobs in a file; `-` is stdin.
 pub(crate) fn read(path: &Path) -> Result<Vec<JobSpec>, Error> {
+    let (name, text, kind) = open(path)?;
+    parse(&name, &text, kind)
+}
+
+/// A file's name for people, and its documents; `-` is stdin.
+pub(crate) fn documents(path: &Path) -> Result<(String, Vec<Value>), Error> {
+    let (name, text, kind) = open(path)?;
+    let documents = match kind {
+        Kind::Json => json_documents(&name, &text)?,
+        Kind::Yaml => yaml_documents(&name, &text)?,
+    };
+    Ok((name, documents))
+}
+
+fn open(path: &Path) -> Result<(String, String, Kind), Error> {
     let (name, text) = if path == Path::new("-") {
         ("stdin".to_owned(), load(std::io::stdin().lock()))
     } else {
@@ -29,7 +44,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<JobSpec>, Error> {
         _ if text.trim_start().starts_with(['{', '[']) => Kind::Json,
         _ => Kind::Yaml,
     };
-    parse(&name, &text, kind)
+    Ok((name, text, kind))
 }
 
 fn load(source: impl std::io::Read) -> std::io::Result<String> {

@@ -14,6 +14,7 @@ mod ids;
 mod list;
 mod logs;
 mod output;
+mod patch;
 mod query;
 mod spec;
 mod sse;

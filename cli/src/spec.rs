@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api::quantity::{Cpu, Duration, Gpus, Memory};
-use api::{JobSpec, Resources, Retry, Stop, TaskSpec};
+use api::{AnyOf, Arrangement, JobSpec, NodeSelector, Resources, Retry, Stop, TaskSpec};
 use clap::{Args, ValueHint};
 use jiff::Timestamp;
 
@@ -47,6 +47,9 @@ pub(crate) struct PolicyArgs {
     /// Added to the queue's base priority; larger runs earlier [default: 0]
     #[arg(short = 'p', long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) priority: Option<i32>,
+    /// Priority by its name, as `flash priorities` shows them
+    #[arg(long, value_name = "NAME", conflicts_with = "priority")]
+    pub(crate) priority_class: Option<String>,
     /// Longest time that it may run (90s, 2h, 1h30m)
     #[arg(short = 't', long, value_name = "DURATION")]
     pub(crate) time_limit: Option<Duration>,
@@ -65,6 +68,12 @@ pub(crate) struct PolicyArgs {
     /// Time from that signal to SIGKILL [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<Duration>,
+    /// Lay its tasks over as many nodes as there are, instead of packing them
+    #[arg(long)]
+    pub(crate) spread: bool,
+    /// It saves its work when it is asked to end: it is stopped before others when room has to be made
+    #[arg(long)]
+    pub(crate) checkpointable: bool,
     /// Niceness added, 0 to 19 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) nice: Option<i32>,
@@ -86,6 +95,15 @@ pub(crate) struct NeedArgs {
     /// GPUs of each task [default: 0]
     #[arg(short = 'g', long, value_name = "N")]
     pub(crate) gpus: Option<Gpus>,
+    /// Model of the GPUs, as `flash nodes` names it; may be given several times: any of them will do
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) gpu_model: Vec<String>,
+    /// Memory that each GPU has at least (40Gi)
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) gpu_memory: Option<Memory>,
+    /// Labels that the node has to have (zone=a,disk=ssd); may be given several times: of one label any of the values will do
+    #[arg(long, value_name = "LABELS", value_parser = selector)]
+    pub(crate) node_selector: Vec<Labels>,
     /// Tasks of this command, which start together [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) replicas: Option<u32>,
@@ -137,6 +155,30 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Labels and values, as they were said at one place.
+type Labels = Vec<(String, String)>;
+
+/// `zone=a,disk=ssd`.
+fn selector(text: &str) -> Result<Labels, String> {
+    text.split(',').map(|part| pair(part).map_err(|_| format!("`{part}` is not LABEL=VALUE"))).collect()
+}
+
+impl NeedArgs {
+    fn resources(&self) -> Option<Resources> {
+        let gpu_model = (!self.gpu_model.is_empty()).then(|| AnyOf(self.gpu_model.clone()));
+        let resources = Resources { cpu: self.cpus, memory: self.mem, gpu: self.gpus, gpu_model, gpu_memory: self.gpu_memory };
+        (resources != Resources::default()).then_some(resources)
+    }
+
+    fn selector(&self) -> Option<NodeSelector> {
+        let mut selector = NodeSelector::new();
+        for (label, value) in self.node_selector.iter().flatten() {
+            selector.entry(label.clone()).or_default().0.push(value.clone());
+        }
+        (!selector.is_empty()).then_some(selector)
+    }
+}
+
 impl PolicyArgs {
     /// Puts what was said into `spec`; what was not said stays as it is.
     pub(crate) fn apply(&self, spec: &mut JobSpec, now: Timestamp) -> Result<(), Error> {
@@ -149,6 +191,17 @@ impl PolicyArgs {
         set(&mut spec.queue, self.queue.as_ref());
         set(&mut spec.namespace, self.namespace.as_ref());
         set(&mut spec.priority, self.priority.as_ref());
+        set(&mut spec.priority_class, self.priority_class.as_ref());
+        spec.checkpointable |= self.checkpointable;
+        if self.spread {
+            spec.placement = Some(Arrangement::Spread);
+        }
+        // What the flag says stands instead of the other way to say it.
+        if self.priority.is_some() {
+            spec.priority_class = None;
+        } else if self.priority_class.is_some() {
+            spec.priority = None;
+        }
         set(&mut spec.time_limit, self.time_limit.as_ref());
         set(&mut spec.nice, self.nice.as_ref());
         if let Some(text) = &self.start_after {
@@ -187,8 +240,8 @@ pub(crate) fn from_command(
         Error::usage(format!("--workdir: `{}` is not UTF-8, and cannot be sent", crate::table::clean(&folder.to_string_lossy())))
     })?;
     let mut spec = JobSpec { env: environment(place, &around.vars)?, working_dir: Some(folder), ..JobSpec::default() };
-    let resources = Resources { cpu: needs.cpus, memory: needs.mem, gpu: needs.gpus };
-    spec.resources = (resources != Resources::default()).then_some(resources);
+    spec.resources = needs.resources();
+    spec.node_selector = needs.selector();
     let command = Some(command.to_vec());
     if needs.replicas.is_some() {
         spec.tasks = vec![TaskSpec { replicas: needs.replicas, command, ..TaskSpec::default() }];
@@ -301,6 +354,35 @@ mod tests {
     }
 
     #[test]
+    fn nodes_and_gpus_are_asked_for() {
+        let line = [
+            "--node-selector",
+            "zone=a,disk=ssd",
+            "--node-selector",
+            "zone=b",
+            "-g",
+            "1",
+            "--gpu-model",
+            "NVIDIA H100 80GB HBM3",
+            "--gpu-model",
+            "NVIDIA A100",
+            "--gpu-memory",
+            "40Gi",
+            "--spread",
+            "--env-none",
+            "--",
+            "true",
+        ];
+        let sent = serde_json::to_value(spec(&line).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "command": ["true"], "workingDir": "/here/dir", "placement": "spread",
+            "nodeSelector": {"zone": ["a", "b"], "disk": "ssd"},
+            "resources": {"gpu": "1", "gpuModel": ["NVIDIA H100 80GB HBM3", "NVIDIA A100"], "gpuMemory": "40Gi"},
+        });
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
     fn the_token_never_goes_along() {
         let all = spec(&["--env-all", "--", "true"]).unwrap().env;
         assert_eq!(all.keys().collect::<Vec<_>>(), ["CONDA_PREFIX", "HOME", "PATH", "SECRET"]);
@@ -319,6 +401,8 @@ mod tests {
             (&["-e", "MISSING", "--", "true"], "is not set here"),
             (&["-e", "=x", "--", "true"], "the name is empty"),
             (&["-l", "x", "--", "true"], "KEY=VALUE"),
+            (&["--node-selector", "zone=a,disk", "--", "true"], "`disk` is not LABEL=VALUE"),
+            (&["--gpu-memory", "big", "--", "true"], "an amount of memory"),
         ] {
             let error = spec(line).unwrap_err();
             assert!(error.to_string().contains(said), "{line:?}: {error}");

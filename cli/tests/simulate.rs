@@ -70,7 +70,8 @@ fn figures_come_as_json_and_policies_differ() {
     assert_eq!(report["capacity"], serde_json::json!({"nodes": 2, "cpu": "4", "memory": "0", "gpu": 0}));
     assert_eq!((&report["refused"]["jobs"], &report["completed"]), (&1.into(), &3.into()));
     let reason = report["refused"]["reasons"][0]["reason"].as_str().unwrap();
-    assert_eq!(reason, "the job's tasks ask for 5000 cpu (millicores) together, all nodes have 4000");
+    let wanted = "the job's tasks ask for 5000 cpu (millicores) together, all nodes have 4000: at most 4 of the tasks \"main\" can run at once";
+    assert_eq!(reason, wanted);
 }
 
 #[test]
@@ -126,6 +127,73 @@ fn a_chart_is_an_svg_with_what_the_machines_have() {
 }
 
 #[test]
+fn a_decision_log_replays_and_a_changed_one_differs_at_its_line() {
+    let traces = Traces::new();
+    let mixed = ["--trace", "mixed.jsonl", "--format", "jsonl", "--nodes", "cpu=4", "--decision-log", "log.jsonl"];
+    let (code, plain, err) = traces.flash(&mixed[..6]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let (_, logged, _) = traces.flash(&mixed);
+    let without_speed =
+        |text: &str| text.lines().filter(|line| !line.starts_with("decisions")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(without_speed(&plain), without_speed(&logged), "a log changes nothing");
+    let (code, out, err) = traces.flash(&["--replay", "log.jsonl"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.contains(", every answer as recorded"), "{out}");
+    let text = std::fs::read_to_string(traces.path("log.jsonl")).unwrap();
+    let line = text.lines().position(|line| line.contains("\"starting\"")).unwrap();
+    let changed: Vec<_> = text
+        .lines()
+        .enumerate()
+        .map(|(at, text)| if at == line { text.replace("node-1", "node-2") } else { text.to_owned() })
+        .collect();
+    std::fs::write(traces.path("changed.jsonl"), changed.join("\n") + "\n").unwrap();
+    let (code, out, _) = traces.flash(&["--replay", "changed.jsonl"]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains(&format!("changed.jsonl:{}, at ", line + 1)) && out.contains("node-2"), "{out}");
+    let (code, out, _) = traces.flash(&["--replay", "changed.jsonl", "-o", "json"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["difference"]["line"], line + 1);
+}
+
+#[test]
+fn queues_can_be_described_to_a_trace() {
+    let traces = Traces::new();
+    let run = |queues: &str| {
+        std::fs::write(traces.path("queues.yaml"), queues).unwrap();
+        traces.json(&[&JOBS[..], &["--nodes", "cpu=4", "--policy", "easy", "--queues", "queues.yaml"]].concat())
+    };
+    assert_eq!(run("queues:\n- {name: default-batch, limit: {cpu: 100}}\n")["makespanSeconds"], 30.0);
+    let narrow = run("queues:\n- {name: default-batch, maxConcurrent: 1}\n");
+    assert_eq!(narrow["makespanSeconds"], 35.0, "one at a time: {narrow:#}");
+    let lab = "cohorts:\n- {name: lab}\nqueues:\n- {name: default-batch, cohort: lab, guaranteed: {cpu: 1}}\n- {name: idle, cohort: lab, guaranteed: {cpu: 1}}\n";
+    let report = run(lab);
+    assert_eq!(report["refused"]["jobs"], 2, "two cores are all that the cohort has: {report:#}");
+    for (text, expected) in [
+        ("queues:\n- {name: q, cohort: none}\n", "\"q\": cohort \"none\" does not exist"),
+        ("queues:\n- {name: q, weight: 0}\n", "queues[0].weight: `0` is not a weight"),
+        ("queues:\n- {name: q, guaranteed: {gpu: 2}, limit: {gpu: 1}}\n", "\"q\": 2 GPUs guaranteed, its limit is 1"),
+        ("queues:\n- {name: q, shortFirst: {perStay: 0}}\n", "queue \"q\": short jobs first by 0 times the stay"),
+        ("cohorts:\n- {name: a, parent: a}\n", "cohort \"a\": its parents lead back to it"),
+    ] {
+        std::fs::write(traces.path("queues.yaml"), text).unwrap();
+        let (code, _, err) = traces.flash(&[&JOBS[..], &["--nodes", "cpu=4", "--queues", "queues.yaml"]].concat());
+        assert_eq!(code, Some(2));
+        assert!(err.contains(expected), "{text}: {err}");
+    }
+}
+
+#[test]
+fn the_quota_workloads_stay_near_their_bounds() {
+    let traces = Traces::new();
+    let run = |args: &[&str]| traces.json(&[&["--format", "kueue-baseline"][..], args].concat());
+    let report = run(&[]);
+    assert!(report["makespanSeconds"].as_f64().unwrap() <= 75.0, "{report:#}");
+    assert_eq!((&report["bound"]["makespanSeconds"], &report["preemptions"]), (&66.0.into(), &0.into()));
+    let harsh = run(&["--preemption", "within-queue,reclaim"]);
+    assert!(harsh["preemptions"].as_u64().unwrap() > 0 && harsh["completed"] == 15_000, "{harsh:#}");
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let traces = Traces::new();
     for (args, expected) in [
@@ -147,6 +215,14 @@ fn what_is_wrong_is_named() {
         (&["--format", "swf"], "--trace: a trace is needed for --format swf"),
         (&["--trace", "jobs.jsonl", "--format", "kueue-large"], "--trace: kueue-large is generated"),
         (&["--format", "kueue-large", "--estimate", "factor:0"], "`factor:0` is not an estimate"),
+        (&["--format", "kueue-large", "--preemption", "all"], "`all` is none of within-queue, reclaim, across-queues, none"),
+        (&["--format", "kueue-large", "--decision-log", "none/log"], "--decision-log none/log: No such file"),
+        (&["--trace", "jobs.jsonl"], "--format <FORMAT>"),
+        (&["--replay", "none.jsonl"], "--replay none.jsonl: No such file"),
+        (&["--replay", "jobs.jsonl"], "--replay jobs.jsonl: line 1: not a line of a decision log: "),
+        (&["--replay", "empty", "--format", "swf"], "cannot be used with"),
+        (&["--format", "kueue-large", "--drain", "a"], "cannot be used with"),
+        (&["--format", "kueue-large", "--assume-runtime", "2h"], "cannot be used with"),
     ] {
         let (code, out, err) = traces.flash(args);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {err}");

@@ -13,9 +13,11 @@ use scheduler_core::job::{Policy, Shape};
 use scheduler_core::time::Timestamp;
 use store::{Owner, Store, StoreError};
 
+use crate::objects::edit::{Change, Changed};
+use crate::objects::{Directory, Invalid};
 use crate::watch::Watch;
 
-pub use scheduler_core::{Counted, Refused, Resource, Shortage, Why};
+pub use scheduler_core::{Explanation, Refused, Resource};
 
 /// How a caller was recognised.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,7 +117,11 @@ pub struct Snapshot {
     /// By name.
     pub queues: Vec<api::Queue>,
     /// By name.
+    pub cohorts: Vec<api::Cohort>,
+    /// Configured ones first.
     pub nodes: Vec<api::Node>,
+    /// How their free GPUs lie.
+    pub fragmentation: api::Fragmentation,
     /// Latest revision then.
     pub revision: Revision,
 }
@@ -148,6 +154,20 @@ pub enum BackendError {
         /// Why.
         refused: Refused,
     },
+    /// No queue, cohort, priority class or node of this name.
+    #[error("no {kind} `{name}`")]
+    NoObject {
+        /// What was asked for.
+        kind: &'static str,
+        /// Its name.
+        name: Name,
+    },
+    /// A queue, cohort or priority class cannot be so.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Not possible as things stand.
+    #[error("{0}")]
+    Conflict(String),
     /// The key was used with another request.
     #[error("the idempotency key was used with another request")]
     KeyReused,
@@ -172,12 +192,21 @@ pub trait Backend: Send + Sync + 'static {
     async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError>;
 
     /// The core's answer; `None` where the core does not have the job (finished, or unknown).
-    async fn why(&self, job: JobId) -> Result<Option<Why>, BackendError>;
+    async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError>;
 
     /// Ids from `first` to `last`, both included, ascending, at most `limit`: how a prefix becomes a job.
     async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError>;
 
-    /// Queues and nodes.
+    /// Changes a queue, a cohort, a priority class or the state of a node; durable when it returns.
+    async fn change(&self, change: Change) -> Result<Changed, BackendError>;
+
+    /// One queue with its tenants; `None` where there is no such queue.
+    async fn queue(&self, name: &Name) -> Result<Option<api::Queue>, BackendError>;
+
+    /// Which queues, cohorts and priority classes there are.
+    fn directory(&self) -> Arc<Directory>;
+
+    /// Queues, cohorts and nodes.
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError>;
 
     /// Live events. Cheap; every watcher has its own.

@@ -11,6 +11,16 @@ const PREFIX_MAX: usize = 253;
 pub const LABEL_RULE: &str =
     "1 to 63 characters of a-z, 0-9 and '-', with a letter or digit at both ends (a DNS-1123 label), as in `train-2`";
 
+/// Labels of nodes that begin so are the daemon's own.
+pub const OWN_PREFIX: &str = "flash-sched.io/";
+
+/// What a label's key is, for people.
+pub const LABEL_KEY_RULE: &str =
+    "[prefix/]name: a DNS name, and 1 to 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends";
+
+/// What a label's value is, for people.
+pub const LABEL_VALUE_RULE: &str = "at most 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends";
+
 /// Whether `text` is a DNS-1123 label.
 pub fn is_label(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

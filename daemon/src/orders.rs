@@ -69,6 +69,7 @@ pub fn start_order(
         uid: (record.owner.uid != context.own_uid).then_some(record.owner.uid),
         nice: spec.nice.unwrap_or(0),
         rlimits: spec.rlimits,
+        line: None,
     })
 }
 

@@ -88,7 +88,7 @@ fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_c
             (StateKind::Starting, Some(RunPhase::Running { since })) => {
                 found.reports.push(Report::Started { run: *run, at: *since });
             }
-            (StateKind::Stopping, Some(RunPhase::Starting | RunPhase::Running { .. })) => {
+            (StateKind::Stopping, Some(RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. })) => {
                 found.orders.push(Effect::Stop { run: *run, policy: *policy });
             }
             (StateKind::Starting, None) => {
@@ -112,10 +112,13 @@ fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_c
             RunPhase::Ended { result, started_at, at } => {
                 found.reports.push(Report::Ended { run: observed.run, result: result.clone(), started_at: *started_at, at: *at });
             }
-            RunPhase::Starting | RunPhase::Running { .. } if !after.contains_key(&observed.run) => {
+            RunPhase::NotBegun { message, at } => {
+                found.reports.push(Report::NotBegun { run: observed.run, message: message.clone(), at: *at });
+            }
+            RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. } if !after.contains_key(&observed.run) => {
                 found.strays.push(observed.run);
             }
-            RunPhase::Starting | RunPhase::Running { .. } | RunPhase::Stopping => {}
+            RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. } | RunPhase::Stopping => {}
         }
     }
     found

@@ -10,11 +10,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, anyhow};
+use api::Origin;
 use executors::Executor;
 use executors::local::{LocalExecutor, LocalOptions};
-use scheduler_core::Scheduler;
-use scheduler_core::amounts::{CpuMillis, MemoryBytes};
-use scheduler_core::scheduler::{GpuDevice, NodeConfig, QueueConfig};
+use scheduler_core::ids::Name;
+use scheduler_core::scheduler::{NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
 use store::sqlite::SqliteStore;
@@ -23,52 +23,50 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::values::Discipline;
 use crate::config::{Config, paths};
+use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
 use crate::metrics::Metrics;
+use crate::objects::{Seeds, SharedDirectory, convert};
 use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
 use crate::watch::Feed;
-use crate::{clock, http};
+use crate::{clock, http, machine};
 
 /// What a task's end means: its name, and how it ended.
 type Ended = (&'static str, anyhow::Result<()>);
 
-/// This machine as a node of the core, and why it has no GPUs, if it has none.
-fn node(config: &Config) -> (NodeConfig, Option<String>) {
-    let machine = executors::node::inventory();
-    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
-    let note = (!found.problems.is_empty()).then(|| found.problems.join("; "));
-    let gpus = found.gpus.into_iter().map(|gpu| GpuDevice {
-        uuid: gpu.uuid.into(),
-        model: gpu.model.into(),
-        memory: MemoryBytes(gpu.memory_bytes),
-    });
-    let name = config.node.name.as_ref().map_or(machine.hostname.as_str(), |name| name.as_str());
-    let node = NodeConfig {
-        name: name.into(),
-        cpu: CpuMillis(config.node.cpus.map_or(machine.cpu_millis, |cpu| cpu.0)),
-        memory: MemoryBytes(config.node.memory.map_or(machine.memory_bytes, |memory| memory.0)),
-        gpus: gpus.collect(),
-    };
-    (node, note)
-}
-
-fn core_config(config: &Config, node: NodeConfig) -> scheduler_core::scheduler::Config {
-    let queues = config.queues.iter().map(|queue| QueueConfig {
-        priority: queue.priority,
-        preemptible: queue.preemptible,
-        age_per_point: (queue.age.0 > 0).then_some(Span(queue.age.0)),
-        ..QueueConfig::named(queue.name.as_str().into())
-    });
-    scheduler_core::scheduler::Config {
-        queues: queues.collect(),
-        nodes: vec![node],
-        ..scheduler_core::scheduler::Config::default()
+/// What the configuration says of queues, cohorts and classes, and the rules.
+fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
+    let name = |label: &crate::config::values::Label| Name::from(label.as_str());
+    let mut seeds = Seeds::default();
+    for queue in &config.queues {
+        let origin = if queue.is_built_in() { Origin::BuiltIn } else { Origin::File };
+        seeds.queues.push((convert::queue_config(&name(&queue.name), &queue.spec())?, origin));
     }
+    for cohort in &config.cohorts {
+        seeds.cohorts.push(convert::cohort_config(&name(&cohort.name), &cohort.spec())?);
+    }
+    seeds.classes = config.priority_classes.iter().map(|class| (name(&class.name), class.priority)).collect();
+    let preemption = config.scheduler.preemption;
+    seeds.base = scheduler_core::Config {
+        nodes: vec![node],
+        discipline: match config.scheduler.discipline {
+            Discipline::Easy => scheduler_core::Discipline::Easy,
+            Discipline::Fifo => scheduler_core::Discipline::Strict,
+        },
+        preemption: Preemption {
+            within_queue: preemption.within_queue,
+            reclaim: preemption.reclaim,
+            across_queues: preemption.across_queues,
+        },
+        ..scheduler_core::Config::default()
+    };
+    Ok(seeds)
 }
 
 /// Output of jobs is nobody's but theirs who ask through the daemon.
@@ -100,27 +98,27 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let (node, gpu_note) = node(&config);
+    let (node, gpu_note) = machine::node(&config);
     tracing::info!(
         node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
         gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
     );
-    let core_config = core_config(&config, node);
-    let blank = {
-        let config = core_config.clone();
-        // Checked here once; the same configuration is as good the second time.
-        Scheduler::new(core_config).context("configuration of queues and node")?;
-        move || Scheduler::new(config.clone())
-    };
-    let first = blank().context("configuration of queues and node")?;
-    let core = Arc::new(Mutex::new(rebuild(first, store.as_ref(), clock::now()).await?));
+    let log = config.decision_log.as_deref().map(|path| DecisionLog::open(path, config.decision_log_limit)).transpose()?;
+    let tapper = log.as_ref().map(DecisionLog::tapper);
+    let seeds = seeds(&config, node).context("configuration of queues")?;
+    let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
+    let core = Arc::new(Mutex::new(first));
+    let directory = SharedDirectory::default();
+    directory.set(names);
 
     let feed = Feed::new(head.last_revision);
     let nudge = Arc::new(Notify::new());
     let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
-        blank: Box::new(blank),
+        seeds,
+        tapper,
+        directory: directory.clone(),
         store: store.clone(),
         feed: feed.clone(),
         orders: orders.clone(),
@@ -134,6 +132,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stopping = CancellationToken::new();
     let handle = HandleParts {
         core: core.clone(),
+        directory: directory.clone(),
         feed,
         store: store.clone(),
         adopted: adopted.clone(),
@@ -167,7 +166,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     // Two stages, so that HTTP is drained while the engine still answers.
     let engine_stop = CancellationToken::new();
-    let app = http::App::new(&config, logs, backend, metrics, stopping.clone());
+    let app = http::App::new(&config, logs, backend, directory, metrics, stopping.clone());
     let listeners = http::Listeners::bind(&config).await?;
     tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();
@@ -197,6 +196,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
     store.close().await;
+    if let Some(log) = log {
+        log.finish();
+    }
     outcome
 }
 

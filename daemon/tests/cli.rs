@@ -4,58 +4,15 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use common::flash::{binary, command, ended, flash, told};
 use common::{Daemon, PATIENCE, request, shell};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::{Value, json};
 
 const CONFIG: &str = "listen = \"127.0.0.1:0\"\nnamespaces = [\"default\", \"ml\"]\n[node]\ncpus = 8\nmemory = \"8Gi\"\n";
 const STRANGER: u32 = 54_321;
-
-/// The client that was built beside the daemon: its own package's tests build it, so `cargo test --workspace` does.
-fn binary() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_flashd")).with_file_name("flash");
-    assert!(path.is_file(), "{} is not there: build the whole workspace first (cargo build --workspace)", path.display());
-    path
-}
-
-/// How a command ended.
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-/// `flash` on a daemon's socket, without anything of the tester's own surroundings.
-fn command(daemon: &Daemon, args: &[&str]) -> Command {
-    let mut command = Command::new(binary());
-    command
-        .args(args)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("FLASH_SERVER", format!("unix://{}", daemon.socket().display()));
-    command.current_dir("/tmp").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn ended(command: &mut Command) -> Ended {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-fn flash(daemon: &Daemon, args: &[&str]) -> Ended {
-    ended(&mut command(daemon, args))
-}
-
-/// The answer of a command that has to succeed.
-fn told(daemon: &Daemon, args: &[&str]) -> String {
-    let Ended { code, out, err } = flash(daemon, args);
-    assert_eq!(code, Some(0), "{args:?}: {err}");
-    out.trim_end().to_owned()
-}
 
 fn start(folder: &tempfile::TempDir) -> Daemon {
     // Other users have to reach the socket.
@@ -173,7 +130,7 @@ async fn a_job_is_held_released_explained_requeued_and_cancelled() {
     }
 
     let late = told(&daemon, &["submit", "--start-after", "1h", "--", "true"]);
-    assert!(told(&daemon, &["why", &late]).contains("it is not queued before"));
+    assert!(told(&daemon, &["why", &late]).contains("it joins queue \"default-batch\" at"));
     let soon = told(&daemon, &["submit", "--start-after", "300ms", "--", "true"]);
     assert_eq!(flash(&daemon, &["wait", &soon]).code, Some(0));
     for args in

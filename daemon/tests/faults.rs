@@ -101,6 +101,47 @@ async fn a_full_disk_refuses_keeps_and_recovers_by_itself() {
     assert_eq!(revisions, (1..=revisions.len() as u64).collect::<Vec<_>>(), "what was refused has left no gap");
 }
 
+/// A change of a queue that could not be made durable has not been made, in the core neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_is_not_written_is_not_there() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: mounting a small file system is not allowed here");
+        return;
+    };
+    let mut daemon = Daemon::start(&disk.0.path().join("data"), CONFIG);
+    let path = "/api/v1/queues/q";
+    let spec = |priority: u32| {
+        let weights: serde_json::Map<_, _> =
+            (0..2_000).map(|number| (format!("namespace-{number}-{priority}"), json!(2))).collect();
+        json!({"priority": priority, "fairShare": {"weights": weights}})
+    };
+    let put = |priority: u32| daemon.call("PUT", path, Some(spec(priority)), &[]);
+    assert_eq!(put(0).await.unwrap().0, StatusCode::CREATED);
+    disk.fill();
+    let mut written = 0;
+    let refused = loop {
+        let (status, body) = put(written + 1).await.unwrap();
+        if status != StatusCode::OK {
+            break (status, body["code"].as_str().unwrap().to_owned());
+        }
+        written += 1;
+    };
+    assert_eq!(refused, (StatusCode::SERVICE_UNAVAILABLE, "unavailable".to_owned()));
+    assert_eq!(daemon.get(path).await.1["priority"], written);
+    // A new one is not known to submits either.
+    let (status, _) = daemon.call("PUT", "/api/v1/queues/new", Some(spec(1)), &[]).await.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(daemon.get("/api/v1/queues/new").await.0, StatusCode::NOT_FOUND);
+    disk.empty();
+    readiness(&daemon, StatusCode::OK).await;
+    let (status, body) = daemon.post("/api/v1/jobs", json!({"command": ["true"], "workingDir": "/", "queue": "new"})).await;
+    assert_eq!((status, body["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("queue")), "{body}");
+    daemon.kill();
+    daemon.restart();
+    assert_eq!(daemon.get(path).await.1["priority"], written);
+    assert_eq!(daemon.call("PUT", path, Some(spec(99)), &[]).await.unwrap().0, StatusCode::OK);
+}
+
 /// A daemon that has to refuse to start; what it says.
 fn refused(daemon: &Daemon) -> String {
     let mut child = daemon.command().stderr(Stdio::piped()).spawn().unwrap();

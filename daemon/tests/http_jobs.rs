@@ -294,6 +294,7 @@ async fn actions_can_be_repeated_and_a_finished_job_stays_finished() {
     assert!(["released", "placed", "started", "cancelled", "ended"].iter().all(|word| words.contains(word)), "{words:?}");
     let (_, why) = daemon.get(&format!("/api/v1/jobs/{id}/why")).await;
     assert_eq!(why["reason"], "finished");
+    assert_eq!((&why["outcome"]["result"], &why["attempts"][0]["end"]), (&json!("cancelled"), &json!("cancelled")), "{why}");
 }
 
 #[tokio::test]
@@ -307,9 +308,14 @@ async fn a_waiting_job_is_told_what_it_waits_for() {
     let (next, last) = (daemon.submit(large.clone()).await, daemon.submit(large).await);
     let (_, why) = daemon.get(&format!("/api/v1/jobs/{next}/why")).await;
     assert_eq!((why["reason"].as_str(), why["position"].as_u64()), (Some("resources"), Some(1)), "{why}");
-    assert_eq!(why["shortages"], json!([{"resource": "cpu", "asked": "2", "free": "0", "total": "2"}]));
+    let cpu = json!({"resource": "cpu", "asked": "2", "free": "0", "total": "2", "largestTask": "2", "largestFree": "0"});
+    assert_eq!(why["shortfall"]["shortages"], json!([cpu]));
+    assert_eq!((&why["estimate"]["basis"], &why["estimate"]["blockedBy"]["number"]), (&json!("noTimeLimit"), &json!(1)), "{why}");
     let (_, why) = daemon.get(&format!("/api/v1/jobs/{last}/why")).await;
     assert_eq!((why["reason"].as_str(), why["position"].as_u64()), (Some("behind"), Some(2)), "{why}");
+    assert_eq!((&why["number"], &why["queued"], &why["queue"]), (&json!(3), &json!(2), &json!("default-batch")));
+    let ahead = json!({"id": next, "number": 2, "namespace": "default", "queue": "default-batch", "rule": "fifo", "message": "it came first"});
+    assert_eq!((&why["first"], &why["ahead"]), (&ahead, &json!([ahead])));
     let (_, nodes) = daemon.get("/api/v1/nodes").await;
     assert_eq!((nodes["items"][0]["cpuUsed"].as_str(), nodes["items"][0]["memoryUsed"].as_str()), (Some("2"), Some("1Gi")));
     let (_, queues) = daemon.get("/api/v1/queues").await;

@@ -26,6 +26,22 @@ pub struct TaskOrder {
     pub memory_bytes: u64,
 }
 
+/// A place in a line: the run does not begin at once, but when those before it have left room for it.
+///
+/// Runs of one line begin in the order in which they were given. The first one begins as soon as what it asks for (the sum over its
+/// tasks of `cpu_millis`, and of `memory_bytes`), together with what the runs of the line that have begun and not ended ask for, is
+/// within the limits that stand here. So what a line has in use is never more than the largest limits that stand in an order of it
+/// that has not ended, and never more than its orders ask for together: whoever gives orders sets that much aside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Which line of this executor.
+    pub id: u64,
+    /// Most processor time that the line may have in use once this run has begun, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Most memory that the line may have in use once this run has begun, in bytes.
+    pub memory_bytes: u64,
+}
+
 /// The order to start a run.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StartOrder {
@@ -39,13 +55,17 @@ pub struct StartOrder {
     pub nice: i32,
     /// Resource limits: name as in `setrlimit` in lower case (`nofile`, `core`, ...), value.
     pub rlimits: BTreeMap<String, u64>,
+    /// The line that it waits in; without one it begins at once. Only where [`Executor::holds_orders`] says yes, and never for a run
+    /// with GPUs: those are promised by name, and a line counts amounts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<Line>,
 }
 
 /// What an executor tells, unasked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Report {
-    /// All tasks of the run were started.
+    /// All tasks of the run were started. Left out where the end, which says when that was, follows closely.
     Started {
         /// The run.
         run: RunId,
@@ -63,6 +83,16 @@ pub enum Report {
         /// When the last of it ended.
         at: Timestamp,
     },
+    /// The run waited in a line and never began: it was stopped or withdrawn there, or its runner was killed. No process of it was ever
+    /// made. Final like an end, and repeated like one until the run is forgotten.
+    NotBegun {
+        /// The run.
+        run: RunId,
+        /// What happened.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
     /// The executor lost touch with what it manages (its runner died, its API server is away) or found it again: a nudge for the
     /// reconciler, which then calls [`Executor::observe`].
     Disturbed {
@@ -75,6 +105,8 @@ pub enum Report {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RunPhase {
+    /// Accepted; it waits in a line, and begins without further orders.
+    Held,
     /// Accepted; its tasks do not all run yet.
     Starting,
     /// Its tasks run.
@@ -90,6 +122,13 @@ pub enum RunPhase {
         result: RunResult,
         /// When its tasks were started, if they were.
         started_at: Option<Timestamp>,
+        /// When.
+        at: Timestamp,
+    },
+    /// It never began and never will; the record is kept until it is forgotten. See [`Report::NotBegun`].
+    NotBegun {
+        /// What happened.
+        message: String,
         /// When.
         at: Timestamp,
     },
@@ -148,12 +187,19 @@ pub trait Executor: Send + Sync + 'static {
     /// Takes over from an earlier daemon, or begins: connects, and starts what is needed. Returns all runs that are there.
     async fn adopt(&self) -> Result<Vec<Observed>, ExecutorError>;
 
+    /// Whether orders may be given that wait in a line. It can change whenever the executor is disturbed.
+    fn holds_orders(&self) -> bool;
+
     /// Starts runs. A run that is known already is left as it is. What goes wrong with one run is reported as its end, not here.
     async fn start(&self, orders: Vec<StartOrder>) -> Result<(), ExecutorError>;
 
     /// Ends a run: the policy's signal, after its grace SIGKILL. An unknown run is nothing to end. A second stop may shorten the
-    /// grace, never lengthen it.
+    /// grace, never lengthen it. A run that waits in a line is dropped for good, and reported as [`Report::NotBegun`].
     async fn stop(&self, run: RunId, policy: StopPolicy) -> Result<(), ExecutorError>;
+
+    /// Takes back orders that wait in a line: those are dropped for good, and reported as [`Report::NotBegun`]. Whatever has begun goes
+    /// on, and what is not known is nothing to take back.
+    async fn withdraw(&self, runs: Vec<RunId>) -> Result<(), ExecutorError>;
 
     /// All runs that are there now: the reconciler's view.
     async fn observe(&self) -> Result<Vec<Observed>, ExecutorError>;

@@ -2,7 +2,9 @@
 //!
 //! What must hold for every executor (the conformance suite checks it):
 //! - All operations are idempotent by run: a start, stop or forget that is sent again changes nothing.
-//! - A run whose start was accepted ends in exactly one final [`Report::Ended`], which is repeated until it is forgotten.
+//! - A run whose start was accepted ends in exactly one final [`Report::Ended`] or [`Report::NotBegun`], which is repeated until it is
+//!   forgotten.
+//! - What runs of one line have in use together is never more than the limits of that line ([`Line`]).
 //! - `Ended` is reported only when nothing of the run is left: no process, also none that left its group.
 //! - What is not known to have succeeded is never reported as success.
 
@@ -11,4 +13,4 @@ pub mod gpu;
 pub mod local;
 pub mod node;
 
-pub use contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};
+pub use contract::{Executor, ExecutorError, Line, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};

@@ -3,11 +3,14 @@
 //! Both are interned: a million jobs that ask for the same thing share one [`Shape`] and one [`Policy`]. What only the executor
 //! needs (command, environment, image) never enters the core.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::amounts::Request;
+use crate::amounts::{MemoryBytes, Request};
 use crate::ids::{JobId, Name, Seq};
 use crate::state::Lifecycle;
 use crate::time::{Span, Timestamp};
@@ -21,6 +24,138 @@ pub struct TaskGroup {
     pub replicas: u32,
     /// What each of them asks for.
     pub request: Request,
+    /// What its nodes and GPUs have to be.
+    #[serde(default, skip_serializing_if = "Constraints::is_none")]
+    pub constraints: Constraints,
+}
+
+impl TaskGroup {
+    /// Replicas that may go on any node and any whole GPUs.
+    pub const fn new(name: Name, replicas: u32, request: Request) -> Self {
+        Self { name, replicas, request, constraints: Constraints::NONE }
+    }
+}
+
+/// What a node and its GPUs have to be for a task. All of it has to hold at the same time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Constraints {
+    /// What is asked of the node's labels; all of these have to hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<Selector>,
+    /// Product names, one of which each GPU has to have; none: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpu_models: Vec<Name>,
+    /// Memory that each GPU has at least.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub gpu_memory: MemoryBytes,
+    /// GPUs are MIG instances of this profile (`1g.10gb`); none: whole devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mig_profile: Option<Name>,
+}
+
+impl Hash for Constraints {
+    /// Most jobs ask for nothing, and every submit hashes them.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if !self.is_none() {
+            (&self.nodes, &self.gpu_models, self.gpu_memory, &self.mig_profile).hash(state);
+        }
+    }
+}
+
+impl Constraints {
+    /// Any node, any whole GPU.
+    pub const NONE: Self = Self { nodes: Vec::new(), gpu_models: Vec::new(), gpu_memory: MemoryBytes::ZERO, mig_profile: None };
+
+    /// True where nothing is asked.
+    pub const fn is_none(&self) -> bool {
+        self.nodes.is_empty() && self.gpu_models.is_empty() && self.gpu_memory.0 == 0 && self.mig_profile.is_none()
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(memory: &MemoryBytes) -> bool {
+    *memory == MemoryBytes::ZERO
+}
+
+/// What is asked of one label of a node.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Selector {
+    /// The node has the label, with one of these values.
+    In {
+        /// The label.
+        label: Name,
+        /// The values.
+        values: Vec<Name>,
+    },
+    /// The node does not have the label, or with another value than these.
+    NotIn {
+        /// The label.
+        label: Name,
+        /// The values.
+        values: Vec<Name>,
+    },
+    /// The node has the label, whatever its value.
+    Exists {
+        /// The label.
+        label: Name,
+    },
+    /// The node does not have the label.
+    Absent {
+        /// The label.
+        label: Name,
+    },
+}
+
+impl Selector {
+    /// The label that it speaks of.
+    pub const fn label(&self) -> &Name {
+        match self {
+            Self::In { label, .. } | Self::NotIn { label, .. } | Self::Exists { label } | Self::Absent { label } => label,
+        }
+    }
+
+    /// Whether a node with these labels is one that is asked for.
+    pub fn accepts(&self, labels: &BTreeMap<Name, Name>) -> bool {
+        let value = labels.get(self.label());
+        match self {
+            Self::In { values, .. } => value.is_some_and(|value| values.contains(value)),
+            Self::NotIn { values, .. } => value.is_none_or(|value| !values.contains(value)),
+            Self::Exists { .. } => value.is_some(),
+            Self::Absent { .. } => value.is_none(),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &[Name]| values.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::In { label, values } => write!(f, "{label} in ({})", list(values)),
+            Self::NotIn { label, values } => write!(f, "{label} not in ({})", list(values)),
+            Self::Exists { label } => write!(f, "{label} exists"),
+            Self::Absent { label } => write!(f, "{label} does not exist"),
+        }
+    }
+}
+
+/// How the tasks of a job are laid over nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Arrangement {
+    /// On the fullest node that has room for all of a group, else on the fullest nodes: keeps large holes open for others.
+    #[default]
+    Pack,
+    /// Over as many nodes as there are, the emptiest first: one node's loss or noise touches few of the tasks.
+    Spread,
+}
+
+impl Arrangement {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+    const fn is_pack(&self) -> bool {
+        matches!(self, Self::Pack)
+    }
 }
 
 /// What a job asks for and where it waits. Jobs of one shape fit or do not fit together.
@@ -36,12 +171,15 @@ pub struct Shape {
     /// left out for the whole run: a run does not grow.
     #[serde(default)]
     pub min_available: u32,
+    /// How its tasks are laid over nodes.
+    #[serde(default, skip_serializing_if = "Arrangement::is_pack")]
+    pub arrangement: Arrangement,
 }
 
 impl Shape {
-    /// A job whose tasks all start together.
+    /// A job whose tasks all start together, packed.
     pub const fn new(namespace: Name, queue: Name, tasks: Vec<TaskGroup>) -> Self {
-        Self { namespace, queue, tasks, min_available: 0 }
+        Self { namespace, queue, tasks, min_available: 0, arrangement: Arrangement::Pack }
     }
 
     /// How many tasks have to start together.
@@ -93,7 +231,8 @@ impl Default for Policy {
 }
 
 /// A job as it enters the core.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NewJob {
     /// Its identity.
     pub id: JobId,
@@ -112,7 +251,8 @@ pub struct NewJob {
 }
 
 /// An unfinished job as the store hands it back at start and at takeover.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LiveJob {
     /// Its identity.
     pub id: JobId,

@@ -12,13 +12,16 @@ mod intern;
 pub mod jitter;
 pub mod job;
 mod prefetch;
+pub mod record;
 pub mod scheduler;
 mod slab;
 pub mod state;
 pub mod time;
 
 pub use scheduler::{
-    BadWeight, ChangeError, CohortConfig, Config, ConfigError, Counted, Discipline, FairShare, GpuDevice, GpuUse, JobView,
-    Limits, NodeConfig, NodeUse, Preemption, QueueConfig, QueueUse, Refused, Reservation, Resource, RestoreError, Scheduler,
-    Shortage, TenantLimits, UsageRecord, Violation, Weight, Whose, Why,
+    Ahead, BadWeight, Change, ChangeError, Closest, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline,
+    Estimate, Explanation, Exposure, FairShare, Fragmentation, Gang, GpuDevice, GpuKind, GpuUse, Hole, Inquiry, JobRef, JobView,
+    Limits, LostRuns, NodeConfig, NodeState, NodeUse, Position, Preemption, QueueConfig, QueueStanding, QueueUse, Refused,
+    Reservation, Resource, RestoreError, Rule, Scheduler, ShortFirst, Shortage, Shortfall, Standing, Suggestion, TenantLimits,
+    TenantStanding, Unknown, UsageRecord, Violation, Weight, Whose, Why,
 };

@@ -31,6 +31,7 @@ macro_rules! index {
 }
 pub(crate) use index;
 
+#[derive(Clone)]
 enum Entry<T> {
     /// Free; the next free entry, if there is one.
     Free(Option<u32>),
@@ -38,6 +39,7 @@ enum Entry<T> {
 }
 
 /// Records with stable indexes; freed ones are used again, latest first.
+#[derive(Clone)]
 pub(crate) struct Slab<I, T> {
     chunks: Vec<Vec<Entry<T>>>,
     free: Option<u32>,

@@ -57,9 +57,8 @@ fn a_gang_that_may_be_smaller_waits_for_its_least_and_no_longer() {
     world.submit(&job(2).asks(1, 4, 0).limit(500), at(0));
     assert_eq!(world.run(at(0)), [1, 2]);
     world.submit(&job(3).asks(2, 4, 0).least(1), at(1));
-    let Some(scheduler_core::Why::Resources { expected: Some(expected), .. }) = world.core.explain(id(3), at(1)) else {
-        panic!()
-    };
+    let why = world.core.explain(id(3), at(1)).unwrap().why;
+    let scheduler_core::Why::Resources { expected: Some(expected), .. } = why else { panic!() };
     assert_eq!(expected, at(110));
     world.done(1, at(110));
     assert_eq!(world.run(at(110)), [3]);

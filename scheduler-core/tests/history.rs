@@ -221,7 +221,10 @@ impl World {
                 prop_assert_eq!(view.start_after, self.jobs[number as usize].start_after);
                 counts[kind as usize] += 1;
             }
-            prop_assert_eq!(self.core.explain(id(number), self.now).is_none(), kind == StateKind::Finished);
+            // One at a time: asking changes nothing, so it does not matter whom.
+            if number == self.log.len() as u64 % self.jobs.len() as u64 {
+                prop_assert_eq!(self.core.explain(id(number), self.now).is_none(), kind == StateKind::Finished);
+            }
         }
         prop_assert_eq!(&self.core.counts()[..5], &counts);
         Ok(())
@@ -303,7 +306,7 @@ impl World {
         let passed: Vec<u64> = started.iter().copied().filter(|number| !order[..position].contains(number)).collect();
         // Those that passed are in the order after the head: without them it is as if they had never been submitted.
         let without = self.rebuilt(|number| !passed.contains(&number));
-        let why = |core: &Scheduler| core.explain(id(head), self.now).unwrap();
+        let why = |core: &Scheduler| core.explain(id(head), self.now).unwrap().why;
         let (with, without) = (why(&self.core), why(&without));
         let (Why::Resources { expected: with, .. }, Why::Resources { expected: without, .. }) = (&with, &without) else {
             return Err(TestCaseError::fail(format!("head {head} of {order:?} after {started:?}: {with:?}, {without:?}")));

@@ -10,8 +10,7 @@ use scheduler_core::amounts::MemoryBytes;
 use scheduler_core::event::{Event, Rejected};
 use scheduler_core::job::Policy;
 use scheduler_core::state::Placement;
-use scheduler_core::time::Span;
-use scheduler_core::{ConfigError, Refused, Resource, Scheduler, Shortage, Why};
+use scheduler_core::{ConfigError, Refused, Resource, Scheduler};
 
 fn cluster() -> World {
     World::new(vec![queue("q", 0)], vec![node("cpu", 8, 0), node("a", 8, 4), node("b", 8, 8)])
@@ -107,7 +106,7 @@ fn what_could_never_run_is_refused_with_what_there_is() {
     let mut large = job(1);
     large.tasks[0].request.memory = MemoryBytes(8 * GIB + 1);
     assert_eq!(refused(&large), task(Resource::Memory, 8 * GIB + 1, 8 * GIB));
-    let sum = Refused::JobTooLarge { resource: Resource::Gpu, asked: 13, total: 12 };
+    let sum = Refused::JobTooLarge { resource: Resource::Gpu, asked: 13, total: 12, task: "main".into(), possible: 12 };
     assert_eq!(refused(&job(1).asks(13, 0, 1)), sum);
     let two_of_three = Refused::NoFit { task: "main".into(), asked: 4, possible: 3 };
     assert_eq!(refused(&job(1).asks(4, 5, 0)), two_of_three, "20 of 24 cores, but not in fives");
@@ -188,32 +187,6 @@ fn nodes_and_queues_show_who_has_what() {
     assert_eq!((queue.waiting, queue.queued, queue.active), (1, 0, 2));
     assert_eq!(world.core.active().map(|(job, _)| job).collect::<Vec<_>>(), [id(1), id(3)]);
     assert_eq!(world.core.counts(), [1, 0, 2, 0, 0, 0]);
-}
-
-#[test]
-fn explain_says_what_is_lacking() {
-    let mut world = World::new(vec![queue("q", 0)], vec![node("a", 8, 2), node("b", 8, 2)]);
-    world.submit(&job(1).asks(1, 1, 1).limit(90), at(0));
-    world.submit(&job(2).asks(1, 1, 1), at(0));
-    assert_eq!(world.run(at(0)), [1, 2]);
-    world.submit(&job(3).asks(2, 1, 2).priority(1), at(1));
-    world.submit(&job(4).asks(1, 1, 0), at(2));
-    world.submit(&job(5).held(), at(2));
-    world.submit(&job(6).after(at(60)), at(2));
-    let why = |number| world.core.explain(id(number), at(5)).unwrap();
-    let gpus = Shortage { resource: Resource::Gpu, asked: 4, free: 2, total: 4, largest_task: 2, largest_free: 2 };
-    assert_eq!(why(3), Why::Resources { position: 1, shortages: vec![gpus], expected: None }, "job 2 has no time limit");
-    assert_eq!(why(4), Why::Behind { position: 2, first: id(3), shortages: vec![] });
-    assert_eq!(why(5), Why::Held);
-    assert_eq!(why(6), Why::NotBefore(at(60)));
-    assert_eq!(why(1), Why::Running);
-    assert_eq!(world.core.explain(id(99), at(5)), None);
-    world.done(2, at(6));
-    let expected = at(0) + Span::from_secs(90 + common::GRACE_S);
-    let Some(Why::Resources { expected: Some(got), .. }) = world.core.explain(id(3), at(6)) else { panic!() };
-    assert_eq!(got, expected);
-    world.done(1, at(7));
-    assert_eq!(world.core.explain(id(3), at(7)), Some(Why::Scheduling));
 }
 
 #[test]

@@ -74,6 +74,20 @@ fn nobody_is_ended_unless_it_is_on() {
 }
 
 #[test]
+fn whoever_runs_where_the_job_cannot_go_is_let_be() {
+    // Two hundred runs that cost less than the one in the way.
+    let mut world = world(ALL, vec![yields("q", 0)], vec![node("a", 200, 0), node("b", 4, 1)]);
+    world.submit(&job(1).asks(1, 1, 1), at(0));
+    assert_eq!(pass(&mut world, at(0)).0, [1]);
+    for number in 100..300 {
+        world.submit(&job(number), at(100));
+    }
+    assert_eq!(pass(&mut world, at(100)).0.len(), 200);
+    world.submit(&job(2).asks(1, 1, 1).priority(1), at(200));
+    assert_eq!(pass(&mut world, at(200)), (vec![], vec![1]));
+}
+
+#[test]
 fn lower_priority_gives_way_and_keeps_its_age() {
     let mut world = world(ALL, vec![yields("q", 0)], vec![node("a", 4, 0)]);
     world.submit(&job(1).asks(1, 4, 0), at(0));

@@ -33,7 +33,9 @@ fn a_queue_runs_no_more_jobs_at_once_than_it_may() {
     }
     world.submit(&job(9).queue("other"), at(0));
     assert_eq!(world.run(at(0)), [1, 2, 9]);
-    let Some(Why::Limit { position, whose, counted, held, asked, limit }) = world.core.explain(id(4), at(0)) else { panic!() };
+    let explained = world.core.explain(id(4), at(0)).unwrap();
+    let position = explained.position.unwrap().place;
+    let Why::Limit { whose, counted, held, asked, limit, .. } = explained.why else { panic!() };
     assert_eq!((position, whose, counted, held, asked, limit), (2, Whose::Queue, Counted::Jobs, 2, 1, 2));
     world.done(2, at(1));
     assert_eq!(world.run(at(1)), [3]);
@@ -80,7 +82,7 @@ fn what_is_idle_is_lent_and_a_guarantee_is_not_used_up_by_borrowers() {
     world.submit(&job(11).queue("y").asks(1, 2, 0), at(1));
     assert_eq!(world.run(at(1)), [10]);
     let Some(Why::Limit { whose: Whose::Cohort, held: 16_000, asked: 2000, limit: 16_000, .. }) =
-        world.core.explain(id(11), at(1))
+        world.core.explain(id(11), at(1)).map(|explained| explained.why)
     else {
         panic!()
     };
@@ -246,7 +248,7 @@ fn check_pass(world: &World, started: &[u64]) -> Result<(), TestCaseError> {
     }
     prop_assert!(pool <= 18_000 || started.is_empty(), "{pool} of the pool");
     for number in 0..200 {
-        let Some(Why::Scheduling) = world.core.explain(id(number), at(0)) else { continue };
+        let Some(Why::Scheduling) = world.core.explain(id(number), at(0)).map(|explained| explained.why) else { continue };
         // Whoever would borrow is also kept back by others who wait for what is theirs.
         let shape = world.core.view(id(number)).unwrap().shape.clone();
         let queue = world.core.queues().find(|queue| *queue.name == shape.queue).unwrap();

@@ -1,12 +1,10 @@
-//! The machines of a simulation, in pools that share nothing.
+//! The machines of a simulation.
 //!
 //! Defaults are there so that a trace can be run without knowing it; each says why it is what it is.
 
 use scheduler_core::NodeConfig;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::{GpuDevice, ids::Name};
-
-use crate::workload::Workload;
 
 /// Cores of the one machine that SWF traces run on by default: the processors of the Lublin model's trace. One machine, because the
 /// processors of that model are all alike and a job may have any of them.
@@ -32,42 +30,36 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn config(&self, pool: usize, pools: usize) -> NodeConfig {
-        let name = if pools > 1 { format!("pool-{pool}-{}", self.name) } else { self.name.clone() };
+    fn config(&self) -> NodeConfig {
+        let name = self.name.as_str();
         let model = Name::from(self.gpu_model.as_str());
-        let gpu = |index| GpuDevice {
-            uuid: format!("{name}-gpu-{index}").into(),
-            model: model.clone(),
-            // No trace that is read asks for GPU memory.
-            memory: MemoryBytes(0),
-        };
+        // No trace that is read asks for GPU memory.
+        let gpu = |index| GpuDevice::whole(format!("{name}-gpu-{index}").into(), model.clone(), MemoryBytes(0));
         let gpus = (0..self.gpus).map(gpu).collect();
-        NodeConfig { name: name.as_str().into(), cpu: CpuMillis(self.cpu_millis), memory: MemoryBytes(self.memory_bytes), gpus }
+        NodeConfig::new(name.into(), CpuMillis(self.cpu_millis), MemoryBytes(self.memory_bytes), gpus)
     }
 }
 
-/// The machines; each pool has all of them once.
+/// The machines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cluster {
-    /// Of one pool.
+    /// All of them.
     pub machines: Vec<Machine>,
-    /// How many pools there are, at least 1.
-    pub pools: usize,
 }
 
 impl Cluster {
-    /// These machines, once for each pool of the workload.
-    pub fn new(machines: Vec<Machine>, workload: &Workload) -> Self {
-        Self { machines, pools: workload.pools() }
+    /// These machines.
+    pub const fn new(machines: Vec<Machine>) -> Self {
+        Self { machines }
     }
 
-    /// The core's nodes of one pool.
-    pub(crate) fn nodes(&self, pool: usize) -> Vec<NodeConfig> {
-        self.machines.iter().map(|machine| machine.config(pool, self.pools)).collect()
+    /// The core's nodes.
+    pub(crate) fn nodes(&self) -> Vec<NodeConfig> {
+        self.machines.iter().map(Machine::config).collect()
     }
 
-    /// CPU in millicores, memory in bytes and GPUs of one pool.
-    pub(crate) fn pool_amounts(&self) -> [u128; 3] {
+    /// CPU in millicores, memory in bytes and GPUs of all of them.
+    pub(crate) fn amounts(&self) -> [u128; 3] {
         let mut sum = [0; 3];
         for machine in &self.machines {
             sum[0] += u128::from(machine.cpu_millis);
@@ -75,10 +67,5 @@ impl Cluster {
             sum[2] += u128::from(machine.gpus);
         }
         sum
-    }
-
-    /// The same of all pools.
-    pub(crate) fn amounts(&self) -> [u128; 3] {
-        self.pool_amounts().map(|amount| amount * self.pools as u128)
     }
 }

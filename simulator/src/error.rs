@@ -109,12 +109,6 @@ pub enum SimulateError {
     /// The core does not take the machines or queues.
     #[error("setting up the scheduler: {0}")]
     Config(#[from] ConfigError),
-    /// A queue of a pool that has no machines.
-    #[error("queue \"{queue}\" has no nodes")]
-    NoPool {
-        /// The queue.
-        queue: String,
-    },
     /// The core broke a promise of its own: a fault of the scheduler, found by [`Options::check`](crate::Options::check).
     #[error("at {micros} microseconds the scheduler broke its invariants: {violation}")]
     Invariant {

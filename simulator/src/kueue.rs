@@ -1,12 +1,13 @@
 //! Kueue's published performance workloads, generated: cohorts of queues that each have little quota and may borrow.
 //!
-//! In every queue three classes of jobs arrive at fixed intervals. A cohort's queues may lend each other all they have, so what bounds a
-//! cohort is the sum of their quotas: here one machine of that many cores for each cohort, in a pool of its own. What is not modelled
-//! is that a queue may borrow at most 100 beyond its own 20: in the baseline that is the whole cohort and changes nothing, in the
-//! large workload it is not.
+//! In every queue three classes of jobs arrive at fixed intervals. A queue brings 20 cores into its cohort and holds at most 120; a cohort's
+//! queues lend each other what they do not use. There are no machines in these workloads, only quotas: here it is one machine that has all
+//! of them together, so that it is never what is short.
 
 use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+use scheduler_core::ids::Name;
 use scheduler_core::time::Span;
+use scheduler_core::{CohortConfig, Limits, QueueConfig};
 
 use crate::cluster::Machine;
 use crate::random::Random;
@@ -14,6 +15,8 @@ use crate::workload::{Builder, Job, Workload};
 
 /// Cores that each queue brings into its cohort.
 const NOMINAL: u64 = 20;
+/// Cores that a queue may borrow of the others.
+const BORROWED: u64 = 100;
 const PURPOSE: u64 = 0x9ceae;
 
 /// Which of the two.
@@ -49,16 +52,28 @@ impl Scale {
         }
     }
 
-    /// What one cohort has: the quota of all its queues, as one machine.
+    /// The quota of all queues, as one machine.
     pub fn machines(self) -> Vec<Machine> {
-        let (_, queues) = self.cohorts();
+        let (cohorts, queues) = self.cohorts();
         vec![Machine {
             name: "quota".into(),
-            cpu_millis: queues * NOMINAL * 1_000,
+            cpu_millis: cohorts as u64 * queues * NOMINAL * 1_000,
             memory_bytes: 0,
             gpus: 0,
             gpu_model: "none".into(),
         }]
+    }
+}
+
+/// A queue as these workloads have it.
+fn quota(name: &str, cohort: &Name) -> QueueConfig {
+    let cores = |cores: u64| Limits { cpu: Some(CpuMillis(cores * 1_000)), ..Limits::NONE };
+    QueueConfig {
+        preemptible: true,
+        cohort: Some(cohort.clone()),
+        guaranteed: cores(NOMINAL),
+        limit: cores(NOMINAL + BORROWED),
+        ..QueueConfig::named(name.into())
     }
 }
 
@@ -70,9 +85,11 @@ pub fn kueue(scale: Scale, seed: u64) -> Workload {
     let mut builder = Builder::new();
     let mut drawn = Vec::new();
     for cohort in 0..cohorts {
+        let cohort_name = Name::from(format!("cohort-{cohort}"));
+        builder.cohort(CohortConfig::named(cohort_name.clone()));
         for queue in 0..queues {
             let name = format!("cohort-{cohort}-queue-{queue}");
-            let (queue, tenant) = (builder.queue_in(&name, cohort), builder.tenant(&name));
+            let (queue, tenant) = (builder.described(quota(&name, &cohort_name)), builder.tenant(&name));
             for class in classes {
                 let request = Request { cpu: CpuMillis(class.cores * 1_000), memory: MemoryBytes(0), gpus: 0 };
                 for number in 0..class.count {
@@ -88,7 +105,6 @@ pub fn kueue(scale: Scale, seed: u64) -> Workload {
     for (_, _, job) in drawn {
         builder.push(job);
     }
-    builder.note("A cohort's quota is one pool of cores that its queues share; a queue's own borrowing limit is not modelled.");
     builder.finish().unwrap_or_else(|| unreachable!("every class has jobs"))
 }
 
@@ -103,16 +119,16 @@ mod tests {
     #[test]
     fn the_baseline_is_as_published() {
         let workload = kueue(Scale::Baseline, 7);
-        assert_eq!((workload.jobs.len(), workload.queues.len(), workload.pools()), (15_000, 30, 5));
+        assert_eq!((workload.jobs.len(), workload.queues.len(), workload.cohorts.len()), (15_000, 30, 5));
         let cores: u64 = Scale::Baseline.machines().iter().map(|machine| machine.cpu_millis / 1_000).sum();
-        assert_eq!(cores, 120);
+        assert_eq!(cores, 600);
         assert!((core_seconds(&workload) / 600.0 - 66.0).abs() < 1e-9);
     }
 
     #[test]
     fn the_large_one_is_as_published() {
         let workload = kueue(Scale::Large, 7);
-        assert_eq!((workload.jobs.len(), workload.queues.len(), workload.pools()), (50_000, 1_000, 10));
+        assert_eq!((workload.jobs.len(), workload.queues.len(), workload.cohorts.len()), (50_000, 1_000, 10));
         assert!((core_seconds(&workload) / 20_000.0 - 4.025).abs() < 1e-9);
     }
 

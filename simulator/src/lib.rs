@@ -12,10 +12,13 @@ mod chart;
 mod cluster;
 mod error;
 mod estimate;
+mod forecast;
 mod kueue;
+mod log;
 mod measure;
 mod random;
 mod read;
+mod replay;
 mod report;
 mod run;
 mod series;
@@ -26,17 +29,27 @@ pub use chart::svg;
 pub use cluster::{Cluster, Machine, PHILLY_NODES, SWF_PROCESSORS};
 pub use error::{Fault, SimulateError, TraceError};
 pub use estimate::{Estimate, EstimateError};
+pub use forecast::{ForecastError, Present, forecast};
 pub use kueue::{Scale, kueue};
+pub use log::DecisionLog;
 pub use read::{openb, openb_nodes, philly, swf};
+pub use replay::{Difference, End, Part, Replay, ReplayError, replay};
 pub use report::{Bound, Refusals, Report, Resources, Spread};
-pub use run::{Options, Outcome, simulate};
+pub use run::{Options, Outcome, simulate, simulate_recorded};
 pub use series::{Point, Series};
 pub use setup::Policy;
 pub use workload::{Builder, Job, Queue, Workload};
 
-/// The words of the core that a caller needs to make a [`Job`].
+/// The words of the core that a caller needs to make a [`Job`] or what is [`Present`], and to describe queues.
 pub mod scheduler {
     pub use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+    pub use scheduler_core::ids::{Attempt, JobId, Name, Seq};
+    pub use scheduler_core::job::{LiveJob, Policy, Shape, StopPolicy, TaskGroup};
     pub use scheduler_core::scheduler::PRIORITY_LIMIT;
-    pub use scheduler_core::time::Span;
+    pub use scheduler_core::state::{JobState, Lifecycle, Placement, Slot, StopReason, WaitFor};
+    pub use scheduler_core::time::{Span, Timestamp};
+    pub use scheduler_core::{
+        BadWeight, CohortConfig, Config, FairShare, GpuDevice, Limits, NodeConfig, Preemption, QueueConfig, ShortFirst,
+        TenantLimits, Weight,
+    };
 }

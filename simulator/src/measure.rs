@@ -213,7 +213,7 @@ mod tests {
         builder.push(Job { at: Span(0), duration, limit: None, priority: 0, queue, tenant, tasks: 1, request });
         let workload = builder.finish().unwrap();
         let machine = Machine { name: "n".into(), cpu_millis: 1_000, memory_bytes: 0, gpus: 0, gpu_model: "none".into() };
-        let mut measure = Measure::new(&workload, &Cluster::new(vec![machine], &workload), false);
+        let mut measure = Measure::new(&workload, &Cluster::new(vec![machine]), false);
         let (job, at) = (&workload.jobs[0], |seconds: i64| Timestamp(seconds * 1_000_000));
         measure.queued(job);
         measure.started(job, true);

@@ -10,10 +10,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Instant;
 
-use scheduler_core::Scheduler;
+use scheduler_core::Preemption;
 use scheduler_core::event::{Event, RunResult, Transition};
 use scheduler_core::ids::Attempt;
-use scheduler_core::state::{FailReason, JobState, Outcome as JobOutcome};
+use scheduler_core::record::{Recorded, Tap};
+use scheduler_core::state::{JobState, Outcome as JobOutcome};
 use scheduler_core::time::{Span, Timestamp};
 
 use crate::bound::bound;
@@ -22,7 +23,7 @@ use crate::error::SimulateError;
 use crate::measure::Measure;
 use crate::report::{Refusal, Refusals, Report};
 use crate::series::Series;
-use crate::setup::{Entrance, Policy, cores};
+use crate::setup::{Entrance, Policy, core};
 use crate::workload::Workload;
 
 /// Transitions that one call of the core may make; the rest follows in the next call.
@@ -37,6 +38,8 @@ const REASONS: usize = 20;
 pub struct Options {
     /// How the core decides.
     pub policy: Policy,
+    /// Whose runs may be ended to make room, where that is not to be as the policy says.
+    pub preemption: Option<Preemption>,
     /// Of job ids; and what the report says was the seed.
     pub seed: u64,
     /// Whether to keep the state over time, for a chart.
@@ -48,7 +51,7 @@ pub struct Options {
 impl Options {
     /// This policy, seed 0, and nothing that costs anything.
     pub const fn new(policy: Policy) -> Self {
-        Self { policy, seed: 0, series: false, check: false }
+        Self { policy, preemption: None, seed: 0, series: false, check: false }
     }
 }
 
@@ -74,9 +77,9 @@ struct Run {
 struct World<'a> {
     workload: &'a Workload,
     entrance: Entrance<'a>,
-    cores: Vec<Scheduler>,
-    /// Pools where something happened at this instant.
-    touched: Vec<bool>,
+    core: Recorded,
+    /// Something happened at this instant.
+    touched: bool,
     now: Timestamp,
     arrived: usize,
     /// When runs end, in the order of their starts; those of runs that were stopped stay until their time comes and mean nothing then.
@@ -95,11 +98,24 @@ struct World<'a> {
 /// # Errors
 /// Machines or queues that the core does not take; faults of the core, see [`SimulateError`].
 pub fn simulate(workload: &Workload, cluster: &Cluster, options: Options) -> Result<Outcome, SimulateError> {
+    simulate_recorded(workload, cluster, options, None)
+}
+
+/// As [`simulate`], and tells every decision to a tap.
+///
+/// # Errors
+/// As there.
+pub fn simulate_recorded(
+    workload: &Workload,
+    cluster: &Cluster,
+    options: Options,
+    tap: Option<Box<dyn Tap>>,
+) -> Result<Outcome, SimulateError> {
     let mut world = World {
         workload,
         entrance: Entrance::new(workload, options.seed),
-        cores: cores(workload, cluster, options.policy)?,
-        touched: vec![false; cluster.pools],
+        core: core(workload, cluster, options, tap)?,
+        touched: false,
         now: Timestamp(0),
         arrived: 0,
         ends: BinaryHeap::new(),
@@ -130,8 +146,7 @@ impl World<'_> {
     fn next(&self) -> Option<Timestamp> {
         let arrival = self.workload.jobs.get(self.arrived).map(|job| Timestamp(0) + job.at);
         let end = self.ends.peek().map(|Reverse((at, ..))| *at);
-        let timers = self.cores.iter().filter_map(Scheduler::next_wakeup);
-        timers.chain(arrival).chain(end).min()
+        self.core.next_wakeup().into_iter().chain(arrival).chain(end).min()
     }
 
     /// Everything that happens at this instant, once; what follows from it at the same instant comes with the next step.
@@ -144,39 +159,31 @@ impl World<'_> {
                 self.end(job, attempt)?;
             }
         }
-        for pool in 0..self.cores.len() {
-            self.repeat(pool, Scheduler::tick)?;
-        }
+        self.repeat(Recorded::tick)?;
         while let Some(job) = self.workload.jobs.get(self.arrived)
             && Timestamp(0) + job.at <= self.now
         {
             self.arrive(self.arrived);
             self.arrived += 1;
         }
-        for pool in 0..self.cores.len() {
-            let mut passes = 0;
-            // What a pass stops is gone at once, so that the next pass of the same instant can use its room.
-            while std::mem::take(&mut self.touched[pool]) {
-                passes += 1;
-                if passes > PASSES {
-                    return Err(SimulateError::Livelock { micros: self.now.0, passes: PASSES });
-                }
-                self.repeat(pool, Scheduler::plan)?;
+        let mut passes = 0;
+        // What a pass stops is gone at once, so that the next pass of the same instant can use its room.
+        while std::mem::take(&mut self.touched) {
+            passes += 1;
+            if passes > PASSES {
+                return Err(SimulateError::Livelock { micros: self.now.0, passes: PASSES });
             }
+            self.repeat(Recorded::plan)?;
         }
         Ok(())
     }
 
     /// Calls the core until it has nothing more to do, and does what it says.
-    fn repeat(
-        &mut self,
-        pool: usize,
-        entry: impl Fn(&mut Scheduler, Timestamp, usize) -> Vec<Transition>,
-    ) -> Result<(), SimulateError> {
+    fn repeat(&mut self, entry: impl Fn(&mut Recorded, Timestamp, usize) -> Vec<Transition>) -> Result<(), SimulateError> {
         loop {
-            let made = entry(&mut self.cores[pool], self.now, BATCH);
+            let made = entry(&mut self.core, self.now, BATCH);
             for transition in &made {
-                self.follow(pool, transition)?;
+                self.follow(transition)?;
             }
             if made.len() < BATCH {
                 return Ok(());
@@ -184,25 +191,20 @@ impl World<'_> {
         }
     }
 
-    fn pool(&self, job: usize) -> usize {
-        self.workload.queues[self.workload.jobs[job].queue].pool
-    }
-
     fn arrive(&mut self, index: usize) {
-        let pool = self.pool(index);
         let job = self.entrance.job(index, self.now);
-        match self.cores[pool].submit(job, self.now) {
+        match self.core.submit(job, self.now) {
             Ok(_) => {
                 self.accepted.push(index);
                 self.measure.queued(&self.workload.jobs[index]);
-                self.touched[pool] = true;
+                self.touched = true;
             }
             Err(refused) => *self.refused.entry(refused.to_string()).or_default() += 1,
         }
     }
 
     /// Does what a decision of the core asks for.
-    fn follow(&mut self, pool: usize, transition: &Transition) -> Result<(), SimulateError> {
+    fn follow(&mut self, transition: &Transition) -> Result<(), SimulateError> {
         let job = transition.seq.0 as usize;
         let attempt = transition.to.attempt;
         match transition.to.state {
@@ -226,7 +228,7 @@ impl World<'_> {
             }
             JobState::Queued { .. } => {
                 self.measure.queued(&self.workload.jobs[job]);
-                self.touched[pool] = true;
+                self.touched = true;
             }
             _ => {}
         }
@@ -238,7 +240,8 @@ impl World<'_> {
         let run = self.runs[index];
         self.runs[index].attempt = None;
         let result = if run.stopped {
-            RunResult::Failed { reason: FailReason::Signal { task: "main".into(), signal: 15 } }
+            // Without grace it ends at the very instant of the order: a result of its own would count as if it had come before.
+            RunResult::Lost { message: "stopped".into() }
         } else {
             RunResult::Succeeded
         };
@@ -262,10 +265,9 @@ impl World<'_> {
 
     /// Reports to the core what its executors would.
     fn tell(&mut self, job: usize, event: Event) -> Result<Transition, SimulateError> {
-        let pool = self.pool(job);
         let id = self.entrance.id(job);
-        self.touched[pool] |= matches!(event, Event::Ended { .. });
-        self.cores[pool].handle(id, event, self.now).map_err(|rejected| SimulateError::Report {
+        self.touched |= matches!(event, Event::Ended { .. });
+        self.core.handle(id, event, self.now).map_err(|rejected| SimulateError::Report {
             job,
             micros: self.now.0,
             detail: rejected.to_string(),
@@ -273,15 +275,12 @@ impl World<'_> {
     }
 
     fn check(&self) -> Result<(), SimulateError> {
-        for core in &self.cores {
-            core.check_invariants().map_err(|violation| SimulateError::Invariant { micros: self.now.0, violation })?;
-        }
-        Ok(())
+        self.core.check_invariants().map_err(|violation| SimulateError::Invariant { micros: self.now.0, violation })
     }
 
     fn report(self, cluster: &Cluster, options: Options, real_seconds: f64) -> Result<Outcome, SimulateError> {
         if self.measure.queued > 0 {
-            let waits = |&&job: &&usize| self.cores[self.pool(job)].view(self.entrance.id(job)).is_some();
+            let waits = |&&job: &&usize| self.core.view(self.entrance.id(job)).is_some();
             let first = self.accepted.iter().find(waits).copied().unwrap_or_default();
             return Err(SimulateError::Stuck { jobs: self.measure.queued as usize, first });
         }

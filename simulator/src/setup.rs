@@ -1,26 +1,27 @@
 //! From a workload, machines and a policy to a core that is ready to go.
 //!
-//! This is the one place that says what the core is told: queues of the workload become its queues, pools its nodes, a [`Policy`] its
-//! configuration. What the core learns about cohorts, quotas and weights is to be given to it here, and then the pools of the
-//! workloads that stand for cohorts become one cluster.
+//! This is the one place that says what the core is told: queues and cohorts of the workload become its own, machines its nodes, a
+//! [`Policy`] the rest of its configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use scheduler_core::amounts::Request;
-use scheduler_core::ids::{JobId, Name, Seq};
+use scheduler_core::ids::{JobId, Seq};
 use scheduler_core::job::{NewJob, Policy as JobPolicy, Shape, StopPolicy, TaskGroup};
-use scheduler_core::scheduler::{Discipline, PRIORITY_LIMIT};
+use scheduler_core::record::{Recorded, Tap};
+use scheduler_core::scheduler::PRIORITY_LIMIT;
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{Config, QueueConfig, Scheduler};
+use scheduler_core::{Config, Discipline, FairShare, Preemption, QueueConfig, ShortFirst};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::cluster::Cluster;
 use crate::error::SimulateError;
+use crate::run::Options;
 use crate::workload::{Job, Workload};
 
-/// How the core is to decide. Priorities of jobs count under all of them.
+/// How the core is to decide. Priorities of jobs, and what was described of queues and cohorts, count under all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Policy {
@@ -28,32 +29,43 @@ pub enum Policy {
     Fifo,
     /// The same order with EASY backfill, and nothing else.
     Easy,
-    /// The core as it comes.
+    /// EASY backfill, and in queues that were not described: short jobs first, and turns between tenants. What a queue is guaranteed it
+    /// takes back from those who borrowed it.
     Flash,
 }
 
 impl Policy {
-    fn config(self) -> Config {
-        match self {
-            Self::Fifo => Config { discipline: Discipline::Strict, ..Config::default() },
-            Self::Easy => Config { discipline: Discipline::Easy, ..Config::default() },
-            Self::Flash => Config::default(),
-        }
+    /// Whose runs it ends to make room.
+    pub const fn preemption(self) -> Preemption {
+        Preemption { within_queue: false, reclaim: matches!(self, Self::Flash), across_queues: false }
+    }
+
+    fn config(self, workload: &Workload, cluster: &Cluster, preemption: Option<Preemption>) -> Config {
+        let discipline = if self == Self::Fifo { Discipline::Strict } else { Discipline::Easy };
+        let preemption = preemption.unwrap_or(self.preemption());
+        let queues = workload.queues.iter().map(|queue| match self {
+            Self::Flash if !queue.described => flash(queue.config.clone()),
+            _ => queue.config.clone(),
+        });
+        let (queues, cohorts) = (queues.collect(), workload.cohorts.clone());
+        Config { queues, cohorts, nodes: cluster.nodes(), discipline, preemption, ..Config::default() }
     }
 }
 
-/// One core for each pool: pools share nothing, so neither do their schedulers.
-pub(crate) fn cores(workload: &Workload, cluster: &Cluster, policy: Policy) -> Result<Vec<Scheduler>, SimulateError> {
-    if let Some(queue) = workload.queues.iter().find(|queue| queue.pool >= cluster.pools) {
-        return Err(SimulateError::NoPool { queue: queue.name.to_string() });
-    }
-    let core = |pool| {
-        let queues = workload.queues.iter().filter(|queue| queue.pool == pool);
-        let queue = |name: &Name| QueueConfig { preemptible: true, ..QueueConfig::named(name.clone()) };
-        let queues = queues.map(|queue_of| queue(&queue_of.name)).collect();
-        Ok(Scheduler::new(Config { queues, nodes: cluster.nodes(pool), ..policy.config() })?)
-    };
-    (0..cluster.pools).map(core).collect()
+/// A queue where short jobs pass long ones and tenants take turns by what they have used within about a week.
+fn flash(queue: QueueConfig) -> QueueConfig {
+    let fair_share = Some(FairShare::equal(Span::from_secs(7 * 24 * 3600)));
+    QueueConfig { fair_share, short_first: Some(ShortFirst::USUAL), ..queue }
+}
+
+/// A core that is ready to go.
+pub(crate) fn core(
+    workload: &Workload,
+    cluster: &Cluster,
+    options: Options,
+    tap: Option<Box<dyn Tap>>,
+) -> Result<Recorded, SimulateError> {
+    Ok(Recorded::new(options.policy.config(workload, cluster, options.preemption), tap)?)
 }
 
 /// What makes jobs equal for the core, but for their time limit and priority.
@@ -98,8 +110,8 @@ impl<'a> Entrance<'a> {
 }
 
 fn shape(workload: &Workload, job: &Job) -> Shape {
-    let tasks = vec![TaskGroup { name: "main".into(), replicas: job.tasks, request: job.request }];
-    Shape::new(workload.tenants[job.tenant].clone(), workload.queues[job.queue].name.clone(), tasks)
+    let tasks = vec![TaskGroup::new("main".into(), job.tasks, job.request)];
+    Shape::new(workload.tenants[job.tenant].clone(), workload.queues[job.queue].config.name.clone(), tasks)
 }
 
 /// Tasks of a trace end at the signal, so that a limit is over when it is over: no grace.

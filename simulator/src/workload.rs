@@ -1,5 +1,8 @@
 //! What is simulated: jobs in the order of their arrival, the queues that they wait in, the tenants that they belong to.
 //!
+//! A queue that a trace only names is the policy's to set up; one that somebody has described (a generated workload, a person) stays as it
+//! was described under every policy, so that limits and guarantees hold for all of them.
+//!
 //! Invariants, kept by [`Builder`]: jobs are sorted by arrival and the first arrives at 0; indexes of queues and tenants are valid; names
 //! are unique. A trace's own clock is gone: only differences count.
 
@@ -8,6 +11,7 @@ use std::collections::BTreeMap;
 use scheduler_core::amounts::{CpuMillis, Request};
 use scheduler_core::ids::Name;
 use scheduler_core::time::Span;
+use scheduler_core::{CohortConfig, QueueConfig};
 
 /// A job of a trace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,10 +50,10 @@ impl Job {
 /// A queue of a workload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Queue {
-    /// Its name; unique.
-    pub name: Name,
-    /// Queues of one pool share machines that no other pool has. What stands for a cohort until the core knows cohorts.
-    pub pool: usize,
+    /// Its name is unique.
+    pub config: QueueConfig,
+    /// Somebody has described it; else it is only named, and the policy says how it is.
+    pub described: bool,
 }
 
 /// Jobs, and what their indexes mean.
@@ -59,6 +63,8 @@ pub struct Workload {
     pub jobs: Vec<Job>,
     /// At least one.
     pub queues: Vec<Queue>,
+    /// The cohorts that queues name.
+    pub cohorts: Vec<CohortConfig>,
     /// At least one.
     pub tenants: Vec<Name>,
     /// What was left out or rounded, in sentences for people.
@@ -66,9 +72,16 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Number of pools that its queues name.
-    pub fn pools(&self) -> usize {
-        self.queues.iter().map(|queue| queue.pool + 1).max().unwrap_or(1)
+    /// Describes queues and cohorts. Queues that jobs wait in are described by name; the others are there too, because what they are
+    /// guaranteed belongs to their cohorts. What of it cannot be is found when the simulation begins.
+    pub fn describe(&mut self, queues: Vec<QueueConfig>, cohorts: Vec<CohortConfig>) {
+        for config in queues {
+            match self.queues.iter_mut().find(|queue| queue.config.name == config.name && !queue.described) {
+                Some(queue) => *queue = Queue { config, described: true },
+                None => self.queues.push(Queue { config, described: true }),
+            }
+        }
+        self.cohorts.extend(cohorts);
     }
 }
 
@@ -78,6 +91,7 @@ pub struct Builder {
     jobs: Vec<Job>,
     queues: Vec<Queue>,
     queue_by_name: BTreeMap<String, usize>,
+    cohorts: Vec<CohortConfig>,
     tenants: Vec<Name>,
     tenant_by_name: BTreeMap<String, usize>,
     notes: Vec<String>,
@@ -89,19 +103,30 @@ impl Builder {
         Self::default()
     }
 
-    /// The index of the queue of this name, made in pool 0 if it is new.
+    /// The index of the queue of this name, which is only named if it is new.
     pub fn queue(&mut self, name: &str) -> usize {
-        self.queue_in(name, 0)
+        let config = || QueueConfig { preemptible: true, ..QueueConfig::named(name.into()) };
+        self.enter(name, || Queue { config: config(), described: false })
     }
 
-    /// The index of the queue of this name, made in this pool if it is new.
-    pub fn queue_in(&mut self, name: &str, pool: usize) -> usize {
+    /// The index of a queue that is described here, if it is new.
+    pub fn described(&mut self, config: QueueConfig) -> usize {
+        let name = config.name.clone();
+        self.enter(name.as_str(), || Queue { config, described: true })
+    }
+
+    fn enter(&mut self, name: &str, queue: impl FnOnce() -> Queue) -> usize {
         if let Some(&index) = self.queue_by_name.get(name) {
             return index;
         }
-        self.queues.push(Queue { name: name.into(), pool });
+        self.queues.push(queue());
         self.queue_by_name.insert(name.to_owned(), self.queues.len() - 1);
         self.queues.len() - 1
+    }
+
+    /// Adds a cohort.
+    pub fn cohort(&mut self, config: CohortConfig) {
+        self.cohorts.push(config);
     }
 
     /// The index of the tenant of this name.
@@ -131,6 +156,7 @@ impl Builder {
         for job in &mut self.jobs {
             job.at = Span(job.at.0 - first.0);
         }
-        Some(Workload { jobs: self.jobs, queues: self.queues, tenants: self.tenants, notes: self.notes })
+        let Self { jobs, queues, cohorts, tenants, notes, .. } = self;
+        Some(Workload { jobs, queues, cohorts, tenants, notes })
     }
 }

@@ -22,10 +22,10 @@ fn swf_rows_become_jobs() {
     let [first, second] = &workload.jobs[..] else { panic!("{workload:?}") };
     assert_eq!((first.at, first.duration, first.limit), (Span(0), Span::from_secs(50), Some(Span::from_secs(120))));
     assert_eq!((first.tasks, first.request.cpu.0, first.request.memory.0, first.request.gpus), (4, 1_000, 0, 0));
-    assert_eq!((tenant(&workload, first), workload.queues[first.queue].name.as_str()), ("user-7", "queue-2"));
+    assert_eq!((tenant(&workload, first), workload.queues[first.queue].config.name.as_str()), ("user-7", "queue-2"));
     assert_eq!((second.at, second.duration, second.limit, second.tasks), (Span(0), Span(0), None, 3));
     assert_eq!(second.request.memory.0, 64 << 10, "kilobytes for each processor");
-    assert_eq!((tenant(&workload, second), workload.queues[second.queue].name.as_str()), ("unknown", "default"));
+    assert_eq!((tenant(&workload, second), workload.queues[second.queue].config.name.as_str()), ("unknown", "default"));
     assert_eq!(workload.notes, ["1 job left out: the trace knows no run time or no number of processors for them."]);
 }
 

@@ -48,7 +48,7 @@ fn id(seq: u64, mixer: &mut Mixer) -> JobId {
 
 fn job(seq: u64, mixer: &mut Mixer) -> Submit {
     let request = Request { cpu: CpuMillis(1_000 * (1 + mixer.below(4))), memory: MemoryBytes(mixer.below(8) << 30), gpus: 0 };
-    let tasks = vec![TaskGroup { name: "main".into(), replicas: 1, request }];
+    let tasks = vec![TaskGroup::new("main".into(), 1, request)];
     let namespace = Name::from(format!("team-{}", mixer.below(10)));
     let shape = Shape::new(namespace, Name::from(format!("queue-{}", mixer.below(5))), tasks);
     let policy = Policy { priority: mixer.below(10) as i32, ..Policy::default() };

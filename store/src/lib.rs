@@ -9,6 +9,7 @@
 
 pub mod error;
 pub mod model;
+pub mod object;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ pub use model::{
     Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, OutcomeKind, Owner,
     StateCounts, Submit, TokenRecord,
 };
+pub use object::{ObjectChange, ObjectKind, ObjectRecord};
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// A job table. Opening one begins a term.
@@ -59,6 +61,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The remembered answer for a key.
     async fn key(&self, scope: &str, key: &str) -> Result<Option<KeyRecord>, StoreError>;
+
+    /// All objects of a kind, by name.
+    async fn objects(&self, kind: ObjectKind) -> Result<Vec<ObjectRecord>, StoreError>;
 
     /// Removes events and idempotency keys decided before `before`, oldest first, at most `limit` rows, and raises the floor with them.
     async fn compact(&self, before: Timestamp, limit: u32) -> Result<Compaction, StoreError>;

@@ -7,6 +7,8 @@ use scheduler_core::job::NewJob;
 use scheduler_core::state::{Lifecycle, Outcome, StateKind};
 use scheduler_core::time::Timestamp;
 
+use crate::object::ObjectChange;
+
 /// Who a job belongs to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Owner {
@@ -62,9 +64,12 @@ pub struct Batch {
     pub changes: Vec<Transition>,
     /// Idempotency keys of the submits.
     pub keys: Vec<KeyRecord>,
+    /// Objects, in the order in which they were decided: the last word on a name counts.
+    pub objects: Vec<ObjectChange>,
 }
 
-/// What a commit gave out: submit `i` has revision `first + i`, change `j` has `first + submits + j`.
+/// What a commit gave out: submit `i` has revision `first + i`, change `j` has `first + submits + j`. A batch of neither has used none, and
+/// then `first` is the one after `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Committed {
     /// First revision of the batch.

@@ -14,7 +14,7 @@ use crate::length;
 use crate::step::{cargo, output_of, root};
 
 /// Every crate of the workspace with those that it may depend on, in any way. `daemon` is on no list.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("scheduler-core", &[]),
     ("store", &["scheduler-core"]),
     ("executors", &["scheduler-core"]),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("simulator", &["scheduler-core"]),
     ("cli", &["api", "simulator"]),
     ("benches", &["scheduler-core", "api", "store", "simulator"]),
+    ("hotpaths", &["scheduler-core"]),
     ("xtask", &[]),
 ];
 

@@ -5,11 +5,15 @@
 //! build it, so that it starts quickly in a clean clone.
 
 mod bench;
+mod bench_chart;
+mod bench_plan;
 mod bench_table;
 mod generated;
+mod instructions;
 mod layers;
 mod length;
 mod lint;
+mod peers;
 mod setup;
 mod step;
 mod tests_run;
@@ -29,10 +33,17 @@ usage: cargo xtask <command> [options]
   lint                       format, clippy, cargo-deny, layers, generated files, file length
         [--fix]              rewrite format and generated files instead of complaining
         [--only NAME,..]     fmt, clippy, deny, layers, generated, length
-  bench                      build in release mode, measure, print a table, write JSON to target/bench/
+  bench                      build in release mode, measure beside bounds and other schedulers, print tables,
+                             write JSON and a chart to target/bench/
         [--quick]            fewer rounds and smaller sizes
-        [--only NAME,..]     P2 (submits), P3 (batches), P4 (true jobs)
+        [--rounds N]         so many rounds instead of 3 (quick) or 5
+        [--only NAME,..]     P2 (submits), P3 (batches), P4 (true jobs), P5 (submit to start), P7 (memory),
+                             P8 (restart), LAT (latency at a constant rate), CLI (start of `flash`)
+        [--peers NAME,..]    hq, pueue, gflow, tsp, nq, slurm, or none; all of them unless said
+        [--no-install]       only the peers that are there; otherwise absent ones go into target/peers/
         [--no-build]         measure the programs that are in target/release as they are
+  instructions               count what the core's hot paths cost, compare with benches/instructions.json
+        [--update]           keep these counts
 ";
 
 fn run() -> Result<()> {
@@ -44,6 +55,7 @@ fn run() -> Result<()> {
         "test" => tests_run::command(&rest),
         "lint" => lint::command(&rest),
         "bench" => bench::command(&rest),
+        "instructions" => instructions::command(&rest),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(())

@@ -76,6 +76,13 @@ fn needs() -> Vec<Need> {
             required: false,
         },
         Need {
+            name: "valgrind",
+            what_for: "`instructions` counts with it; without it that is skipped",
+            found: version("valgrind", &["--version"]),
+            remedy: "apt-get install -y --no-install-recommends valgrind".to_owned(),
+            required: false,
+        },
+        Need {
             name: "cargo-deny",
             what_for: "`lint` checks licences, sources and advisories; it installs this by itself",
             found: first_line(cargo(["deny", "--version"])),

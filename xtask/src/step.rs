@@ -96,6 +96,21 @@ pub(crate) fn output_of(mut command: Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("output of `{line}`"))
 }
 
+/// As [`output_of`], but killed and an error when it is not done by the deadline.
+pub(crate) fn output_until(mut command: Command, limit: Duration) -> Result<String> {
+    let line = shown(&command);
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("starting `{line}`"))?;
+    let out = child.stdout.take().map(|pipe| std::thread::spawn(move || read_all(pipe)));
+    let err = child.stderr.take().map(|pipe| std::thread::spawn(move || read_all(pipe)));
+    let Some(success) = wait_until(&mut child, limit)? else { bail!("`{line}` was not done within {}", pretty(limit)) };
+    let [out, err] = [out, err].map(|reader| reader.and_then(|reader| reader.join().ok()).unwrap_or_default());
+    if !success {
+        bail!("`{line}` failed: {}", err.trim());
+    }
+    Ok(out)
+}
+
 /// Whether a program of that name is in PATH.
 pub(crate) fn in_path(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
@@ -145,6 +160,7 @@ fn wait_until(child: &mut Child, limit: Duration) -> Result<Option<bool>> {
             return Ok(Some(status.success()));
         }
         if begun.elapsed() >= limit {
+            // Its pipes may be held by what it started, so nobody waits for their end.
             child.kill().context("killing a child that took too long")?;
             child.wait().context("waiting for a killed child")?;
             return Ok(None);

@@ -3,13 +3,17 @@
 //! Invariant: a command that needs no server makes neither.
 
 pub(crate) mod act;
+pub(crate) mod apply;
 pub(crate) mod cancel;
-pub(crate) mod cluster;
+pub(crate) mod cohorts;
 pub(crate) mod completion;
 pub(crate) mod events;
 pub(crate) mod info;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod nodes;
+pub(crate) mod priorities;
+pub(crate) mod queues;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod simulate;
@@ -33,7 +37,9 @@ pub(crate) fn dispatch(cli: Cli) -> Result<u8, Error> {
     if let Command::Completion(args) = &cli.command {
         return completion::run(args);
     }
-    if let Command::Simulate(args) = &cli.command {
+    if let Command::Simulate(args) = &cli.command
+        && !args.needs_server()
+    {
         return simulate::run(args);
     }
     let client = Arc::new(Client::new(cli.server.as_deref().filter(|server| !server.is_empty()))?);
@@ -58,9 +64,11 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Release(args) => act::run(&client, "release", &args).await,
         Command::Requeue(args) => act::run(&client, "requeue", &args).await,
         Command::Events(args) => events::run(&client, &args).await,
-        Command::Queues(args) => cluster::queues(&client, &args).await,
-        Command::Nodes(args) => cluster::nodes(&client, &args).await,
-        Command::Simulate(args) => simulate::run(&args),
+        Command::Queues(args) => queues::run(&client, &args).await,
+        Command::Cohorts(args) => cohorts::run(&client, &args).await,
+        Command::Priorities(args) => priorities::run(&client, &args).await,
+        Command::Nodes(args) => nodes::run(&client, &args).await,
+        Command::Simulate(args) => simulate::ask(&client, &args).await,
         Command::Token { command } => token::run(&client, &command).await,
         Command::Info(args) => info::run(&client, &args).await,
         Command::Completion(args) => completion::run(&args),

@@ -194,7 +194,7 @@ impl Follower {
             Done::Copied(Err(error)) => return Err(error),
             Done::Cancelled(Err(error)) => output::note(&format!("flash: it cannot be cancelled: {error}")),
             Done::Explained(Ok(why)) if matches!(self.state, State::Waiting | State::Queued) => {
-                output::note(&format!("flash: not started yet: {}", clean(&why.message)));
+                output::note(&format!("flash: not started yet: {}", why::sentence(&why)));
             }
             // Without an explanation the job runs as well.
             Done::Copied(Ok(())) | Done::Cancelled(Ok(())) | Done::Explained(_) => {}

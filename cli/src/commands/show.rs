@@ -1,6 +1,6 @@
 //! `flash show`: all about a job.
 
-use api::{Job, JobList, JobSpec, Resources, TaskSpec};
+use api::{Job, JobList, JobSpec, Operator, Resources, TaskSpec};
 use jiff::Timestamp;
 
 use crate::client::Client;
@@ -53,7 +53,8 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     add("namespace", spec.namespace.clone());
     add("queue", spec.queue.clone());
     add("owner", Some(job.owner.clone()));
-    add("priority", spec.priority.map(|priority| priority.to_string()));
+    let class = spec.priority_class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
+    add("priority", spec.priority.map(|priority| format!("{priority}{class}")));
     add("state", Some(job.outcome.as_ref().map_or_else(|| job.state.as_str().to_owned(), ls::ending)));
     add("task", job.outcome.as_ref().and_then(|outcome| outcome.task.clone()));
     add("waiting for", waiting(job, now));
@@ -66,6 +67,7 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     add("finished", job.finished_at.map(|at| when::moment(at, now)));
     add("runtime", ls::runtime(job, now));
     add("time limit", spec.time_limit.map(|limit| limit.to_string()));
+    add("placed", spec.placement.filter(|placement| *placement == api::Arrangement::Spread).map(|_| "spread".to_owned()));
     add("folder", folder(spec));
     let tasks: Vec<String> = spec.tasks.iter().map(|task| task_line(task, spec.resources.as_ref())).collect();
     add("tasks", (!tasks.is_empty()).then(|| tasks.join("\n")));
@@ -105,8 +107,9 @@ fn waiting(job: &Job, now: Timestamp) -> Option<String> {
 fn task_line(task: &TaskSpec, shared: Option<&Resources>) -> String {
     let asked = task.resources.as_ref().or(shared).map(asked).filter(|text| !text.is_empty());
     let replicas = task.replicas.filter(|replicas| *replicas != 1).map(|replicas| format!(" x {replicas}"));
+    let nodes = nodes(task).map(|nodes| format!(" on nodes with {nodes}")).unwrap_or_default();
     format!(
-        "{}{}{}: {}",
+        "{}{}{}{nodes}: {}",
         task.name.as_deref().unwrap_or("task"),
         replicas.unwrap_or_default(),
         asked.map(|text| format!(" ({text})")).unwrap_or_default(),
@@ -119,8 +122,27 @@ fn asked(resources: &Resources) -> String {
         resources.cpu.map(|cpu| format!("cpu {cpu}")),
         resources.memory.filter(|memory| memory.0 > 0).map(|memory| format!("memory {memory}")),
         resources.gpu.filter(|gpu| gpu.0 > 0).map(|gpu| format!("gpu {gpu}")),
+        resources.gpu_model.as_ref().map(|models| format!("gpu model {}", models.0.join(" or "))),
+        resources.gpu_memory.map(|memory| format!("gpu memory {memory}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// `zone=a, disk=nvme|ssd, rack NotIn 7`.
+fn nodes(task: &TaskSpec) -> Option<String> {
+    let labels = task.node_selector.iter().flatten().map(|(label, values)| format!("{label}={}", values.0.join("|")));
+    let expressions = task.node_expressions.iter().flatten();
+    let expressions = expressions.map(|asked| {
+        let operator = match asked.operator {
+            Operator::In => "In",
+            Operator::NotIn => "NotIn",
+            Operator::Exists => "Exists",
+            Operator::DoesNotExist => "DoesNotExist",
+        };
+        format!("{} {operator} {}", asked.key, asked.values.join("|")).trim_end().to_owned()
+    });
+    let all: Vec<_> = labels.chain(expressions).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 fn pairs(map: &std::collections::BTreeMap<String, String>) -> Option<String> {
@@ -144,6 +166,9 @@ mod tests {
         job.spec.retry = Some(api::Retry { max_attempts: Some(3) });
         job.spec.env.insert("A".into(), "1\n2".into());
         job.spec.tasks[0].working_dir = Some("/data".into());
+        job.spec.tasks[0].node_selector = Some([("zone".to_owned(), api::AnyOf(vec!["a".into(), "b".into()]))].into());
+        job.spec.tasks[0].node_expressions =
+            serde_json::from_value(serde_json::json!([{"key": "old", "operator": "DoesNotExist"}])).unwrap();
         let text = page(&job, "2026-01-01T00:01:00Z".parse().unwrap(), false);
         for said in [
             "id:          0199c0de-aaaa-7000-8000-000000000000\n",
@@ -151,7 +176,7 @@ mod tests {
             "attempt:     2 of 3\n",
             "(30s ago)\n",
             "folder:      /data\n",
-            "tasks:       task (cpu 2, gpu 1): python 'a b.py'\n",
+            "tasks:       task (cpu 2, gpu 1) on nodes with zone=a|b, old DoesNotExist: python 'a b.py'\n",
             "placement:   task on box with GPU-1\n",
             "environment: 1 variables (-o wide shows them)\n",
         ] {

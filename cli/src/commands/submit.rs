@@ -19,6 +19,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   flash submit -q default-batch -l team=vision --start-after 2h -- ./nightly.sh
   flash submit --replicas 4 -c 2 -- ./worker        four tasks that start together
   flash submit -f job.yaml                          a file: YAML, JSON, one job or many
+  flash submit -g 1 --gpu-memory 40Gi --node-selector zone=a -- python train.py
   ./make-jobs | flash submit -f -                   NDJSON from a program, all or none
   id=$(flash submit -- make test) && flash wait $id
 
@@ -40,7 +41,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["command", "cpus", "mem", "gpus", "replicas", "workdir", "env", "env_all", "env_none"]
+        conflicts_with_all = ["command", "cpus", "mem", "gpus", "gpu_model", "gpu_memory", "node_selector", "replicas", "workdir", "env", "env_all", "env_none"]
     )]
     file: Option<PathBuf>,
     /// Accept it, but do not start it until `flash release`

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::settings::{QueueSetting, QueueSettings, Settings};
+use super::queues;
+use super::settings::Settings;
 
 /// One thing that is wrong in the file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -57,25 +58,6 @@ impl<T: DeserializeOwned> Slot for Option<T> {
     }
 }
 
-impl Slot for QueueSettings {
-    fn read(&mut self, value: Spanned<DeValue<'_>>, faults: &mut Faults<'_>) {
-        let span = value.span();
-        let DeValue::Array(entries) = value.into_inner() else {
-            faults.add(&span, "queues are written as [[queues]]");
-            return;
-        };
-        for entry in entries {
-            let span = entry.span();
-            let Some(queue) = faults.value::<QueueSetting>(entry) else { continue };
-            if self.0.iter().any(|known| known.name == queue.name) {
-                faults.add(&span, format!("queue `{}` is there twice", queue.name));
-            } else {
-                self.0.push(queue);
-            }
-        }
-    }
-}
-
 /// Collects what is wrong.
 pub(super) struct Faults<'a> {
     text: &'a str,
@@ -83,13 +65,19 @@ pub(super) struct Faults<'a> {
 }
 
 impl Faults<'_> {
-    fn add(&mut self, span: &Range<usize>, message: impl Into<String>) {
+    pub(super) fn add(&mut self, span: &Range<usize>, message: impl Into<String>) {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         self.found.push(Fault { line, message: message.into() });
     }
 
-    fn value<T: DeserializeOwned>(&mut self, value: Spanned<DeValue<'_>>) -> Option<T> {
+    /// How many there are so far.
+    pub(super) const fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// A value, or a fault.
+    pub(super) fn value<T: DeserializeOwned>(&mut self, value: Spanned<DeValue<'_>>) -> Option<T> {
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
             Ok(value) => Some(value),
@@ -136,6 +124,7 @@ pub(super) fn read(path: &Path, text: &str, settings: &mut Settings) -> Result<(
     // What follows a syntax error would be misread; the rest is reported once the file can be parsed.
     if faults.found.is_empty() {
         faults.table("", table.into_inner(), &mut settings.slots());
+        queues::check(settings, &mut faults);
     }
     let Faults { mut found, .. } = faults;
     if found.is_empty() {

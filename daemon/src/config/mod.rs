@@ -5,6 +5,7 @@
 
 mod file;
 pub mod paths;
+mod queues;
 mod settings;
 pub mod values;
 
@@ -14,8 +15,9 @@ use api::quantity::{Cpu, Duration, Memory};
 use serde::Serialize;
 
 pub use file::{Fault, FileError};
-pub use settings::{QueueSetting, Settings};
-use values::{ExecutorKind, Label, Listen};
+pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
+pub use settings::Settings;
+use values::{Discipline, ExecutorKind, Label, Listen, NodeLabels};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -32,6 +34,12 @@ pub struct Config {
     pub executors: Vec<ExecutorKind>,
     /// Namespaces that jobs may belong to; the first one is the default.
     pub namespaces: Vec<Label>,
+    /// Where it is written down what the scheduler is asked and answers; nowhere unless that is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_log: Option<PathBuf>,
+    /// Length in bytes after which nothing more is written there.
+    #[serde(serialize_with = "bytes")]
+    pub decision_log_limit: u64,
     /// The daemon's own log.
     pub log: Log,
     /// This machine, where it is not to be as it is found.
@@ -46,8 +54,36 @@ pub struct Config {
     pub metrics: MetricsAccess,
     /// Bounds of what clients may do.
     pub limits: Limits,
+    /// How it is decided who starts.
+    pub scheduler: SchedulerRules,
     /// All queues, by name.
     pub queues: Vec<QueueSetting>,
+    /// All cohorts, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cohorts: Vec<CohortSetting>,
+    /// All priority classes, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub priority_classes: Vec<PriorityClassSetting>,
+}
+
+/// How it is decided who starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct SchedulerRules {
+    /// What happens behind a job that finds no room.
+    pub discipline: Discipline,
+    /// Whose runs may be ended to make room.
+    pub preemption: PreemptionRules,
+}
+
+/// Whose runs may be ended to make room. Only runs of preemptible queues ever are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct PreemptionRules {
+    /// Those of lower priority in the same queue.
+    pub within_queue: bool,
+    /// Those of other queues of the cohort that hold what they borrowed, when a guarantee is claimed.
+    pub reclaim: bool,
+    /// Those of queues of lower base priority.
+    pub across_queues: bool,
 }
 
 /// The daemon's own log.
@@ -71,6 +107,9 @@ pub struct Node {
     /// Memory that jobs may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// What jobs may select it by, beside what it says by itself.
+    #[serde(skip_serializing_if = "NodeLabels::is_empty")]
+    pub labels: NodeLabels,
 }
 
 /// Where GPUs are looked for.
@@ -194,20 +233,26 @@ impl Config {
             .or_else(paths::default_data)
             .ok_or(ConfigError::Missing("data folder: neither --data nor a home folder is known; say --data DIR"))?;
         let data = std::path::absolute(&data).map_err(|source| ConfigError::Read { path: data, source })?;
-        let mut queues = settings.queues.0;
+        let mut queues = settings.queues.items;
         for (name, priority, preemptible) in built_in_queues() {
             let name = own_label(name)?;
             if !queues.iter().any(|queue| queue.name == name) {
-                queues.push(QueueSetting { name, priority, preemptible, age: settings::default_age() });
+                queues.push(QueueSetting::named(name, priority, preemptible));
             }
         }
         queues.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut cohorts = settings.cohorts.items;
+        cohorts.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut priority_classes = settings.priority_classes.items;
+        priority_classes.sort_by(|one, other| one.name.cmp(&other.name));
         let seconds = |seconds: u64| Duration(seconds * 1_000_000);
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
         let socket = match settings.socket {
             Some(path) => std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source })?,
             None => data.join("flashd.sock"),
         };
+        let decision_log =
+            settings.decision_log.map(|path| std::path::absolute(&path).map_err(|source| ConfigError::Read { path, source }));
         let listen_default = Listen::Address((std::net::Ipv4Addr::LOCALHOST, 7700).into());
         Ok(Self {
             listen: settings.listen.unwrap_or(listen_default),
@@ -219,7 +264,14 @@ impl Config {
                 None => vec![own_label(DEFAULT_NAMESPACE)?],
             },
             log: Log { format: settings.log_format.unwrap_or_default(), level: settings.log_level.unwrap_or_default() },
-            node: Node { name: settings.node_name, cpus: settings.node_cpus, memory: settings.node_memory },
+            decision_log: decision_log.transpose()?,
+            decision_log_limit: settings.decision_log_limit.map_or(256 << 20, |size| size.0),
+            node: Node {
+                name: settings.node_name,
+                cpus: settings.node_cpus,
+                memory: settings.node_memory,
+                labels: settings.node_labels.unwrap_or_default(),
+            },
             gpu: Gpu { nvml_library: settings.gpu_nvml_library },
             local: Local {
                 cgroup_root: settings.local_cgroup_root,
@@ -242,7 +294,18 @@ impl Config {
                 watchers: settings.limits_watchers.map_or(256, |count| count.0),
                 drain_timeout: settings.limits_drain_timeout.map_or(seconds(10), |time| time.0),
             },
+            scheduler: SchedulerRules {
+                discipline: settings.scheduler_discipline.unwrap_or_default(),
+                preemption: PreemptionRules {
+                    within_queue: settings.scheduler_preemption_within_queue.unwrap_or(false),
+                    // Does nothing where nothing is guaranteed; where something is, it would be no guarantee without it.
+                    reclaim: settings.scheduler_preemption_reclaim.unwrap_or(true),
+                    across_queues: settings.scheduler_preemption_across_queues.unwrap_or(false),
+                },
+            },
             queues,
+            cohorts,
+            priority_classes,
         })
     }
 

@@ -5,12 +5,12 @@
 
 use std::path::PathBuf;
 
-use api::quantity::{Cpu, Duration, Memory};
+use api::quantity::{Cpu, Memory};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
 use super::file::Slot;
-use super::values::{Count, ExecutorKind, Label, Listen, Pause, Size};
+use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
+use super::values::{Count, Discipline, ExecutorKind, Label, Listen, NodeLabels, Pause, Size};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.
@@ -34,6 +34,12 @@ pub struct Settings {
     /// What is logged, as in `info` or `info,daemon::http=debug` [default: info]
     #[arg(long, env = "FLASHD_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// Write every decision of the scheduler to this file, for `flash simulate --replay`
+    #[arg(long, env = "FLASHD_DECISION_LOG", value_name = "FILE")]
+    pub decision_log: Option<PathBuf>,
+    /// Length after which the decision log ends [default: 256Mi]
+    #[arg(long, env = "FLASHD_DECISION_LOG_LIMIT", value_name = "BYTES")]
+    pub decision_log_limit: Option<Size>,
     /// Executors that are on [default: local]
     #[arg(long, env = "FLASHD_EXECUTORS", value_name = "NAMES", value_delimiter = ',')]
     pub executors: Option<Vec<ExecutorKind>>,
@@ -49,6 +55,9 @@ pub struct Settings {
     /// Memory that jobs may use [default: all]
     #[arg(long, env = "FLASHD_NODE_MEMORY", value_name = "BYTES", help_heading = "Machine")]
     pub node_memory: Option<Memory>,
+    /// Labels that jobs may select it by (zone=a,disk=ssd) [default: none but its own]
+    #[arg(long, env = "FLASHD_NODE_LABELS", value_name = "LABELS", help_heading = "Machine")]
+    pub node_labels: Option<NodeLabels>,
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
@@ -97,49 +106,27 @@ pub struct Settings {
     /// Time that open requests have to end at shutdown [default: 10s]
     #[arg(long, env = "FLASHD_LIMITS_DRAIN_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
     pub limits_drain_timeout: Option<Pause>,
+    /// What happens behind a job that finds no room [default: easy]
+    #[arg(long, env = "FLASHD_SCHEDULER_DISCIPLINE", value_enum, help_heading = "Scheduling")]
+    pub scheduler_discipline: Option<Discipline>,
+    /// End runs of lower priority for a job of the same queue [default: false]
+    #[arg(long, env = "FLASHD_SCHEDULER_PREEMPTION_WITHIN_QUEUE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Scheduling")]
+    pub scheduler_preemption_within_queue: Option<bool>,
+    /// End runs that hold what their queue borrowed, when a guarantee is claimed [default: true]
+    #[arg(long, env = "FLASHD_SCHEDULER_PREEMPTION_RECLAIM", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Scheduling")]
+    pub scheduler_preemption_reclaim: Option<bool>,
+    /// End runs of queues of lower base priority [default: false]
+    #[arg(long, env = "FLASHD_SCHEDULER_PREEMPTION_ACROSS_QUEUES", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Scheduling")]
+    pub scheduler_preemption_across_queues: Option<bool>,
     /// Queues; only in the file.
     #[arg(skip)]
-    pub queues: QueueSettings,
-}
-
-/// All `[[queues]]` of the file.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct QueueSettings(pub Vec<QueueSetting>);
-
-/// `[[queues]]` in the file.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueueSetting {
-    /// Its name.
-    pub name: Label,
-    /// Base priority of its jobs, -10,000,000 to 10,000,000. Default: 0.
-    #[serde(default, deserialize_with = "priority")]
-    pub priority: i32,
-    /// Whether its jobs may be preempted. Default: false.
-    #[serde(default)]
-    pub preemptible: bool,
-    /// Time in line that is worth one point of priority, at most `7d`; `0s` for no ageing. Default: `1m`.
-    #[serde(default = "default_age", deserialize_with = "age")]
-    pub age: Duration,
-}
-
-/// A minute a point: a day in line lifts a job by 1,440, more than users' own priorities usually differ and less than the built-in
-/// queues lie apart.
-pub(super) const fn default_age() -> Duration {
-    Duration(60_000_000)
-}
-
-fn priority<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
-    let number = i64::deserialize(deserializer)?;
-    i32::try_from(number)
-        .ok()
-        .filter(|number| number.unsigned_abs() <= 10_000_000)
-        .ok_or_else(|| serde::de::Error::custom(format!("`{number}` is not a priority: -10000000 to 10000000")))
-}
-
-fn age<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let age = Duration::deserialize(deserializer)?;
-    if age.0 <= 7 * 86_400_000_000 { Ok(age) } else { Err(serde::de::Error::custom(format!("`{age}` is more than 7d a point"))) }
+    pub queues: Entries<QueueSetting>,
+    /// Cohorts; only in the file.
+    #[arg(skip)]
+    pub cohorts: Entries<CohortSetting>,
+    /// Priority classes; only in the file.
+    #[arg(skip)]
+    pub priority_classes: Entries<PriorityClassSetting>,
 }
 
 impl Settings {
@@ -151,11 +138,14 @@ impl Settings {
             ("socket", &mut self.socket),
             ("log.format", &mut self.log_format),
             ("log.level", &mut self.log_level),
+            ("decision_log", &mut self.decision_log),
+            ("decision_log_limit", &mut self.decision_log_limit),
             ("executors", &mut self.executors),
             ("namespaces", &mut self.namespaces),
             ("node.name", &mut self.node_name),
             ("node.cpus", &mut self.node_cpus),
             ("node.memory", &mut self.node_memory),
+            ("node.labels", &mut self.node_labels),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
             ("local.cgroup_root", &mut self.local_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
@@ -172,7 +162,13 @@ impl Settings {
             ("limits.idle_timeout", &mut self.limits_idle_timeout),
             ("limits.watchers", &mut self.limits_watchers),
             ("limits.drain_timeout", &mut self.limits_drain_timeout),
+            ("scheduler.discipline", &mut self.scheduler_discipline),
+            ("scheduler.preemption.within_queue", &mut self.scheduler_preemption_within_queue),
+            ("scheduler.preemption.reclaim", &mut self.scheduler_preemption_reclaim),
+            ("scheduler.preemption.across_queues", &mut self.scheduler_preemption_across_queues),
             ("queues", &mut self.queues),
+            ("cohorts", &mut self.cohorts),
+            ("priority_classes", &mut self.priority_classes),
         ]
     }
 }

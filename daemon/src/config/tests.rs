@@ -86,6 +86,32 @@ fn what_is_printed_gives_the_same_again() {
 }
 
 #[test]
+fn labels_of_the_node_are_a_table_or_a_flag() {
+    let text = "[node]\ncpus = 3\nlabels = { zone = \"a\", \"example.com/disk\" = \"ssd\" }\n";
+    let config = read(text, flags(&["--data", "/tmp/x"])).unwrap();
+    let labels: Vec<_> = config.node.labels.iter().collect();
+    assert_eq!(labels, [("example.com/disk", "ssd"), ("zone", "a")]);
+    let printed = config.to_toml().unwrap();
+    assert_eq!(read(&printed, Settings::default()).unwrap(), config, "{printed}");
+    let config = read(text, flags(&["--data", "/tmp/x", "--node-labels", "zone=b,rack="])).unwrap();
+    assert_eq!(config.node.labels.iter().collect::<Vec<_>>(), [("rack", ""), ("zone", "b")]);
+    for (text, line, said) in [
+        ("[node]\nlabels = { \"a b\" = \"x\" }\n", 2, "`a b` is not a label's key"),
+        ("[node]\nlabels = { a = \"x y\" }\n", 2, "`x y` is not a label's value"),
+        ("[node]\nlabels = { a = 1 }\n", 2, "invalid type: integer `1`"),
+        ("[node]\n[node.labels]\n\"flash-sched.io/os\" = \"x\"\n", 2, "are made by flashd"),
+        ("[node]\nlabels = \"zone=a\"\n", 2, "invalid type: string"),
+    ] {
+        let found = faults(text);
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert!(found[0].starts_with(&format!("{line}: ")) && found[0].contains(said), "{text}: {found:?}");
+    }
+    for bad in ["zone", "a b=c", "a=b,a=c"] {
+        assert!(bad.parse::<NodeLabels>().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn executors_of_other_versions_are_refused_by_name() {
     assert!(faults("executors = [\"local\", \"job\"]")[0].contains("`job` is not an executor of this version: it has `local`"));
 }
@@ -104,5 +130,98 @@ fn every_setting_has_a_key_and_a_variable() {
         let key = keys.iter().any(|key| key.replace(['.', '_'], "-") == long);
         assert!(key || long == "config", "--{long} has no key");
     }
-    assert_eq!(names.len(), keys.len(), "all but `config` have a key, and `queues` has no flag");
+    assert_eq!(names.len() + 2, keys.len(), "all but `config` have a key, and the three lists have no flag");
+}
+
+const EVERYTHING: &str = r#"
+decision_log = "/tmp/decisions.jsonl"
+decision_log_limit = "1Mi"
+[scheduler]
+discipline = "fifo"
+[scheduler.preemption]
+within_queue = true
+reclaim = false
+
+[[cohorts]]
+name = "lab"
+limit = { gpu = 8 }
+fair_share = { half_life = "12h" }
+
+[[cohorts]]
+name = "vision"
+parent = "lab"
+
+[[queues]]
+name = "a"
+priority = 3
+preemptible = true
+age = "0s"
+max_concurrent = 5
+cohort = "vision"
+weight = 2.5
+guaranteed = { cpu = "500m", gpu = 4 }
+limit = { cpu = 4, memory = "8Gi", gpu = 6 }
+tenant_limits = { jobs = 2, gpu = 1 }
+fair_share = { half_life = "7d", weights = { x = 1, y = 0.5 } }
+short_first = { per_stay = 10, most = "1d" }
+
+[[priority_classes]]
+name = "urgent"
+priority = 1000
+"#;
+
+#[test]
+fn queues_cohorts_and_classes_are_read_and_printed() {
+    let config = read(EVERYTHING, flags(&["--data", "/tmp/x", "--scheduler-preemption-across-queues"])).unwrap();
+    let printed = config.to_toml().unwrap();
+    assert_eq!(read(&printed, Settings::default()).unwrap(), config, "{printed}");
+    assert_eq!(config.scheduler.discipline, Discipline::Fifo);
+    assert_eq!((config.decision_log.as_deref(), config.decision_log_limit), (Some(Path::new("/tmp/decisions.jsonl")), 1 << 20));
+    let rules = config.scheduler.preemption;
+    assert!(rules.within_queue && !rules.reclaim && rules.across_queues);
+    let spec = config.queues.iter().find(|queue| queue.name.as_str() == "a").unwrap().spec();
+    let wire: api::QueueSpec = serde_json::from_str(
+        r#"{"priority": 3, "preemptible": true, "agePerPoint": "0s", "maxConcurrent": 5, "cohort": "vision", "weight": 2.5,
+            "guaranteed": {"cpu": "500m", "gpu": "4"}, "limit": {"cpu": "4", "memory": "8Gi", "gpu": "6"},
+            "tenantLimits": {"jobs": 2, "gpu": "1"}, "fairShare": {"halfLife": "7d", "weights": {"x": 1, "y": 0.5}},
+            "shortFirst": {"perStay": 10, "most": "1d"}}"#,
+    )
+    .unwrap();
+    assert_eq!(spec, wire, "the file says what the API says");
+    // Reclaim alone is on where nothing is said.
+    let rules = read("", flags(&["--data", "/tmp/x"])).unwrap().scheduler.preemption;
+    assert!(!rules.within_queue && rules.reclaim && !rules.across_queues);
+}
+
+#[test]
+fn what_queues_and_cohorts_get_wrong_has_its_line_and_key() {
+    for (text, line, said) in [
+        ("[[queues]]\nname = \"a\"\nweight = 0\n", 3, "`0` is not a weight"),
+        ("[[queues]]\nname = \"a\"\nweight = nan\n", 3, "`NaN` is not a weight"),
+        ("[[queues]]\nname = \"a\"\nweight = -2.5\n", 3, "`-2.5` is not a weight"),
+        ("[[queues]]\nname = \"a\"\n\ncohort = \"none\"\n", 4, "`cohort` of queue `a`"),
+        ("[[queues]]\nname = \"a\"\nmax_concurrent = 0\n", 3, "`max_concurrent` of queue `a`: `0` would let nothing start"),
+        ("[[queues]]\nname = \"a\"\nlimit = { gpu = 1 }\nguaranteed = { gpu = 2 }\n", 4, "2 GPUs guaranteed, its limit is 1"),
+        ("[[queues]]\nname = \"a\"\n[queues.limit]\ncpus = 1\n", 4, "unknown field `cpus`"),
+        ("[[queues]]\nname = \"a\"\nfair_share = { half_life = \"1ms\" }\n", 3, "`fair_share.half_life` of queue `a`"),
+        ("[[queues]]\nname = \"a\"\ntenant_limits = { jobs = 0 }\n", 3, "`tenant_limits.jobs` of queue `a`"),
+        ("[[cohorts]]\nname = \"a\"\nparent = \"a\"\n", 3, "`parent` of cohort `a`"),
+        ("[[cohorts]]\nname = \"a\"\nparent = \"b\"\n[[cohorts]]\nname = \"b\"\nparent = \"a\"\n", 3, "lead back to it"),
+        ("[[cohorts]]\nname = \"a\"\nparent = \"b\"\n", 3, "does not exist"),
+        ("[[cohorts]]\nname = \"a\"\n[[cohorts]]\nname = \"a\"\n", 3, "cohort `a` is there twice"),
+        (
+            "[[cohorts]]\nname = \"a\"\nlimit = { gpu = 1 }\n[[queues]]\nname = \"q\"\ncohort = \"a\"\nguaranteed = { gpu = 2 }\n",
+            3,
+            "its limit is 1",
+        ),
+        ("[[priority_classes]]\nname = \"a\"\npriority = 1000001\n", 3, "`priority` of priority class `a`"),
+        ("[scheduler]\ndiscipline = \"conservative\"\n", 2, "unknown variant `conservative`"),
+        ("[scheduler.preemption]\nall = true\n", 2, "known here: within_queue, reclaim, across_queues"),
+        ("scheduler.preemption = true\n", 1, "`scheduler.preemption` is a table"),
+        ("cohorts = 1\n", 1, "cohorts are written as [[cohorts]]"),
+    ] {
+        let found = faults(text);
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert!(found[0].starts_with(&format!("{line}: ")) && found[0].contains(said), "{text}: {found:?}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Types of single values of the configuration. Each is parsed once, whether it comes from a flag, the environment or the file, and
 //! says in its error what is allowed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -92,6 +93,69 @@ impl fmt::Display for Label {
     }
 }
 
+/// Labels of a node: keys and values as in Kubernetes, none of them the daemon's own.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct NodeLabels(BTreeMap<String, String>);
+
+/// Labels that a node may be given.
+const NODE_LABELS: usize = 64;
+
+impl NodeLabels {
+    /// Keys and values, in the order of keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of(labels: BTreeMap<String, String>) -> Result<Self, ValueError> {
+        if labels.len() > NODE_LABELS {
+            return Err(error(
+                &format!("{} labels", labels.len()),
+                format!("a number of labels that a node may have: {NODE_LABELS}"),
+            ));
+        }
+        for (key, value) in &labels {
+            if !names::is_label_key(key) {
+                return Err(error(key, format!("a label's key: {}", names::LABEL_KEY_RULE)));
+            }
+            if key.starts_with(names::OWN_PREFIX) {
+                return Err(error(
+                    key,
+                    format!("a label to set: those that begin with {} are made by flashd", names::OWN_PREFIX),
+                ));
+            }
+            if !names::is_label_value(value) {
+                return Err(error(value, format!("a label's value: {}", names::LABEL_VALUE_RULE)));
+            }
+        }
+        Ok(Self(labels))
+    }
+}
+
+impl FromStr for NodeLabels {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let mut labels = BTreeMap::new();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').ok_or_else(|| error(part, "a label: write KEY=VALUE,KEY=VALUE"))?;
+            if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+                return Err(error(key, "there once: a node has one value of each label"));
+            }
+        }
+        Self::of(labels)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeLabels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::of(BTreeMap::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
 /// An executor that this version has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ExecutorKind {
@@ -112,6 +176,17 @@ impl fmt::Display for ExecutorKind {
             Self::Local => "local",
         })
     }
+}
+
+/// What happens behind a job that finds no room.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Discipline {
+    /// It gets a reservation, and others start beside it where that cannot delay it.
+    #[default]
+    Easy,
+    /// Nobody starts before it does.
+    Fifo,
 }
 
 /// A whole number from `MIN` to `MAX`.

@@ -3,20 +3,24 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use scheduler_core::Inquiry;
 use scheduler_core::ids::{JobId, Name};
 use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Channels, Command, SharedCore, lock, snapshot};
-use crate::backend::{Action, Backend, BackendError, Readiness, Snapshot, SubmitRequest, Why};
+use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest};
 use crate::clock;
+use crate::objects::edit::{Change, Changed};
+use crate::objects::{Directory, SharedDirectory};
 use crate::watch::{Feed, Watch};
 
 /// Implements [`Backend`] over the engine's queue, the shared core and the store.
 pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
     core: SharedCore,
+    directory: SharedDirectory,
     feed: Feed,
     store: Arc<dyn Store>,
     degraded: watch::Receiver<Option<String>>,
@@ -29,6 +33,8 @@ pub struct EngineHandle {
 pub struct HandleParts {
     /// Shared with the engine.
     pub core: SharedCore,
+    /// Which names there are.
+    pub directory: SharedDirectory,
     /// Live events.
     pub feed: Feed,
     /// The job table.
@@ -44,9 +50,9 @@ pub struct HandleParts {
 impl EngineHandle {
     /// A handle on an engine's channels.
     pub fn new(channels: &Channels, parts: HandleParts) -> Self {
-        let HandleParts { core, feed, store, adopted, gpu_note, stopping } = parts;
+        let HandleParts { core, directory, feed, store, adopted, gpu_note, stopping } = parts;
         let (commands, degraded) = (channels.commands.clone(), channels.degraded.clone());
-        Self { commands, core, feed, store, degraded, adopted, gpu_note, stopping }
+        Self { commands, core, directory, feed, store, degraded, adopted, gpu_note, stopping }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command) -> Result<T, BackendError> {
@@ -67,16 +73,31 @@ impl Backend for EngineHandle {
         self.ask(|reply| Command::Act { job, action, by, reply }).await
     }
 
-    async fn why(&self, job: JobId) -> Result<Option<Why>, BackendError> {
-        Ok(lock(&self.core).explain(job, clock::now()))
+    async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError> {
+        // The engine waits for the question only; the answer is worked out on a copy.
+        let inquiry = lock(&self.core).inquire(job, clock::now());
+        Ok(inquiry.map(Inquiry::answer))
     }
 
     async fn ids_between(&self, first: JobId, last: JobId, limit: u32) -> Result<Vec<JobId>, BackendError> {
         Ok(self.store.ids_between(first, last, limit).await?)
     }
 
+    async fn change(&self, change: Change) -> Result<Changed, BackendError> {
+        self.ask(|reply| Command::Change { change, reply }).await
+    }
+
+    async fn queue(&self, name: &Name) -> Result<Option<api::Queue>, BackendError> {
+        Ok(snapshot::queue(&self.core, &self.directory.get(), name))
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        self.directory.get()
+    }
+
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError> {
-        Ok(Arc::new(snapshot::take(&self.core, self.feed.revision(), self.gpu_note.as_deref())))
+        let directory = self.directory.get();
+        Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), self.gpu_note.as_deref())))
     }
 
     fn watch(&self) -> Watch {

@@ -7,27 +7,32 @@
 //! - If a commit fails, callers get an error, no effect leaves, and the core is rebuilt from the store before it decides again.
 //! - Revisions are published in order and without a gap.
 
+mod change;
 mod handle;
 mod idempotency;
+mod nodes;
 mod rebuild;
 mod snapshot;
 mod turn;
+mod usage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use executors::Report;
-use scheduler_core::Scheduler;
 use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
-use scheduler_core::scheduler::ConfigError;
+use scheduler_core::record::Recorded;
 use store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::clock;
+use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
+use crate::objects::edit::{Change, Changed};
+use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
 pub use handle::EngineHandle;
@@ -50,10 +55,10 @@ const STARTED_GATHER: Duration = Duration::from_millis(4);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The core, shared with readers.
-pub type SharedCore = Arc<Mutex<Scheduler>>;
+pub type SharedCore = Arc<Mutex<Recorded>>;
 
 /// Locks the core. A poisoned lock means that the engine panicked, and then the process is ending.
-pub fn lock(core: &SharedCore) -> MutexGuard<'_, Scheduler> {
+pub fn lock(core: &SharedCore) -> MutexGuard<'_, Recorded> {
     core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -64,14 +69,20 @@ pub(crate) enum Command {
     Submit { request: SubmitRequest, reply: oneshot::Sender<Result<Vec<JobId>, BackendError>> },
     /// A user's wish about one job.
     Act { job: JobId, action: Action, by: Name, reply: oneshot::Sender<Result<(), BackendError>> },
+    /// An administrator's wish about a queue, a cohort, a priority class or a node.
+    Change { change: Change, reply: oneshot::Sender<Result<Changed, BackendError>> },
 }
 
 /// Everything that the engine needs from outside.
 pub struct Parts {
     /// The rebuilt core.
     pub core: SharedCore,
-    /// Makes a core without jobs: the configuration's queues and nodes.
-    pub blank: Box<dyn Fn() -> Result<Scheduler, ConfigError> + Send + Sync>,
+    /// What the configuration says: with the store, all that a core is made from.
+    pub seeds: Seeds,
+    /// Where decisions are written down, if anywhere.
+    pub tapper: Option<Tapper>,
+    /// Which names there are; only the engine changes it.
+    pub directory: SharedDirectory,
     /// The job table.
     pub store: Arc<dyn Store>,
     /// Live events.
@@ -90,6 +101,9 @@ pub struct Engine {
     commands: mpsc::Receiver<Command>,
     reports: mpsc::Receiver<Report>,
     keys: idempotency::RecentKeys,
+    /// As it is after what has been decided; [`Parts::directory`] follows the commits.
+    directory: Directory,
+    usage: usage::UsageClock,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
     degraded: Option<Degraded>,
@@ -124,9 +138,6 @@ pub enum EngineError {
     /// What the store holds cannot be taken into the core.
     #[error("the core could not be rebuilt")]
     Rebuild(#[source] RebuildError),
-    /// The configuration made a core once, and does no more.
-    #[error("the core could not be made")]
-    Config(#[source] ConfigError),
 }
 
 impl Engine {
@@ -136,8 +147,11 @@ impl Engine {
         let (report_sender, reports) = mpsc::channel(QUEUE);
         let (degraded_flag, degraded) = tokio::sync::watch::channel(None);
         let head = parts.store.head();
+        let directory = Directory::clone(&parts.directory.get());
         let engine = Self {
             parts,
+            directory,
+            usage: usage::UsageClock::new(),
             commands,
             reports,
             keys: idempotency::RecentKeys::default(),
@@ -169,6 +183,7 @@ impl Engine {
             again = self.turn(&mut commands, &mut reports).await?;
         }
         // Callers whose commands were acknowledged by the queue but not decided see their reply channel close: not accepted.
+        self.keep_usage().await;
         Ok(())
     }
 
@@ -178,7 +193,19 @@ impl Engine {
             return degraded.until.saturating_duration_since(tokio::time::Instant::now());
         }
         let next = lock(&self.parts.core).next_wakeup();
-        next.map_or(IDLE, |at| at.since(clock::now()).to_std().min(IDLE))
+        let wait = next.map_or(IDLE, |at| at.since(clock::now()).to_std().min(IDLE));
+        self.usage.due().map_or(wait, |due| wait.min(due.saturating_duration_since(tokio::time::Instant::now())))
+    }
+
+    /// What was used, to the last moment, for the next daemon.
+    async fn keep_usage(&mut self) {
+        let term = self.parts.store.head().term;
+        let object = self.usage.object(&lock(&self.parts.core), clock::now(), true);
+        let Some(object) = object else { return };
+        let batch = store::Batch { term, objects: vec![object], ..store::Batch::default() };
+        if let Err(error) = self.parts.store.commit(batch).await {
+            tracing::warn!(%error, "the last minute of what was used is not kept");
+        }
     }
 
     /// News that runs have started free nothing and nobody waits for them: they share the transaction of what comes next, because for
@@ -205,7 +232,7 @@ impl Engine {
         }
         let size = |command: &Command| match command {
             Command::Submit { request, .. } => request.jobs.len(),
-            Command::Act { .. } => 1,
+            Command::Act { .. } | Command::Change { .. } => 1,
         };
         let mut jobs: usize = commands.iter().map(size).sum();
         while commands.len() < GATHER && jobs < GATHER_JOBS {
@@ -222,7 +249,7 @@ impl Engine {
             return Ok(false);
         }
         let turn = self.decide(commands, reports);
-        if turn.batch.submits.is_empty() && turn.batch.changes.is_empty() {
+        if turn.batch.submits.is_empty() && turn.batch.changes.is_empty() && turn.batch.objects.is_empty() {
             self.finish(turn.waiters, turn.effects);
             if self.degraded.is_some() {
                 self.probe(turn.batch).await?;
@@ -231,7 +258,8 @@ impl Engine {
         }
         self.count(&turn.batch);
         let Turn { batch, records, effects, waiters, again, .. } = turn;
-        let size = batch.submits.len() + batch.changes.len();
+        let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
+        let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
             Ok(committed) => {
@@ -239,6 +267,9 @@ impl Engine {
                 self.parts.metrics.commit_batch.observe(size as f64);
                 self.parts.metrics.revision.set(committed.last.0);
                 self.recovered();
+                if redirected {
+                    self.parts.directory.set(self.directory.clone());
+                }
                 self.parts.feed.publish(committed.last, || turn::number(records, committed));
                 self.finish(waiters, effects);
                 Ok(again)
@@ -275,6 +306,7 @@ impl Engine {
             match command {
                 Command::Submit { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
                 Command::Act { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
+                Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
             }
         }
         reports.clear();
@@ -303,10 +335,10 @@ impl Engine {
         self.degraded_flag.send_replace(Some(why));
     }
 
-    async fn failed(&mut self, waiters: Waiters, error: StoreError) -> Result<(), EngineError> {
+    async fn failed(&mut self, mut waiters: Waiters, error: StoreError) -> Result<(), EngineError> {
         let why = error.to_string();
         tracing::error!(error = %why, "commit failed; rebuilding from the store");
-        waiters.refuse(&why);
+        waiters.refuse_jobs(&why);
         self.parts.metrics.commit_failures.inc();
         match error {
             StoreError::Fenced { .. } => return Err(EngineError::Fenced(error)),
@@ -314,9 +346,15 @@ impl Engine {
             _ => {}
         }
         self.keys.clear();
-        let blank = (self.parts.blank)().map_err(EngineError::Config)?;
-        let fresh = rebuild(blank, self.parts.store.as_ref(), clock::now()).await.map_err(EngineError::Rebuild)?;
+        let now = clock::now();
+        let used = lock(&self.parts.core).usage_snapshot(now);
+        let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
+        let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
         *lock(&self.parts.core) = fresh;
+        self.parts.directory.set(directory.clone());
+        self.directory = directory;
+        waiters.refuse(&why);
+        self.usage.touch();
         self.degrade(why);
         Ok(())
     }

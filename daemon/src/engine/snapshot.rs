@@ -1,36 +1,95 @@
-//! The core as HTTP shows it: queues and nodes, in the words of the seam.
+//! The core as HTTP shows it: queues, cohorts and nodes, in the words of the seam.
 
-use scheduler_core::ids::{JobId, Revision};
-use scheduler_core::scheduler as core;
-use uuid::Uuid;
+use api::Origin;
+use scheduler_core::Scheduler;
+use scheduler_core::ids::{Name, Revision};
+use scheduler_core::scheduler::{self as core, QueueConfig, QueueUse, Standing};
+use scheduler_core::time::Timestamp;
 
-use super::{SharedCore, lock};
+use super::{SharedCore, lock, nodes};
 use crate::backend::Snapshot;
+use crate::clock;
+use crate::objects::{Directory, convert};
 
-/// Queues and nodes as they are now.
-pub(super) fn take(shared: &SharedCore, revision: Revision, gpu_note: Option<&str>) -> Snapshot {
+/// Tenants that are shown of one queue.
+const TENANTS: usize = 100;
+
+/// Queues, cohorts and nodes as they are now.
+pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revision, gpu_note: Option<&str>) -> Snapshot {
+    let now = clock::now();
     let core = lock(shared);
-    let queues = core.queues().map(|queue| api::Queue {
+    let mut queues: Vec<_> = core.queues().map(|queue| view(&core, directory, &queue, now)).collect();
+    queues.sort_by(|one, other| one.name.cmp(&other.name));
+    let nodes = core.nodes().map(|node| nodes::view(&node, directory, gpu_note)).collect();
+    let fragmentation = nodes::fragmentation(&core);
+    Snapshot { queues, cohorts: cohorts(&core, directory), nodes, fragmentation, revision }
+}
+
+/// One queue with its tenants.
+pub(super) fn queue(shared: &SharedCore, directory: &Directory, name: &Name) -> Option<api::Queue> {
+    let now = clock::now();
+    let core = lock(shared);
+    let found = core.queues().find(|queue| queue.name == name)?;
+    let mut shown = view(&core, directory, &found, now);
+    let mut tenants: Vec<_> = core.tenant_standings(name, now).collect();
+    tenants.sort_by(|one, other| {
+        let share = |tenant: &core::TenantStanding<'_>| (tenant.standing.used_share, tenant.standing.held_share);
+        share(other).cmp(&share(one)).then_with(|| one.namespace.cmp(other.namespace))
+    });
+    let tenant = |tenant: core::TenantStanding<'_>| api::TenantUse {
+        namespace: tenant.namespace.to_string(),
+        active: tenant.jobs.into(),
+        used: convert::counted(tenant.standing.held),
+        share: share(&tenant.standing),
+    };
+    shown.tenants = tenants.into_iter().take(TENANTS).map(tenant).collect();
+    Some(shown)
+}
+
+fn share(standing: &Standing) -> api::Share {
+    let weight = convert::wire_weight(standing.weight);
+    api::Share { held: standing.held_share, used: standing.used_share, weight }
+}
+
+fn view(core: &Scheduler, directory: &Directory, queue: &QueueUse<'_>, now: Timestamp) -> api::Queue {
+    let config = core.queue_configs().find(|config| config.name == *queue.name);
+    // Of one that only its jobs know nothing is said.
+    let spec = config.map_or_else(|| convert::queue_spec(&QueueConfig::named(queue.name.clone())), convert::queue_spec);
+    let standing = core.queue_standing(queue.name, now);
+    let standing =
+        standing.map_or(([0; 3], [0; 3], share(&Standing::NONE)), |of| (of.standing.held, of.borrowed, share(&of.standing)));
+    let (used, borrowed, share) = standing;
+    api::Queue {
         name: queue.name.to_string(),
-        priority: queue.priority,
-        preemptible: queue.preemptible,
+        spec,
+        origin: directory.queues.get(queue.name).copied().unwrap_or(Origin::Removed),
         waiting: queue.waiting,
         queued: queue.queued,
         active: queue.active,
-    });
-    let nodes = core.nodes().map(|node| api::Node {
-        name: node.name.to_string(),
-        cpu: api::quantity::Cpu(node.cpu.0),
-        cpu_used: api::quantity::Cpu(node.cpu_used.0),
-        memory: api::quantity::Memory(node.memory.0),
-        memory_used: api::quantity::Memory(node.memory_used.0),
-        gpu_note: node.gpus.is_empty().then(|| gpu_note.map(str::to_owned)).flatten(),
-        gpus: node.gpus.iter().map(gpu).collect(),
-    });
-    Snapshot { queues: queues.collect(), nodes: nodes.collect(), revision }
+        used: convert::counted(used),
+        borrowed: convert::counted(borrowed),
+        share,
+        tenant_count: core.tenant_standings(queue.name, now).count() as u64,
+        tenants: Vec::new(),
+    }
 }
 
-fn gpu(gpu: &core::GpuUse<'_>) -> api::Gpu {
-    let job: Option<Uuid> = gpu.job.map(|JobId(id)| id);
-    api::Gpu { uuid: gpu.uuid.to_string(), model: gpu.model.to_string(), memory: api::quantity::Memory(gpu.memory.0), job }
+fn cohorts(core: &Scheduler, directory: &Directory) -> Vec<api::Cohort> {
+    let cohort = |(config, standing): (&core::CohortConfig, core::CohortStanding<'_>)| api::Cohort {
+        name: config.name.to_string(),
+        spec: convert::cohort_spec(config),
+        origin: directory.cohorts.get(&config.name).copied().unwrap_or(Origin::Removed),
+        queues: {
+            let own = core.queue_configs().filter(|queue| queue.cohort.as_ref() == Some(&config.name));
+            let mut names: Vec<_> = own.map(|queue| queue.name.to_string()).collect();
+            names.sort();
+            names
+        },
+        guaranteed: convert::known(standing.guaranteed),
+        pool: convert::known(standing.bound),
+        used: convert::counted(standing.held),
+    };
+    let mut cohorts: Vec<_> = core.cohort_configs().zip(core.cohort_standings()).map(cohort).collect();
+    cohorts.sort_by(|one, other| one.name.cmp(&other.name));
+    cohorts
 }

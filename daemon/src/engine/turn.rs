@@ -1,19 +1,20 @@
 //! What one turn decides: pure bookkeeping around the core's answers, no IO and no await.
 
 use executors::Report;
-use scheduler_core::Scheduler;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::NewJob;
+use scheduler_core::record::Recorded;
 use scheduler_core::time::Timestamp;
 use store::{Batch, Committed, EventRecord, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
-use super::{Command, DECISIONS, Engine, lock};
+use super::{Command, DECISIONS, Engine, change, lock};
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::clock;
 use crate::metrics::RunEnd;
+use crate::objects::edit::Changed;
 
 const FIRST: Attempt = Attempt(1);
 
@@ -27,6 +28,7 @@ type Waiting<T> = Vec<(Reply<T>, Answer<T>)>;
 pub(super) struct Waiters {
     submits: Waiting<Vec<JobId>>,
     acts: Waiting<()>,
+    changes: Waiting<Changed>,
 }
 
 impl Waiters {
@@ -38,15 +40,27 @@ impl Waiters {
         for (reply, answer) in self.acts {
             let _gone = reply.send(answer);
         }
+        for (reply, answer) in self.changes {
+            let _gone = reply.send(answer);
+        }
     }
 
-    /// The commit failed: what would have been accepted is not; refusals stay what they are.
-    pub(super) fn refuse(self, why: &str) {
-        for (reply, answer) in self.submits {
+    /// The commit failed: what would have been accepted is not; refusals stay what they are. Whoever changed a queue is left: the core
+    /// that he would look at next has the change still.
+    pub(super) fn refuse_jobs(&mut self, why: &str) {
+        for (reply, answer) in self.submits.drain(..) {
             let _gone = reply.send(answer.and_then(|_| Err(BackendError::Unavailable(why.to_owned()))));
         }
-        for (reply, answer) in self.acts {
+        for (reply, answer) in self.acts.drain(..) {
             let _gone = reply.send(answer.and_then(|()| Err(BackendError::Unavailable(why.to_owned()))));
+        }
+    }
+
+    /// The same for all.
+    pub(super) fn refuse(mut self, why: &str) {
+        self.refuse_jobs(why);
+        for (reply, answer) in self.changes {
+            let _gone = reply.send(answer.and_then(|_| Err(BackendError::Unavailable(why.to_owned()))));
         }
     }
 }
@@ -82,7 +96,7 @@ impl Turn {
     }
 
     /// Feeds one event to the core.
-    fn handle(&mut self, core: &mut Scheduler, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
+    fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
         let namespace = core.view(job).map(|view| view.shape.namespace.clone()).ok_or(Rejected::Unknown)?;
         let transition = core.handle(job, event, now)?;
         self.change(namespace, transition);
@@ -119,6 +133,10 @@ impl Engine {
                     let answer = act(&mut core, &mut turn, job, action, by, now);
                     turn.waiters.acts.push((reply, answer));
                 }
+                Command::Change { change, reply } => {
+                    let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    turn.waiters.changes.push((reply, answer));
+                }
             }
         }
         for report in reports.drain(..) {
@@ -133,12 +151,16 @@ impl Engine {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
         }
+        if !turn.batch.changes.is_empty() {
+            self.usage.touch();
+        }
+        turn.batch.objects.extend(self.usage.object(&core, now, false));
         turn
     }
 
     fn submit(
         &mut self,
-        core: &mut Scheduler,
+        core: &mut Recorded,
         turn: &mut Turn,
         request: SubmitRequest,
         now: Timestamp,
@@ -201,7 +223,7 @@ impl Engine {
 
     /// A report that changes nothing is no fault: executors repeat themselves. An end that is on record already is forgotten there,
     /// after this turn's commit, so that whatever put it on record is durable by then.
-    fn report(&mut self, core: &mut Scheduler, turn: &mut Turn, report: Report, now: Timestamp) {
+    fn report(&mut self, core: &mut Recorded, turn: &mut Turn, report: Report, now: Timestamp) {
         let (run, event, ended) = match report {
             Report::Started { run, at } => {
                 if let Some(view) = core.view(run.job).filter(|_| run.attempt == FIRST) {
@@ -219,6 +241,12 @@ impl Engine {
                 }
                 let retry_at = core.retry_at(run, now);
                 (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some(word))
+            }
+            // No order waits in a line yet, so none is dropped there.
+            Report::NotBegun { run, message, at } => {
+                let result = RunResult::Lost { message: message.into() };
+                let retry_at = core.retry_at(run, now);
+                (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some("lost"))
             }
             Report::Disturbed { message } => {
                 tracing::warn!(%message, "executor disturbed");
@@ -247,7 +275,7 @@ const fn result_word(result: &RunResult) -> &'static str {
     }
 }
 
-fn act(core: &mut Scheduler, turn: &mut Turn, job: JobId, action: Action, by: Name, now: Timestamp) -> Result<(), BackendError> {
+fn act(core: &mut Recorded, turn: &mut Turn, job: JobId, action: Action, by: Name, now: Timestamp) -> Result<(), BackendError> {
     let event = match action {
         Action::Cancel => Event::Cancel { by },
         Action::Hold => Event::Hold { by },

@@ -16,6 +16,7 @@ pub mod selector;
 pub mod service;
 pub mod text;
 pub mod view;
+pub mod why;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
+use crate::objects::SharedDirectory;
 use crate::users::Users;
 use admission::Admission;
 use auth::Auth;
@@ -64,6 +66,7 @@ impl App {
         config: &Config,
         log_dir: PathBuf,
         backend: Arc<dyn Backend>,
+        directory: SharedDirectory,
         metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
@@ -73,7 +76,7 @@ impl App {
         Arc::new(Self {
             backend,
             auth: Auth::new(Arc::clone(&users), own_uid, config.metrics.public),
-            admission: Admission::new(config, users, own_uid),
+            admission: Admission::new(config, directory, users, own_uid),
             metrics,
             limits: config.limits.clone(),
             log_dir,

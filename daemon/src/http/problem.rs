@@ -11,7 +11,8 @@ use scheduler_core::event::Rejected;
 use store::StoreError;
 
 use super::view;
-use crate::backend::{BackendError, Refused};
+use crate::backend::{BackendError, Refused, Resource};
+use crate::objects::Invalid;
 
 /// What handlers fail with.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ fn meaning(code: &str) -> (u16, &'static str) {
         codes::MEDIA_TYPE => (415, "Content type not taken here"),
         codes::INVALID => (422, "A value is not allowed"),
         codes::TOO_LARGE_FOR_CLUSTER => (422, "More than there is"),
+        codes::NO_SUCH_NODE => (422, "No node is like that"),
         codes::BUSY => (429, "Too much at once"),
         codes::UNAVAILABLE => (503, "Not available at the moment"),
         _ => (500, "A fault of the server"),
@@ -68,6 +70,13 @@ impl ApiError {
         self
     }
 
+    /// The same with more to say.
+    #[must_use]
+    pub fn adding(mut self, more: &str) -> Self {
+        self.0.detail.get_or_insert_default().push_str(more);
+        self
+    }
+
     /// A fault of the server: logged, and told without its insides.
     pub fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "request failed");
@@ -81,13 +90,27 @@ impl ApiError {
                 let [asked, largest] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
                 (resource, format!("task {task} asks for {asked}, the largest node has {largest}"))
             }
-            Refused::JobTooLarge { resource, asked, total } => {
+            Refused::JobTooLarge { resource, asked, total, task, possible } => {
                 let [asked, total] = [*asked, *total].map(|number| view::amount(*resource, number));
-                (resource, format!("its tasks ask for {asked} together, all nodes have {total}"))
+                let most = format!("at most {possible} of the tasks `{task}` can run at once");
+                (resource, format!("its tasks ask for {asked} together, all nodes have {total}: {most}"))
             }
             Refused::OverLimit { .. } | Refused::NoFit { .. } => {
                 return Self::new(codes::TOO_LARGE_FOR_CLUSTER, refused.to_string()).at("tasks");
             }
+            Refused::NoGpuMemory { task, asked, largest } => {
+                let [asked, largest] = [*asked, *largest].map(|memory| view::amount(Resource::Memory, memory.0.into()));
+                let detail =
+                    format!("task {task} asks for GPUs of at least {asked}, the largest of those that it may have has {largest}");
+                return Self::new(codes::NO_SUCH_NODE, detail).at("resources.gpuMemory");
+            }
+            Refused::NoNode { .. } | Refused::NoNodeForAll { .. } => {
+                return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("nodeSelector");
+            }
+            Refused::NoGpuModel { .. } => {
+                return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("resources.gpuModel");
+            }
+            Refused::NoGpuKind { .. } => return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("resources.gpu"),
             Refused::Duplicate { .. } => return Self::internal(refused),
             // Was checked at the edge already; kept apart there only by a configuration that changed in between.
             Refused::UnknownQueue { .. } => return Self::invalid("queue", refused.to_string()),
@@ -153,6 +176,10 @@ impl From<BackendError> for ApiError {
             BackendError::NotFound | BackendError::Rejected(Rejected::Unknown) => Self::new(codes::NOT_FOUND, "no such job"),
             BackendError::Rejected(rejected) => Self::new(codes::CONFLICT, rejected.to_string()),
             BackendError::Refused { refused, .. } => Self::refused(&refused),
+            BackendError::NoObject { .. } => Self::new(codes::NOT_FOUND, error.to_string()),
+            BackendError::Invalid(Invalid { field, detail }) if field.is_empty() => Self::new(codes::INVALID, detail),
+            BackendError::Invalid(Invalid { field, detail }) => Self::invalid(field, detail),
+            BackendError::Conflict(detail) => Self::new(codes::CONFLICT, detail),
             BackendError::KeyReused => Self::new(codes::KEY_REUSED, "send another key, or the same request"),
             BackendError::Busy => Self::new(codes::BUSY, "too many requests are waiting; try again"),
             BackendError::Unavailable(why) => Self::new(codes::UNAVAILABLE, why),

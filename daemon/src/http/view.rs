@@ -10,7 +10,7 @@ use store::{EventRecord, JobRecord};
 
 use super::problem::{ApiError, ApiResult};
 use super::text::wire_time;
-use crate::backend::{Caller, Counted, Resource, Shortage, Why};
+use crate::backend::{Caller, Resource};
 
 /// What stands in place of a value that the caller may not see.
 pub const REDACTED: &str = "(hidden)";
@@ -79,7 +79,8 @@ pub fn task_name(spec: &JobSpec, group: usize, replica: u32) -> String {
     }
 }
 
-fn placement(spec: &JobSpec, placement: &Placement) -> Vec<PlacedTask> {
+/// Where the tasks of a run are.
+pub fn placement(spec: &JobSpec, placement: &Placement) -> Vec<PlacedTask> {
     let placed = |slot: &scheduler_core::state::Slot| PlacedTask {
         task: task_name(spec, usize::from(slot.group), slot.replica),
         node: slot.node.to_string(),
@@ -150,7 +151,8 @@ pub fn event(record: &EventRecord) -> JobEvent {
     }
 }
 
-const fn resource_word(resource: Resource) -> &'static str {
+/// The word of a resource.
+pub const fn resource_word(resource: Resource) -> &'static str {
     match resource {
         Resource::Cpu => "cpu",
         Resource::Memory => "memory",
@@ -173,138 +175,9 @@ pub fn resource_field(resource: Resource) -> String {
     format!("resources.{}", resource_word(resource))
 }
 
-fn shortage(short: &Shortage) -> api::Shortage {
-    api::Shortage {
-        resource: resource_word(short.resource).to_owned(),
-        asked: amount(short.resource, short.asked),
-        free: amount(short.resource, short.free),
-        total: amount(short.resource, short.total),
-    }
-}
-
-/// What is short, in words.
-fn lacking(shortages: &[Shortage]) -> String {
-    let one = |short: &Shortage| {
-        let word = resource_word(short.resource);
-        if short.asked > short.free {
-            let (asked, free, total) = (short.asked, short.free, short.total);
-            let [asked, free, total] = [asked, free, total].map(|number| amount(short.resource, number));
-            format!("{word}: {asked} asked, {free} of {total} free")
-        } else {
-            let largest = amount(short.resource, short.largest_task.into());
-            let free = amount(short.resource, short.largest_free.into());
-            format!("{word}: one task asks for {largest}, no node has more than {free} free")
-        }
-    };
-    shortages.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-/// Why an unfinished job stands where it does.
-pub fn why(job: uuid::Uuid, why: &Why) -> api::Why {
-    let answer = |state, reason: &str, message: String| api::Why {
-        job,
-        state,
-        reason: reason.to_owned(),
-        message,
-        position: None,
-        shortages: Vec::new(),
-        expected_start: None,
-    };
-    match why {
-        Why::Held => answer(State::Waiting, "held", "It is held until somebody releases it (`flash release`).".to_owned()),
-        Why::NotBefore(at) => {
-            let at = wire_time(*at);
-            let message = format!("It waits for its time: it is not queued before {at}.");
-            api::Why { expected_start: Some(at), ..answer(State::Waiting, "notBefore", message) }
-        }
-        Why::Behind { position, first, shortages } => {
-            let ahead = match position - 1 {
-                0 => "It is the first of its queue, but not of all queues".to_owned(),
-                1 => "One job of its queue is ahead of it".to_owned(),
-                ahead => format!("{ahead} jobs of its queue are ahead of it"),
-            };
-            let now = if shortages.is_empty() {
-                "It would fit now, and would delay that job: a time limit that ends early enough would let it start at once"
-                    .to_owned()
-            } else {
-                format!("It would not fit now either: {}", lacking(shortages))
-            };
-            let message = format!("{ahead}. The first of all is job {}, which waits for room. {now}.", first.0);
-            let answer = answer(State::Queued, "behind", message);
-            api::Why { position: Some(*position), shortages: shortages.iter().map(shortage).collect(), ..answer }
-        }
-        Why::Resources { position, shortages, expected } => {
-            let mut message = if shortages.is_empty() {
-                "It is the next to start. What it asks for is free, but not on the same nodes.".to_owned()
-            } else {
-                format!("It is the next to start, and too little is free: {}.", lacking(shortages))
-            };
-            if let Some(at) = expected {
-                let at = wire_time(*at);
-                message = format!("{message} By the time limits of what runs it starts at {at} at the latest.");
-            }
-            let answer = answer(State::Queued, "resources", message);
-            let shortages = shortages.iter().map(shortage).collect();
-            api::Why { position: Some(*position), shortages, expected_start: expected.map(wire_time), ..answer }
-        }
-        Why::Limit { position, whose, counted, held, asked, limit } => {
-            let what = match counted {
-                Counted::Jobs => "jobs that run",
-                Counted::Amount(resource) => resource.as_str(),
-            };
-            let message =
-                format!("The limit of {} is {limit} {what}: {held} are held, and it asks for {asked} more.", whose.as_str());
-            api::Why { position: Some(*position), ..answer(State::Queued, "limit", message) }
-        }
-        Why::Scheduling => answer(State::Queued, "scheduling", "It fits; the next pass starts it.".to_owned()),
-        Why::Starting => answer(State::Starting, "starting", "It is placed, and its tasks are being started.".to_owned()),
-        Why::Running => answer(State::Running, "running", "Its tasks run.".to_owned()),
-        Why::Stopping => answer(State::Stopping, "stopping", "It is being ended.".to_owned()),
-    }
-}
-
-/// The same of a job that the core does not have any more.
-pub fn why_finished(record: &JobRecord) -> api::Why {
-    let message = match &record.lifecycle.state {
-        JobState::Finished { outcome: how, .. } => {
-            let how = outcome(how);
-            match how.message {
-                Some(message) => format!("It is finished: {message}."),
-                None => "It is finished: every task ended with exit code 0.".to_owned(),
-            }
-        }
-        // It is not in the core yet: a commit is under way.
-        _ => "It is about to change.".to_owned(),
-    };
-    let kind = record.lifecycle.state.kind();
-    api::Why {
-        job: record.id.0,
-        state: state(kind),
-        reason: kind.as_str().to_owned(),
-        message,
-        position: None,
-        shortages: Vec::new(),
-        expected_start: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shortage_reads_like_an_answer() {
-        let short = |asked, largest_task| Shortage {
-            resource: Resource::Memory,
-            asked,
-            free: 1 << 30,
-            total: 4 << 30,
-            largest_task,
-            largest_free: 1 << 29,
-        };
-        let lines = lacking(&[short(2 << 30, 1), short(1 << 30, 1 << 30)]);
-        assert_eq!(lines, "memory: 2Gi asked, 1Gi of 4Gi free; memory: one task asks for 1Gi, no node has more than 512Mi free");
-    }
 
     #[test]
     fn an_outcome_has_what_belongs_to_it() {

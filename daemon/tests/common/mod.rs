@@ -9,6 +9,9 @@
     reason = "shared by test binaries, each of which uses a part of it"
 )]
 
+pub mod flash;
+pub mod gpus;
+
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::link::{Link, Over, Session, connect_or_start, forget_orders, frame, unreachable};
+use super::link::{Link, Over, Session, connect_or_start, forget_orders, frame, unreachable, withdraw_orders};
 use super::protocol::{BATCH_BYTES, Order};
 use crate::contract::{Executor, ExecutorError, Observed, Report, StartOrder};
 
@@ -218,12 +218,25 @@ impl Executor for LocalExecutor {
         self.observe_as("adopt").await
     }
 
+    fn holds_orders(&self) -> bool {
+        self.inner.link().as_ref().is_some_and(|link| link.lines)
+    }
+
     async fn start(&self, orders: Vec<StartOrder>) -> Result<(), ExecutorError> {
+        // One that does not know of lines would start them all at once.
+        if !self.link("start")?.lines && orders.iter().any(|order| order.line.is_some()) {
+            let detail = "its runner is of an older version, which holds no orders".to_owned();
+            return Err(ExecutorError::Other { op: "start", executor: KIND, detail });
+        }
         self.send("start", batches(&self.inner.log_dir, orders)).await
     }
 
     async fn stop(&self, run: RunId, policy: StopPolicy) -> Result<(), ExecutorError> {
         self.send("stop", [Order::Stop { run, policy }]).await
+    }
+
+    async fn withdraw(&self, runs: Vec<RunId>) -> Result<(), ExecutorError> {
+        self.send("withdraw", withdraw_orders(&runs).collect::<Vec<_>>()).await
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {

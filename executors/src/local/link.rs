@@ -37,6 +37,8 @@ const SUBSCRIBE: u64 = 0;
 pub(super) struct Link {
     frames: mpsc::Sender<Vec<u8>>,
     answers: Arc<Mutex<Answers>>,
+    /// The runner knows of lines.
+    pub(super) lines: bool,
 }
 
 /// Observations that are under way.
@@ -194,6 +196,7 @@ async fn greet(op: &'static str, mut stream: UnixStream) -> Result<(Link, Sessio
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        lines: true,
     };
     let mut bytes = Vec::new();
     encode(&hello, &mut bytes).map_err(|error| unreachable(op, error))?;
@@ -225,7 +228,7 @@ async fn greet(op: &'static str, mut stream: UnixStream) -> Result<(Link, Sessio
         answers: Arc::clone(&answers),
         subscribe: false,
     };
-    Ok((Link { frames, answers }, session))
+    Ok((Link { frames, answers, lines: theirs.lines }, session))
 }
 
 async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin), buffer: &mut Vec<u8>, max: usize) -> io::Result<()> {
@@ -329,10 +332,15 @@ fn answer(answers: &Mutex<Answers>, id: u64, runs: Vec<Observed>, last: bool) {
     }
 }
 
-/// Runs of a forget order that go into one frame.
-pub(super) const FORGET_RUNS: usize = 2_000;
+/// Runs of one order that go into one frame.
+const ORDER_RUNS: usize = 2_000;
 
 /// Splits runs into orders to forget them.
 pub(super) fn forget_orders(runs: &[RunId]) -> impl Iterator<Item = Order> + '_ {
-    runs.chunks(FORGET_RUNS).map(|runs| Order::Forget { runs: runs.to_vec() })
+    runs.chunks(ORDER_RUNS).map(|runs| Order::Forget { runs: runs.to_vec() })
+}
+
+/// Splits runs into orders to withdraw them.
+pub(super) fn withdraw_orders(runs: &[RunId]) -> impl Iterator<Item = Order> + '_ {
+    runs.chunks(ORDER_RUNS).map(|runs| Order::Withdraw { runs: runs.to_vec() })
 }

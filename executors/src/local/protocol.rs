@@ -49,6 +49,9 @@ pub struct Hello {
     /// The boot of the machine that it knows of.
     #[serde(default)]
     pub boot_id: String,
+    /// It knows of orders that wait in lines, and of what is told about them.
+    #[serde(default)]
+    pub lines: bool,
 }
 
 /// What the daemon says.
@@ -68,6 +71,11 @@ pub(crate) enum Order {
         run: RunId,
         /// How.
         policy: StopPolicy,
+    },
+    /// Drop those of these runs that wait in a line.
+    Withdraw {
+        /// Which.
+        runs: Vec<RunId>,
     },
     /// The ends of these runs are on record elsewhere.
     Forget {

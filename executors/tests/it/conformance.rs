@@ -1,4 +1,4 @@
-//! Every executor against the suite: here the local one.
+//! Every executor against the suite: here the local one, also where it can watch no task through a descriptor.
 
 use crate::site::Site;
 use crate::suite;
@@ -12,6 +12,19 @@ macro_rules! conformance {
                 suite::$case(site.daemon().await).await;
             }
         )*
+
+        mod without_descriptors {
+            use super::{Site, suite};
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let mut site = Site::new();
+                    site.runner_args.extend(["--descriptors", "0"].map(Into::into));
+                    suite::$case(site.daemon().await).await;
+                }
+            )*
+        }
     };
 }
 

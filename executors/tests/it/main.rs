@@ -3,6 +3,9 @@
 
 mod conformance;
 mod gpus;
+mod lines;
+mod lines_crash;
+mod lines_output;
 mod recovery;
 mod rig;
 mod site;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use executors::{Executor, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};
+use executors::{Executor, Line, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::{Attempt, JobId, RunId};
 use scheduler_core::job::StopPolicy;
@@ -47,12 +47,17 @@ pub(crate) fn command(name: &str, command: &[&str]) -> TaskOrder {
 
 /// An order for a new run.
 pub(crate) fn order(tasks: Vec<TaskOrder>) -> StartOrder {
-    StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new() }
+    StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None }
 }
 
 /// An order for a new run of one script.
 pub(crate) fn script(text: &str) -> StartOrder {
     order(vec![task("main", text)])
+}
+
+/// The order, in a line of so many CPUs.
+pub(crate) fn in_line(id: u64, cpus: u64, order: StartOrder) -> StartOrder {
+    StartOrder { line: Some(Line { id, cpu_millis: cpus * 1_000, memory_bytes: 0 }), ..order }
 }
 
 /// SIGTERM, and this long until SIGKILL.
@@ -106,7 +111,7 @@ impl Inbox {
         match timeout(PATIENCE, self.reports.recv()).await.expect("a report in time").expect("an executor that lives") {
             Report::Started { run, .. } => *self.started.entry(run).or_default() += 1,
             Report::Disturbed { message } => self.disturbed.push(message),
-            report @ Report::Ended { run, .. } => {
+            report @ (Report::Ended { run, .. } | Report::NotBegun { run, .. }) => {
                 let reports = self.ended.entry(run).or_default();
                 assert!(reports.iter().all(|earlier| *earlier == report), "two ends of one run: {reports:?}, {report:?}");
                 reports.push(report);
@@ -132,14 +137,27 @@ impl Inbox {
         self.ended.get(&run).map_or(0, Vec::len)
     }
 
-    /// Waits until a run has ended.
-    pub(crate) async fn ended(&mut self, run: RunId) -> RunResult {
+    /// Waits until a run is over.
+    pub(crate) async fn over(&mut self, run: RunId) -> Report {
         while !self.ended.contains_key(&run) {
             self.next().await;
         }
-        match &self.ended[&run][0] {
-            Report::Ended { result, .. } => result.clone(),
-            _ => unreachable!("only ends are kept"),
+        self.ended[&run][0].clone()
+    }
+
+    /// Waits until a run has ended.
+    pub(crate) async fn ended(&mut self, run: RunId) -> RunResult {
+        match self.over(run).await {
+            Report::Ended { result, .. } => result,
+            other => panic!("it did not end: {other:?}"),
+        }
+    }
+
+    /// Waits until it is told that a run has never begun; gives the reason.
+    pub(crate) async fn not_begun(&mut self, run: RunId) -> String {
+        match self.over(run).await {
+            Report::NotBegun { message, .. } => message,
+            other => panic!("it has begun: {other:?}"),
         }
     }
 

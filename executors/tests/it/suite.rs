@@ -240,6 +240,7 @@ pub(crate) async fn forget(mut rig: Rig) {
     let mut signal = rig.signal("ready");
     let running = rig.start(script(&format!("echo > {}; sleep 60", signal.path()))).await;
     signal.line().await;
+    rig.inbox.started(running).await;
     let ended = rig.start(script("true")).await;
     rig.inbox.ended(ended).await;
     rig.executor.forget(vec![running, ended, new_run()]).await.unwrap();

@@ -125,6 +125,28 @@ async fn a_run_has_a_cgroup_where_there_is_a_root_for_them() {
 }
 
 #[tokio::test]
+async fn tasks_beyond_the_descriptors_end_like_the_others() {
+    let mut site = Site::new();
+    site.runner_args.extend(["--descriptors", "2"].map(Into::into));
+    let mut rig = site.daemon().await;
+    let mut gates = Vec::new();
+    for number in 0..6 {
+        let (mut ready, go) = (rig.signal(&format!("ready-{number}")), rig.signal(&format!("go-{number}")));
+        let run = rig.start(script(&format!("echo > {}; read line < {}; exit {number}", ready.path(), go.path()))).await;
+        ready.line().await;
+        gates.push((run, go));
+    }
+    // Each waits for its own way of being watched, with others' ends in between.
+    for number in [5, 0, 3, 1, 4, 2] {
+        let (run, go) = &gates[number];
+        std::fs::write(go.path().to_string(), "go\n").unwrap();
+        let expected = if number == 0 { RunResult::Succeeded } else { exit_code("main", number as i32) };
+        assert_eq!(rig.inbox.ended(*run).await, expected);
+        assert_eq!(rig.result(script("(true &) ; true")).await, RunResult::Succeeded);
+    }
+}
+
+#[tokio::test]
 async fn a_long_data_folder_still_has_a_socket() {
     let mut site = Site::new();
     site.below = "long-".repeat(40);

@@ -1,14 +1,18 @@
 //! Changes while running: queues and cohorts come, change and go; use is handed out to be kept, and taken back.
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::{QueueConfig, check_queues};
 use crate::scheduler::errors::ChangeError;
 use crate::scheduler::policy::CohortConfig;
 use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::QueueIx;
 use crate::scheduler::tree::key::Key;
+use crate::scheduler::tree::share::Amounts;
 use crate::time::Timestamp;
 
 /// What a tenant of a queue, or a queue of a cohort, has used as it counted at a time. Amounts are rounded down to whole seconds.
@@ -61,6 +65,7 @@ impl Scheduler {
                 self.tree.push(self.jobs[job].bucket, job, key, self.stay_of(job), now);
             }
         }
+        self.recount_borrowed();
         self.look_again();
         Ok(())
     }
@@ -112,8 +117,26 @@ impl Scheduler {
         let queues: Vec<_> = self.queue_configs().cloned().collect();
         check_queues(&queues, &cohorts)?;
         self.tree.relate(cohorts, now);
+        self.recount_borrowed();
         self.look_again();
         Ok(())
+    }
+
+    /// Which runs hold what their queue borrowed, now that guarantees may be others: of each queue, those that started first hold its own.
+    fn recount_borrowed(&mut self) {
+        let Self { active, jobs, tree, .. } = self;
+        let mut held: HashMap<QueueIx, Amounts, Build> = HashMap::default();
+        active.recount_borrowed(|active| {
+            let job = &jobs[active.job];
+            let Some(placement) = job.lifecycle.state.placement() else { return active.borrowed };
+            let bucket = tree.bucket(job.bucket);
+            let (amounts, before) = (bucket.demand.held(placement), held.entry(bucket.queue).or_default());
+            let borrowed = tree.borrows_beside(job.bucket, before, &amounts);
+            for (sum, more) in before.iter_mut().zip(amounts) {
+                *sum += more;
+            }
+            borrowed
+        });
     }
 
     /// Takes the queued jobs of a queue out of their lines.

@@ -1,14 +1,16 @@
 //! Whether a job could ever run here: what never could is refused when it comes, with what there is.
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashSet;
 
 use crate::hash::Build;
 use crate::ids::Name;
-use crate::job::{Policy, Shape};
+use crate::job::{Policy, Shape, TaskGroup};
 use crate::scheduler::Scheduler;
-use crate::scheduler::config::{PRIORITY_LIMIT, Resource, TASK_LIMIT};
-use crate::scheduler::errors::Refused;
-use crate::scheduler::place::{Demand, pack};
+use crate::scheduler::config::{GpuKind, PRIORITY_LIMIT, Resource, TASK_LIMIT};
+use crate::scheduler::errors::{Refused, SHOWN};
+use crate::scheduler::place::filter::{Filter, Lane};
 
 impl Scheduler {
     /// Whether a job like this would be accepted. Changes nothing.
@@ -31,7 +33,7 @@ impl Scheduler {
         self.admit_tasks(shape)
     }
 
-    fn admit_tasks(&self, shape: &Shape) -> Result<(), Refused> {
+    pub(super) fn admit_tasks(&self, shape: &Shape) -> Result<(), Refused> {
         if shape.tasks.is_empty() {
             return Err(Refused::NoTasks);
         }
@@ -51,29 +53,93 @@ impl Scheduler {
                 return Err(Refused::DuplicateTask { task: group.name.clone() });
             }
         }
+        let (demand, own) = self.nodes.trial(shape);
+        let filters = own.as_ref().unwrap_or_else(|| self.nodes.filters());
+        for (index, group) in shape.tasks.iter().enumerate() {
+            self.admit_group(group, filters.get(demand.group(index as u16).filter))?;
+        }
+        let misfit = self.nodes.pack_whole(&demand, filters).err();
         for resource in Resource::ALL {
-            let has = self.nodes.whole().iter().map(|room| room.of(resource));
-            let largest = has.clone().max().unwrap_or(0);
-            let mut sum = 0_u128;
-            for group in &shape.tasks {
-                let each = group.request.of(resource);
-                if each > largest {
-                    return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked: each, largest });
-                }
-                sum += u128::from(each) * u128::from(group.replicas);
-            }
-            let total = has.map(u128::from).sum();
-            if sum > total && shape.least_tasks() == asked {
-                return Err(Refused::JobTooLarge { resource, asked: sum, total });
+            let (asked, total) = (demand.total[resource as usize], self.nodes.capacity()[resource as usize]);
+            if let Some(misfit) = misfit.filter(|_| asked > total && demand.least == demand.tasks) {
+                let task = shape.tasks[usize::from(misfit.group)].name.clone();
+                return Err(Refused::JobTooLarge { resource, asked, total, task, possible: misfit.possible });
             }
         }
-        let demand = Demand::of(shape);
         if let Some((resource, limit, whose)) = self.tree.over_limit(&shape.queue, &demand.total) {
             return Err(Refused::OverLimit { resource, asked: demand.total[resource as usize], limit, whose });
         }
-        pack(&demand, self.nodes.whole()).map(|_| ()).map_err(|misfit| {
+        misfit.map_or(Ok(()), |misfit| {
             let group = &shape.tasks[usize::from(misfit.group)];
-            Refused::NoFit { task: group.name.clone(), asked: group.replicas, possible: misfit.possible }
+            Err(Refused::NoFit { task: group.name.clone(), asked: group.replicas, possible: misfit.possible })
         })
     }
+
+    /// Whether there is a node on which a task of this group may go, and one that has enough of each resource.
+    fn admit_group(&self, group: &TaskGroup, filter: &Filter) -> Result<(), Refused> {
+        let mut largest = [0; Resource::ALL.len()];
+        let mut any = false;
+        for (room, fit) in self.nodes.whole().iter().zip(filter.fits()) {
+            let Some(mask) = *fit else { continue };
+            any = true;
+            for (largest, has) in largest.iter_mut().zip([room.cpu, room.memory, room.gpus.of(mask).into()]) {
+                *largest = has.max(*largest);
+            }
+        }
+        if !any {
+            if let Some(refused) = self.unsatisfiable(group) {
+                return Err(refused);
+            }
+            // Nothing keeps it from the nodes but that none has a GPU: of all else they have what they have.
+            for room in self.nodes.whole() {
+                largest = [largest[0].max(room.cpu), largest[1].max(room.memory), 0];
+            }
+        }
+        for (resource, largest) in Resource::ALL.into_iter().zip(largest) {
+            let asked = group.request.of(resource);
+            if asked > largest {
+                return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked, largest });
+            }
+        }
+        Ok(())
+    }
+
+    /// The first constraint of a group that no node satisfies, with what there is. Nothing where there are no nodes at all, or none with
+    /// GPUs: that is said in amounts.
+    fn unsatisfiable(&self, group: &TaskGroup) -> Option<Refused> {
+        let nodes = || self.nodes.all().iter().filter(|node| node.configured).map(|node| &node.traits);
+        let (task, asked) = (|| group.name.clone(), &group.constraints);
+        for selector in &asked.nodes {
+            if !nodes().any(|node| selector.accepts(&node.labels)) {
+                let there = some(nodes().filter_map(|node| node.labels.get(selector.label())));
+                return Some(Refused::NoNode { task: task(), selector: selector.clone(), there });
+            }
+        }
+        let lanes = || nodes().flat_map(|node| &node.lanes);
+        let of_model = |lane: &&Lane| asked.gpu_models.is_empty() || asked.gpu_models.contains(&lane.model);
+        if group.request.gpus > 0 {
+            if !asked.gpu_models.is_empty() && !lanes().any(|lane| of_model(&lane)) {
+                let there = some(lanes().map(|lane| &lane.model));
+                return Some(Refused::NoGpuModel { task: task(), asked: asked.gpu_models.clone(), there });
+            }
+            let largest = lanes().filter(of_model).map(|lane| lane.memory).max();
+            if let Some(largest) = largest.filter(|largest| *largest < asked.gpu_memory) {
+                return Some(Refused::NoGpuMemory { task: task(), asked: asked.gpu_memory, largest });
+            }
+            let kind = |lane: &Lane| if let GpuKind::Mig { profile } = &lane.kind { Some(profile.clone()) } else { None };
+            let is_there = lanes().any(|lane| kind(lane) == asked.mig_profile);
+            if !is_there && (asked.mig_profile.is_some() || lanes().next().is_some()) {
+                let profiles: Vec<Name> = lanes().filter_map(kind).collect();
+                return Some(Refused::NoGpuKind { task: task(), asked: asked.mig_profile.clone(), there: some(profiles.iter()) });
+            }
+        }
+        let gpus_are_there = group.request.gpus == 0 || lanes().next().is_some();
+        (gpus_are_there && !asked.is_none()).then(|| Refused::NoNodeForAll { task: task() })
+    }
+}
+
+/// Each once and in order, not too many.
+fn some<'a>(names: impl Iterator<Item = &'a Name>) -> Vec<Name> {
+    let names: BTreeSet<&Name> = names.collect();
+    names.into_iter().take(SHOWN).cloned().collect()
 }

@@ -20,9 +20,9 @@ use smallvec::SmallVec;
 
 use crate::ids::JobId;
 use crate::scheduler::Scheduler;
-use crate::scheduler::backfill::{Books, Release, Run, record, rooms_after, take};
+use crate::scheduler::backfill::{Forecast, Run};
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::place::{Demand, Packing, Room, pack};
+use crate::scheduler::place::{Demand, Packing, Room, take};
 use crate::scheduler::plan::{Pass, Verdict};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::BucketIx;
@@ -40,36 +40,33 @@ pub struct Reservation {
 /// All nodes as they will be when so many runs have ended, in the order of their ends.
 pub(super) struct Future<'a> {
     nodes: &'a Nodes,
-    books: Vec<Books>,
-    releases: Vec<Release>,
-    /// Of each run its end, and how many releases there are up to it; those without an end come last.
-    ends: Vec<(Option<Timestamp>, usize)>,
+    now: Forecast<'a>,
+    /// Those without an end come last.
+    runs: Vec<Run<'a>>,
 }
 
 impl<'a> Future<'a> {
     /// Of runs in the order of their ends.
-    pub(super) fn new<'b>(nodes: &'a Nodes, runs: impl Iterator<Item = Run<'b>>) -> Self {
-        let (mut releases, mut ends) = (Vec::new(), Vec::new());
-        for (end, demand, placement) in runs {
-            record(nodes, demand, placement, &mut releases);
-            ends.push((end, releases.len()));
-        }
-        Self { nodes, books: Books::of(nodes), releases, ends }
+    pub(super) fn new(nodes: &'a Nodes, runs: impl Iterator<Item = Run<'a>>) -> Self {
+        Self { nodes, now: Forecast::new(nodes), runs: runs.collect() }
     }
 
     /// How many runs have ended by a time.
     fn ended_by(&self, time: Timestamp) -> usize {
-        self.ends.partition_point(|(end, _)| end.is_some_and(|end| end <= time))
+        self.runs.partition_point(|(end, _)| end.is_some_and(|end| end <= time))
     }
 
     /// How many runs have a known end.
     fn known(&self) -> usize {
-        self.ends.partition_point(|(end, _)| end.is_some())
+        self.runs.partition_point(|(end, _)| end.is_some())
     }
 
     fn rooms(&self, ended: usize) -> Vec<Room> {
-        let upto = ended.checked_sub(1).map_or(0, |last| self.ends[last].1);
-        rooms_after(self.nodes, &self.books, &self.releases[..upto])
+        let mut forecast = self.now.clone();
+        for (_, back) in &self.runs[..ended] {
+            forecast.end(back, |_, _| ());
+        }
+        forecast.rooms()
     }
 }
 
@@ -161,26 +158,27 @@ impl Agenda {
         demand: &Demand,
         stay: Option<Span>,
         packing: Packing,
-        rooms: &[Room],
+        nodes: &Nodes,
         now: Timestamp,
     ) -> Result<Packing, Option<Span>> {
         let covered = self.covered(now, stay);
         let packing = match self.points[..covered].last() {
             None => packing,
-            Some(last) => pack(demand, &last.lasting).map_err(|_| last.at.map(|at| at.since(now)))?,
+            Some(last) => nodes.pack(demand, &last.lasting).map_err(|_| last.at.map(|at| at.since(now)))?,
         };
         for point in &mut self.points[..covered] {
             take(&mut point.left, demand, &packing);
         }
-        let mut nodes: SmallVec<[(usize, Room); 2]> = SmallVec::new();
+        let mut rooms_left: SmallVec<[(usize, Room); 2]> = SmallVec::new();
         for share in &packing {
-            let at = nodes.iter().position(|(node, _)| *node == share.node).unwrap_or_else(|| {
-                nodes.push((share.node, rooms[share.node]));
-                nodes.len() - 1
+            let at = rooms_left.iter().position(|(node, _)| *node == share.node).unwrap_or_else(|| {
+                rooms_left.push((share.node, nodes.rooms()[share.node]));
+                rooms_left.len() - 1
             });
-            nodes[at].1 = nodes[at].1.less(&demand.groups[share.group], share.count);
+            let left = &mut rooms_left[at].1;
+            *left = left.less(&demand.groups[share.group], share.count, share.gpus);
         }
-        for (node, mut least) in nodes {
+        for (node, mut least) in rooms_left {
             for point in &mut self.points {
                 least = least.min(point.left[node]);
                 point.lasting[node] = least;
@@ -245,8 +243,8 @@ impl Agenda {
             // What should have ended by now is taken to end now.
             let first = if number == 0 { 0 } else { future.ended_by(from) };
             let last = before.map_or(future.known(), |before| future.ended_by(before));
-            let Some((ended, packing)) = least(first, last, |ended| pack(demand, &rooms(ended)).ok()) else { continue };
-            let at = if ended > first { future.ends[ended - 1].0 } else { Some(from) };
+            let Some((ended, packing)) = least(first, last, |ended| future.nodes.pack(demand, &rooms(ended)).ok()) else { continue };
+            let at = if ended > first { future.runs[ended - 1].0 } else { Some(from) };
             // Whoever ends at the same instant leaves room beside it as well. The floor is what others need later, not what is left now.
             let mut left = future.rooms(at.map_or(ended, |at| future.ended_by(at)));
             for reserved in self.reserved.iter().filter(|reserved| reserved.covers(at)) {
@@ -273,7 +271,7 @@ impl Agenda {
             self.points[..unknown].iter().for_each(|point| lower(&mut rooms, &point.left));
             rooms
         };
-        let (ended, packing) = least(future.known(), future.ends.len(), |ended| pack(demand, &rooms(ended)).ok())?;
+        let (ended, packing) = least(future.known(), future.runs.len(), |ended| future.nodes.pack(demand, &rooms(ended)).ok())?;
         let mut left = beside(ended);
         for reserved in self.reserved.iter().filter(|reserved| reserved.at.is_none()) {
             take(&mut left, &reserved.demand, &reserved.packing);
@@ -332,8 +330,9 @@ impl Scheduler {
         let demand = &self.tree.bucket(bucket).demand;
         let stay = self.stay_of(job).span();
         let Some(agenda) = &mut pass.agenda else { return Verdict::NoRoom };
+        let there_is_room = fits.is_some();
         let refused = match fits {
-            Some(packing) => match agenda.admit(demand, stay, packing, self.nodes.rooms(), now) {
+            Some(packing) => match agenda.admit(demand, stay, packing, &self.nodes, now) {
                 Ok(packing) => return Verdict::Start(packing),
                 Err(upto) => {
                     // Time alone may let it go.
@@ -343,15 +342,16 @@ impl Scheduler {
             },
             None => Verdict::NoRoom,
         };
-        if agenda.is_full() || pack(demand, self.nodes.whole()).is_err() {
+        if agenda.is_full() || self.nodes.pack(demand, self.nodes.idle()).is_err() {
             return refused;
         }
-        let runs = self.runs(now);
-        let future = Future::new(&self.nodes, self.in_order(&runs));
+        self.know_ends();
+        let demand = &self.tree.bucket(bucket).demand;
+        let future = Future::new(&self.nodes, self.runs(now));
         let Ok(at) = agenda.reserve(demand, stay, &future, now) else { return refused };
         let total = demand.total;
         pass.kept.push((bucket, total));
         self.tree.reserve(bucket, &total);
-        Verdict::Reserved(at)
+        Verdict::Reserved { at, fits: there_is_room }
     }
 }

@@ -11,12 +11,16 @@
 //! such runs. Where T is unknown the set of runs without a limit that the head waits for can only shrink, because later runs come later
 //! in the order and must fit the extra; when it is empty T is known. (T does shift by the time between placing a run and its
 //! tasks' start, and jobs of several groups inherit the roughness of their packing.)
+//!
+//! T is found by letting runs end one after the other ([`Forecast`]) while counting for how many tasks of each group there is room
+//! ([`Tally`]): a step touches the nodes of one run. For a job of one group the count decides; for others it says where to begin to try.
 
 use smallvec::SmallVec;
 
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::place::{Demand, Packing, Room, pack};
-use crate::state::Placement;
+use crate::scheduler::place::field::{Field, Search};
+use crate::scheduler::place::{Demand, Group, Lanes, Mask, Packing, Room, pack, take};
+use crate::scheduler::runs::Back;
 use crate::time::{Span, Timestamp};
 
 /// When the head can start, and what is left beside it.
@@ -26,69 +30,178 @@ pub(super) struct Shadow {
     /// Per node, what is left at that time beside the head.
     extra: Vec<Room>,
     /// Per node, what is free now and stays free beside the head.
-    lasting: Vec<Room>,
+    lasting: Field,
 }
 
-/// A run as the reservation sees it: its latest end, what it asked for and where it is.
-pub(super) type Run<'a> = (Option<Timestamp>, &'a Demand, &'a Placement);
+/// A run as the reservation sees it: its latest end and what it has.
+pub(super) type Run<'a> = (Option<Timestamp>, Back<'a>);
 
-/// What a run gives back to a node.
-pub(super) struct Release {
-    node: usize,
-    cpu: u64,
-    memory: u64,
-    gpus: u32,
-}
-
-/// Amounts in use, wide enough for nodes that are overcommitted after a restore.
+/// What is left of a node; less than nothing where it is overcommitted.
 #[derive(Clone, Copy)]
-pub(super) struct Books {
-    cpu: u128,
-    memory: u128,
-    /// Configured GPUs without an owner.
-    free_gpus: u32,
+struct Left {
+    cpu: i128,
+    memory: i128,
+    gpus: Lanes,
 }
 
-impl Books {
-    /// Those of all configured nodes.
-    pub(super) fn of(nodes: &Nodes) -> Vec<Self> {
-        nodes.books().map(|(cpu, memory, free_gpus)| Self { cpu, memory, free_gpus }).collect()
+/// All nodes as they will be when some runs have ended.
+#[derive(Clone)]
+pub(super) struct Forecast<'a> {
+    nodes: &'a Nodes,
+    left: Vec<Left>,
+}
+
+impl<'a> Forecast<'a> {
+    /// Now.
+    pub(super) fn new(nodes: &'a Nodes) -> Self {
+        let left = |has: u64, used: u128| i128::from(has) - i128::try_from(used).unwrap_or(i128::MAX);
+        let all = nodes.all().iter().map(|node| Left {
+            cpu: left(node.cpu.0, node.cpu_used),
+            memory: left(node.memory.0, node.memory_used),
+            gpus: node.free,
+        });
+        Self { nodes, left: all.collect() }
+    }
+
+    /// A run has ended: GPUs go back to the node that lists them now. Says which nodes have more because of that.
+    pub(super) fn end(&mut self, back: &Back<'_>, mut touched: impl FnMut(&Self, usize)) {
+        for part in back.parts() {
+            let left = &mut self.left[part.node as usize];
+            left.cpu += i128::from(part.cpu);
+            left.memory += i128::from(part.memory);
+        }
+        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.configured) {
+            self.left[device.node].gpus.put(device.lane);
+        }
+        let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);
+        let mut last = None;
+        for node in back.parts().iter().map(|part| part.node as usize).chain(of_devices) {
+            if last.replace(node) != Some(node) {
+                touched(self, node);
+            }
+        }
+    }
+
+    fn room(&self, node: usize) -> Room {
+        let Left { cpu, memory, gpus } = self.left[node];
+        self.nodes.room(node, cpu, memory, gpus)
+    }
+
+    /// What all nodes offer then.
+    pub(super) fn rooms(&self) -> Vec<Room> {
+        (0..self.left.len()).map(|node| self.room(node)).collect()
+    }
+}
+
+/// How many tasks of a group there is room for, kept while runs end.
+struct Tally<'a> {
+    group: &'a Group,
+    fits: &'a [Option<Mask>],
+    counts: Vec<u32>,
+    sum: u64,
+}
+
+impl<'a> Tally<'a> {
+    fn new(group: &'a Group, forecast: &Forecast<'a>) -> Self {
+        let fits = forecast.nodes.filters().get(group.filter).fits();
+        let mut tally = Self { group, fits, counts: vec![0; forecast.left.len()], sum: 0 };
+        (0..forecast.left.len()).for_each(|node| tally.count(forecast, node));
+        tally
+    }
+
+    fn count(&mut self, forecast: &Forecast<'_>, node: usize) {
+        let Some(mask) = self.fits[node] else { return };
+        let count = forecast.room(node).holds(self.group, mask);
+        self.sum = self.sum + u64::from(count) - u64::from(std::mem::replace(&mut self.counts[node], count));
+    }
+
+    /// Tasks of the group that could start if it were alone.
+    fn possible(&self) -> u64 {
+        self.sum.min(self.group.replicas.into())
+    }
+}
+
+/// The state at which a job fits: after how long, what all nodes offer then, and where it goes.
+type Fit = (Option<Timestamp>, Vec<Room>, Packing);
+
+/// After which of the runs, in the order of their ends, a job fits. Whoever ends at the same instant leaves room beside it as well.
+fn first_fit<'a, I: Iterator<Item = Run<'a>>>(demand: &'a Demand, nodes: &'a Nodes, all: impl Fn() -> I) -> Option<Fit> {
+    let mut runs = all();
+    let mut forecast = Forecast::new(nodes);
+    let mut tallies: SmallVec<[Tally<'_>; 1]> = demand.groups.iter().map(|group| Tally::new(group, &forecast)).collect();
+    let mut at = None;
+    // Below this each group alone has too little: no packing need be tried. For one group that is all there is to know.
+    while tallies.iter().map(Tally::possible).sum::<u64>() < demand.least {
+        let (end, back) = runs.next()?;
+        at = end;
+        forecast.end(&back, |forecast, node| tallies.iter_mut().for_each(|tally| tally.count(forecast, node)));
+    }
+    let rooms = forecast.rooms();
+    match nodes.pack(demand, &rooms) {
+        Ok(packing) => {
+            let together = at.map(|at| runs.take_while(move |(end, _)| *end == Some(at)));
+            together.into_iter().flatten().for_each(|(_, back)| forecast.end(&back, |_, _| ()));
+            Some((at, forecast.rooms(), packing))
+        }
+        Err(_) => {
+            let (at, rooms, packing) = search(demand, forecast, runs)?;
+            let Some(until) = at else { return Some((at, rooms, packing)) };
+            let mut forecast = Forecast::new(nodes);
+            let over = all().take_while(|(end, _)| end.is_some_and(|end| end <= until));
+            over.for_each(|(_, back)| forecast.end(&back, |_, _| ()));
+            Some((at, forecast.rooms(), packing))
+        }
+    }
+}
+
+/// Ever larger steps, then halving: what fits after some runs fits after more of them.
+fn search<'a>(demand: &Demand, mut forecast: Forecast<'_>, mut runs: impl Iterator<Item = Run<'a>>) -> Option<Fit> {
+    let nodes = forecast.nodes;
+    let fits = |forecast: &Forecast<'_>| {
+        let rooms = forecast.rooms();
+        nodes.pack(demand, &rooms).ok().map(|packing| (rooms, packing))
+    };
+    let mut step = 1;
+    loop {
+        let mut ahead: Vec<Run<'_>> = runs.by_ref().take(step).collect();
+        let mut after = forecast.clone();
+        for (_, back) in &ahead {
+            after.end(back, |_, _| ());
+        }
+        let Some((mut rooms, mut packing)) = fits(&after) else {
+            if ahead.len() < step {
+                return None;
+            }
+            (forecast, step) = (after, step * 2);
+            continue;
+        };
+        while ahead.len() > 1 {
+            let second = ahead.split_off(ahead.len() / 2);
+            let mut middle = forecast.clone();
+            for (_, back) in &ahead {
+                middle.end(back, |_, _| ());
+            }
+            if let Some(found) = fits(&middle) {
+                (rooms, packing) = found;
+            } else {
+                (forecast, ahead) = (middle, second);
+            }
+        }
+        return Some((ahead.first().and_then(|(end, _)| *end), rooms, packing));
     }
 }
 
 impl Shadow {
     /// Works out T from runs in the order of their ends. `None` if the job would not fit even after all of them.
-    pub(super) fn new<'a>(demand: &Demand, nodes: &Nodes, runs: impl Iterator<Item = Run<'a>>) -> Option<Self> {
-        let mut releases = Vec::new();
-        let mut ends = Vec::new();
-        for (end, demand, placement) in runs {
-            record(nodes, demand, placement, &mut releases);
-            ends.push((end, releases.len()));
-        }
-        let books = Books::of(nodes);
-        let after = |count: usize| {
-            let upto = count.checked_sub(1).map_or(0, |last| ends[last].1);
-            rooms_after(nodes, &books, &releases[..upto])
-        };
-        let mut packing = pack(demand, &after(ends.len())).ok()?;
-        // Halving instead of walking: what fits after some runs fits after more of them.
-        let (mut fails, mut fits) = (0, ends.len());
-        while fits - fails > 1 {
-            let middle = fails.midpoint(fits);
-            match pack(demand, &after(middle)) {
-                Ok(found) => (packing, fits) = (found, middle),
-                Err(_) => fails = middle,
-            }
-        }
-        // Whoever ends at the same instant leaves room beside the head as well.
-        while fits > 0 && fits < ends.len() && ends[fits].0.is_some() && ends[fits].0 == ends[fits - 1].0 {
-            fits += 1;
-        }
-        let mut extra = after(fits);
+    pub(super) fn new<'a, I: Iterator<Item = Run<'a>>>(
+        demand: &'a Demand,
+        nodes: &'a Nodes,
+        runs: impl Fn() -> I,
+    ) -> Option<Self> {
+        let (at, mut extra, packing) = first_fit(demand, nodes, runs)?;
         take(&mut extra, demand, &packing);
         let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();
-        let at = fits.checked_sub(1).and_then(|last| ends[last].0);
-        Some(Self { at, extra, lasting })
+        Some(Self { at, extra, lasting: Field::new(lasting) })
     }
 
     /// Per node, what is left beside the head when it can start.
@@ -102,63 +215,29 @@ impl Shadow {
         demand: &Demand,
         stay: Option<Span>,
         packing: Packing,
-        rooms: &[Room],
+        nodes: &Nodes,
         now: Timestamp,
     ) -> Option<Packing> {
         let over_in_time = self.at.zip(stay).is_some_and(|(at, stay)| now + stay <= at);
         let packing = if over_in_time {
             packing
         } else {
-            let packing = pack(demand, &self.lasting).ok()?;
+            let packing = pack(demand, &mut Search { field: &mut self.lasting, filters: nodes.filters() }).ok()?;
             take(&mut self.extra, demand, &packing);
             packing
         };
         let mut rooms_left: SmallVec<[(usize, Room); 2]> = SmallVec::new();
         for share in &packing {
             let at = rooms_left.iter().position(|(node, _)| *node == share.node).unwrap_or_else(|| {
-                rooms_left.push((share.node, rooms[share.node]));
+                rooms_left.push((share.node, nodes.rooms()[share.node]));
                 rooms_left.len() - 1
             });
             let left = &mut rooms_left[at].1;
-            *left = left.less(&demand.groups[share.group], share.count);
+            *left = left.less(&demand.groups[share.group], share.count, share.gpus);
         }
         for (node, left) in rooms_left {
-            self.lasting[node] = self.extra[node].min(left);
+            self.lasting.set(node, self.extra[node].min(left));
         }
         Some(packing)
     }
-}
-
-pub(super) fn take(rooms: &mut [Room], demand: &Demand, packing: &Packing) {
-    for share in packing {
-        rooms[share.node] = rooms[share.node].less(&demand.groups[share.group], share.count);
-    }
-}
-
-/// What each slot of a run gives back, GPUs to the node that lists them now.
-pub(super) fn record(nodes: &Nodes, demand: &Demand, placement: &Placement, releases: &mut Vec<Release>) {
-    for slot in &placement.slots {
-        let group = demand.group(slot.group);
-        if let Some(node) = nodes.find_node(&slot.node).filter(|&node| nodes.is_configured(node)) {
-            releases.push(Release { node, cpu: group.cpu, memory: group.memory, gpus: 0 });
-        }
-        for uuid in &slot.gpus {
-            let device = nodes.find_device(uuid).map(|device| nodes.device(device)).filter(|device| device.configured);
-            if let Some(device) = device {
-                releases.push(Release { node: device.node, cpu: 0, memory: 0, gpus: 1 });
-            }
-        }
-    }
-}
-
-/// What is free once this has been given back.
-pub(super) fn rooms_after(nodes: &Nodes, books: &[Books], releases: &[Release]) -> Vec<Room> {
-    let mut books = books.to_vec();
-    for release in releases {
-        let node = &mut books[release.node];
-        node.cpu -= u128::from(release.cpu);
-        node.memory -= u128::from(release.memory);
-        node.free_gpus += release.gpus;
-    }
-    books.iter().enumerate().map(|(node, books)| nodes.room(node, books.cpu, books.memory, books.free_gpus)).collect()
 }

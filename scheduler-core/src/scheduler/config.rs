@@ -1,12 +1,16 @@
 //! What the core is told about queues and nodes, and what of it cannot be.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashSet;
+use serde::{Deserialize, Serialize};
 
 use crate::amounts::{CpuMillis, MemoryBytes, Request};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::errors::ConfigError;
-use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
+use crate::scheduler::place::LANES;
+use crate::scheduler::policy::{CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 use crate::time::Span;
 
 /// Job priorities lie within plus and minus this.
@@ -21,8 +25,14 @@ pub const TASK_LIMIT: u64 = 10_000;
 /// Most reservations that a pass can be told to keep: each is a look at all runs and nodes.
 pub const HEADS_LIMIT: u32 = 64;
 
+/// A node has at most this many GPUs, MIG instances counted.
+pub const GPU_LIMIT: usize = u16::MAX as usize;
+/// A node has GPUs of at most this many kinds: model, memory, MIG profile.
+pub const GPU_KIND_LIMIT: usize = LANES;
+
 /// A queue.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueConfig {
     /// Its name; unique.
     pub name: Name,
@@ -46,6 +56,8 @@ pub struct QueueConfig {
     pub tenant: TenantLimits,
     /// How its tenants take turns. `None`: by the priority and age of their jobs alone.
     pub fair_share: Option<FairShare>,
+    /// Whether its short jobs pass long ones. `None`: age counts alone.
+    pub short_first: Option<ShortFirst>,
 }
 
 impl QueueConfig {
@@ -63,12 +75,28 @@ impl QueueConfig {
             max_concurrent: None,
             tenant: TenantLimits { jobs: None, amounts: Limits::NONE },
             fair_share: None,
+            short_first: None,
         }
     }
 }
 
+/// What of a GPU is given to one task.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GpuKind {
+    /// All of it.
+    #[default]
+    Whole,
+    /// A MIG instance. A GPU that is divided is listed as its instances alone, never as a whole besides.
+    Mig {
+        /// Its profile, as `1g.10gb`.
+        profile: Name,
+    },
+}
+
 /// A GPU of a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GpuDevice {
     /// Its identity; unique over all nodes.
     pub uuid: Name,
@@ -76,10 +104,51 @@ pub struct GpuDevice {
     pub model: Name,
     /// Its memory.
     pub memory: MemoryBytes,
+    /// The whole device or a part of it.
+    pub kind: GpuKind,
+    /// Those of a node with the same number reach each other by NVLink: tasks with several GPUs get them from one group where one has enough.
+    pub link_group: Option<u16>,
+    /// The NUMA node that it is attached to.
+    pub numa: Option<u16>,
+}
+
+impl GpuDevice {
+    /// A whole device of which no links are known.
+    pub const fn whole(uuid: Name, model: Name, memory: MemoryBytes) -> Self {
+        Self { uuid, model, memory, kind: GpuKind::Whole, link_group: None, numa: None }
+    }
+}
+
+/// What may be done with a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeState {
+    /// It takes tasks.
+    #[default]
+    Ready,
+    /// It takes no new tasks; what runs goes on.
+    Cordoned,
+    /// As cordoned, and somebody waits for the last run to end: see [`NodeUse::is_drained`](crate::NodeUse::is_drained).
+    Draining,
+    /// Nobody hears of it: what ran there has to be taken for lost.
+    Lost,
+}
+
+impl NodeState {
+    /// The wire word: `ready`, `cordoned`, `draining`, `lost`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// A machine and what may be used of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeConfig {
     /// Its name; unique.
     pub name: Name,
@@ -87,12 +156,22 @@ pub struct NodeConfig {
     pub cpu: CpuMillis,
     /// Memory.
     pub memory: MemoryBytes,
-    /// Whole GPUs; promised in this order.
+    /// GPUs; promised in this order.
     pub gpus: Vec<GpuDevice>,
+    /// What jobs may select it by.
+    pub labels: BTreeMap<Name, Name>,
+}
+
+impl NodeConfig {
+    /// A node without labels.
+    pub const fn new(name: Name, cpu: CpuMillis, memory: MemoryBytes, gpus: Vec<GpuDevice>) -> Self {
+        Self { name, cpu, memory, gpus, labels: BTreeMap::new() }
+    }
 }
 
 /// What a pass may do behind a job that does not fit.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Discipline {
     /// Nothing: the first job that does not fit stops everybody behind it. The yardstick that others are measured against.
     Strict,
@@ -108,7 +187,8 @@ pub enum Discipline {
 }
 
 /// Whose runs may be ended to make room. Only runs of preemptible queues ever are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Preemption {
     /// Those of lower priority in the same queue.
     pub within_queue: bool,
@@ -119,7 +199,8 @@ pub struct Preemption {
 }
 
 /// All that the core is told at its start.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Config {
     /// The queues.
     pub queues: Vec<QueueConfig>,
@@ -165,6 +246,7 @@ impl Config {
             if !nodes.insert(&node.name) {
                 return Err(ConfigError::DuplicateNode { name: node.name.clone() });
             }
+            check_gpus(node)?;
             if let Some(gpu) = node.gpus.iter().find(|gpu| !gpus.insert(&gpu.uuid)) {
                 return Err(ConfigError::DuplicateGpu { uuid: gpu.uuid.clone(), node: node.name.clone() });
             }
@@ -214,6 +296,20 @@ impl Request {
     }
 }
 
+/// Whether the GPUs of a node can be counted.
+pub(crate) fn check_gpus(node: &NodeConfig) -> Result<(), ConfigError> {
+    let mut kinds: Vec<_> = node.gpus.iter().map(|gpu| (&gpu.model, gpu.memory, &gpu.kind)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    if kinds.len() > LANES {
+        return Err(ConfigError::GpuKinds { node: node.name.clone(), got: kinds.len() });
+    }
+    if node.gpus.len() > GPU_LIMIT {
+        return Err(ConfigError::GpuCount { node: node.name.clone(), got: node.gpus.len() });
+    }
+    Ok(())
+}
+
 /// Whether queues and cohorts can be as they are, together.
 pub(crate) fn check_queues(queues: &[QueueConfig], cohorts: &[CohortConfig]) -> Result<(), ConfigError> {
     let mut names = HashSet::<&Name, Build>::default();
@@ -248,6 +344,9 @@ fn check_queue(queue: &QueueConfig) -> Result<(), ConfigError> {
     }
     if let Some(got) = queue.fair_share.as_ref().map(|fair| fair.half_life).filter(|half_life| is_no_half_life(*half_life)) {
         return Err(ConfigError::HalfLife { of: name(), got });
+    }
+    if let Some(got) = queue.short_first.filter(|rule| rule.per_stay == 0 || rule.most > HALF_LIFE.1) {
+        return Err(ConfigError::ShortFirst { queue: name(), per_stay: got.per_stay, most: got.most });
     }
     for resource in Resource::ALL {
         let (guaranteed, limit) = (queue.guaranteed.of(resource), queue.limit.of(resource));

@@ -1,7 +1,11 @@
 //! How the core says no: to a configuration, to a job, to a stored job, to a change of queues.
 
+use crate::amounts::MemoryBytes;
 use crate::ids::{JobId, Name};
-use crate::scheduler::config::{HEADS_LIMIT, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, Resource, TASK_LIMIT};
+use crate::job::Selector;
+use crate::scheduler::config::{
+    GPU_KIND_LIMIT, GPU_LIMIT, HEADS_LIMIT, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, Resource, TASK_LIMIT,
+};
 use crate::time::Span;
 
 /// Whose limit stands in the way.
@@ -26,7 +30,7 @@ impl Whose {
     }
 }
 
-/// Why a queue or cohort cannot be changed so. Nothing has changed.
+/// Why a queue, cohort or node cannot be changed so. Nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ChangeError {
     /// It would not be a usable configuration.
@@ -70,6 +74,22 @@ pub enum ConfigError {
         uuid: Name,
         /// Where it was listed the second time.
         node: Name,
+    },
+    /// GPUs of more kinds than can be told apart on one node.
+    #[error("node \"{node}\": its GPUs are of {got} kinds (model, memory, MIG profile), at most {GPU_KIND_LIMIT} are possible")]
+    GpuKinds {
+        /// The node.
+        node: Name,
+        /// How many there are.
+        got: usize,
+    },
+    /// More GPUs than a node can have.
+    #[error("node \"{node}\" has {got} GPUs, at most {GPU_LIMIT} are possible")]
+    GpuCount {
+        /// The node.
+        node: Name,
+        /// How many there are.
+        got: usize,
     },
     /// Two cohorts of one name.
     #[error("cohort \"{name}\" is configured twice")]
@@ -132,6 +152,19 @@ pub enum ConfigError {
         queue: Name,
         /// What was given.
         got: Span,
+    },
+    /// A rule for short jobs out of range.
+    #[error(
+        "queue \"{queue}\": short jobs first by {per_stay} times the stay and at most {} s, must be at least once and at most 366 days",
+        most.to_std().as_secs_f64()
+    )]
+    ShortFirst {
+        /// The queue.
+        queue: Name,
+        /// Times the stay.
+        per_stay: u32,
+        /// At most so much.
+        most: Span,
     },
     /// Nothing could ever be looked at.
     #[error("scan_limit is 0, must be at least 1")]
@@ -197,7 +230,53 @@ pub enum Refused {
     /// It would never be tried.
     #[error("max_attempts is 0, must be at least 1")]
     NoAttempts,
-    /// One task asks for more than the largest node has.
+    /// No node has a label as it is asked for.
+    #[error("task \"{task}\" asks for nodes where {selector}, there is none; {}", those(.there, "values of this label are", "no node has this label"))]
+    NoNode {
+        /// The group.
+        task: Name,
+        /// What is asked.
+        selector: Selector,
+        /// The values that this label has, in their order, [`SHOWN`] at most.
+        there: Vec<Name>,
+    },
+    /// No GPU is of a model that is asked for.
+    #[error("task \"{task}\" asks for GPUs of the models ({}), {}", list(.asked), those(.there, "there are", "there are no GPUs"))]
+    NoGpuModel {
+        /// The group.
+        task: Name,
+        /// One of which is asked.
+        asked: Vec<Name>,
+        /// The models that there are, in their order, [`SHOWN`] at most.
+        there: Vec<Name>,
+    },
+    /// No GPU has as much memory as is asked for.
+    #[error("task \"{task}\" asks for GPUs of at least {asked} bytes, the largest of those that it may have has {largest}")]
+    NoGpuMemory {
+        /// The group.
+        task: Name,
+        /// What each GPU has to have.
+        asked: MemoryBytes,
+        /// What the largest has, of a model that is asked for.
+        largest: MemoryBytes,
+    },
+    /// No GPU is divided as is asked for; or all are, and whole ones are asked for.
+    #[error("task \"{task}\" asks for {}, {}", profile(.asked.as_ref()), those(.there, "there are MIG instances of the profiles", "there are none"))]
+    NoGpuKind {
+        /// The group.
+        task: Name,
+        /// The MIG profile; none where whole GPUs are asked for.
+        asked: Option<Name>,
+        /// The profiles that there are, in their order, [`SHOWN`] at most.
+        there: Vec<Name>,
+    },
+    /// Each of its constraints holds for some node, but all together for none.
+    #[error("task \"{task}\": each of its constraints holds on some node, all of them together on none")]
+    NoNodeForAll {
+        /// The group.
+        task: Name,
+    },
+    /// One task asks for more than the largest node has, of those that it may go on.
     #[error("task \"{task}\" asks for {asked} {}, the largest node has {largest}", resource.as_str())]
     TaskTooLarge {
         /// The group.
@@ -210,7 +289,10 @@ pub enum Refused {
         largest: u64,
     },
     /// All tasks together ask for more than all nodes have.
-    #[error("the job's tasks ask for {asked} {} together, all nodes have {total}", resource.as_str())]
+    #[error(
+        "the job's tasks ask for {asked} {} together, all nodes have {total}: at most {possible} of the tasks \"{task}\" can run at once",
+        resource.as_str()
+    )]
     JobTooLarge {
         /// Of what.
         resource: Resource,
@@ -218,6 +300,10 @@ pub enum Refused {
         asked: u128,
         /// Over all nodes.
         total: u128,
+        /// The first group for which there is too little.
+        task: Name,
+        /// How many of its tasks fit, beside those of larger groups, when nothing else runs.
+        possible: u32,
     },
     /// All tasks together ask for more than the queue, its tenant or its cohort may ever hold.
     #[error("the job's tasks ask for {asked} {} together, the limit of {} is {limit}", resource.as_str(), whose.as_str())]
@@ -243,6 +329,21 @@ pub enum Refused {
         /// How many of them find a place.
         possible: u32,
     },
+}
+
+/// Values that are named at most where something is refused.
+pub const SHOWN: usize = 16;
+
+fn list(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn those(names: &[Name], some: &str, none: &str) -> String {
+    if names.is_empty() { none.to_owned() } else { format!("{some} ({})", list(names)) }
+}
+
+fn profile(asked: Option<&Name>) -> String {
+    asked.map_or_else(|| "whole GPUs".to_owned(), |profile| format!("MIG instances of the profile \"{profile}\""))
 }
 
 /// Why a stored job cannot be taken over. The table is damaged, or was written by something else.

@@ -7,10 +7,13 @@ use hashbrown::HashMap;
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::Scheduler;
-use crate::scheduler::place::pack;
+use crate::scheduler::nodes::Held;
+use crate::scheduler::place::filter::FilterIx;
+use crate::scheduler::plan::latest_end;
+use crate::scheduler::runs::Active;
 use crate::scheduler::table::{JobIx, PolicyIx, ShapeIx};
 use crate::scheduler::tree::BucketIx;
-use crate::state::{JobState, StateKind, WaitFor};
+use crate::state::{JobState, Placement, StateKind, WaitFor};
 
 /// A broken invariant: a fault of the core.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -61,13 +64,15 @@ impl Scheduler {
             ensure(timer == due.map(|due| Reverse((due, job.seq))), "timers", || format!("{}: {timer:?}, not {due:?}", job.id))?;
             let holds = state.placement().is_some();
             active += usize::from(holds);
-            let listed = self.active.get(&job.order).is_some_and(|active| active.job == index);
+            let listed = self.active.get(job.order).is_some_and(|active| active.job == index);
             ensure(holds == listed, "active jobs", || format!("{}: holds {holds}, listed {listed}", job.id))?;
         }
         ensure(self.jobs.indexed() == self.jobs.len(), "index by id", || format!("{} entries", self.jobs.indexed()))?;
         ensure(self.counts[..5] == counts, "counts", || format!("{:?}, not {counts:?}", self.counts))?;
         ensure(self.timers.len() == timers, "timers", || format!("{}, not {timers}", self.timers.len()))?;
-        ensure(self.active.len() == active, "active jobs", || format!("{}, not {active}", self.active.len()))
+        ensure(self.active.len() == active, "active jobs", || format!("{}, not {active}", self.active.len()))?;
+        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.policies);
+        ensure(self.active.is_consistent(end), "order of ends", || "a run stands under another end than its own".to_owned())
     }
 
     /// Heaps hold exactly the queued jobs, under the right keys.
@@ -85,7 +90,8 @@ impl Scheduler {
         let rooms = self.nodes.rooms();
         let mut kinds = self.tree.buckets().map(|(_, bucket)| bucket).filter(|bucket| bucket.len() > 0);
         let unlimited = |queue| !self.tree.is_limited(queue);
-        let overlooked = self.exhausted && kinds.any(|bucket| unlimited(bucket.queue) && pack(&bucket.demand, rooms).is_ok());
+        let overlooked =
+            self.exhausted && kinds.any(|bucket| unlimited(bucket.queue) && self.nodes.pack(&bucket.demand, rooms).is_ok());
         ensure(!overlooked, "exhausted", || "there is room for a queued job".to_owned())?;
         let mut counts = vec![[0; 5]; self.tree.queues().len()];
         for (_, job) in self.jobs.iter() {
@@ -100,7 +106,7 @@ impl Scheduler {
 
     /// What is taken on each node is what the jobs on it asked for, no more than there is, and each GPU has the owner that says so.
     fn check_resources(&self) -> Result<(), Violation> {
-        let mut used: HashMap<&Name, (u128, u128), Build> = HashMap::default();
+        let mut used: HashMap<&Name, (u128, u128, u32), Build> = HashMap::default();
         let mut owners: HashMap<&Name, JobIx, Build> = HashMap::default();
         for (index, job) in self.jobs.iter() {
             let Some(placement) = job.lifecycle.state.placement() else { continue };
@@ -114,6 +120,7 @@ impl Scheduler {
                 let sums = used.entry(&slot.node).or_default();
                 sums.0 += u128::from(request.cpu.0);
                 sums.1 += u128::from(request.memory.0);
+                sums.2 += 1;
                 let gpus = slot.gpus.len();
                 ensure(gpus == request.gpus as usize, "GPUs of a task", || format!("{}: {gpus} of {}", job.id, request.gpus))?;
                 for uuid in &slot.gpus {
@@ -121,20 +128,32 @@ impl Scheduler {
                     ensure(other.is_none(), "GPU promised twice", || format!("{uuid}, one is {}", job.id))?;
                 }
             }
+            let held = self.active.get(job.order).map(|active| &active.held);
+            let same = held.is_some_and(|held| self.is_held(held, placement));
+            ensure(same, "what a job holds", || format!("{}: {held:?}", job.id))?;
         }
-        for (index, node) in self.nodes.all().iter().enumerate() {
-            let sums = used.get(&node.name).copied().unwrap_or_default();
-            let booked = (node.cpu_used, node.memory_used);
+        let there = || self.nodes.all().iter().enumerate().filter(|(at, _)| !self.nodes.is_vacant(*at)).map(|(_, node)| node);
+        for node in there() {
+            let sums = used.remove(&node.name).unwrap_or_default();
+            let booked = (node.cpu_used, node.memory_used, node.tasks);
             ensure(booked == sums, "node", || format!("{}: {booked:?} booked, {sums:?} asked", node.name))?;
             let fits = sums.0 <= u128::from(node.cpu.0) && sums.1 <= u128::from(node.memory.0);
-            let over = self.overcommitted.contains(&index);
-            ensure(fits || over, "node beyond capacity", || format!("{}: {sums:?}", node.name))?;
+            ensure(fits != node.over, "node beyond capacity", || format!("{}: {sums:?}", node.name))?;
         }
+        ensure(used.is_empty(), "node", || format!("{:?} has tasks and is not there", used.keys()))?;
         for device in self.nodes.devices() {
-            let owner = owners.get(&device.uuid).copied();
-            ensure(device.owner == owner, "owner of a GPU", || device.uuid.to_string())?;
+            let owner = owners.remove(&device.config.uuid);
+            ensure(device.owner == owner, "owner of a GPU", || device.config.uuid.to_string())?;
         }
-        ensure(self.nodes.is_current(), "offers of nodes", || "an offer differs from the books".to_owned())
+        ensure(owners.is_empty(), "owner of a GPU", || format!("{:?} are not there", owners.keys()))?;
+        ensure(self.nodes.is_current(), "offers of nodes", || "an offer, an order or a filter differs from the books".to_owned())
+    }
+
+    /// Whether what a job is said to hold is its placement.
+    fn is_held(&self, held: &Held, placement: &Placement) -> bool {
+        let parts = held.parts.iter().flat_map(|part| (0..part.tasks).map(|_| &self.nodes.all()[part.node as usize].name));
+        let devices = held.devices.iter().map(|&device| &self.nodes.device(device).config.uuid);
+        parts.eq(placement.slots.iter().map(|slot| &slot.node)) && devices.eq(placement.slots.iter().flat_map(|slot| &slot.gpus))
     }
 
     /// References to shapes and policies are counted right, and the last one frees.
@@ -155,6 +174,15 @@ impl Scheduler {
             let buckets = shapes.get(&index).copied().unwrap_or_default();
             ensure(refs == buckets && refs > 0, "references to a shape", || format!("{refs}, {buckets} buckets"))?;
         }
+        let mut filters: HashMap<FilterIx, u32, Build> = HashMap::default();
+        for group in self.tree.buckets().flat_map(|(_, bucket)| &bucket.demand.groups) {
+            *filters.entry(group.filter).or_default() += 1;
+        }
+        for (index, refs) in self.nodes.filters().refs() {
+            let groups = filters.remove(&index).unwrap_or_default();
+            ensure(refs == groups, "references to a filter", || format!("{refs}, {groups} groups"))?;
+        }
+        ensure(filters.is_empty(), "references to a filter", || "a group has one that is gone".to_owned())?;
         for (index, refs) in self.policies.refs() {
             let jobs = policies.get(&index).copied().unwrap_or_default();
             ensure(refs == jobs && refs > 0, "references to a policy", || format!("{refs}, {jobs} jobs"))?;

@@ -14,18 +14,20 @@ mod by_id;
 pub(crate) mod config;
 mod errors;
 mod explain;
+mod fleet;
+mod fragment;
 mod invariants;
 mod nodes;
 mod place;
 mod plan;
 mod policy;
 mod preempt;
+mod runs;
 mod table;
 mod tree;
 mod view;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -34,14 +36,20 @@ use priority_queue::PriorityQueue;
 pub use admin::UsageRecord;
 pub use agenda::Reservation;
 pub use config::{
-    AGE_PER_POINT_LIMIT, Config, Discipline, GpuDevice, HEADS_LIMIT, NodeConfig, PRIORITY_LIMIT, Preemption,
-    QUEUE_PRIORITY_LIMIT, QueueConfig, Resource, TASK_LIMIT,
+    AGE_PER_POINT_LIMIT, Config, Discipline, GPU_KIND_LIMIT, GPU_LIMIT, GpuDevice, GpuKind, HEADS_LIMIT, NodeConfig, NodeState,
+    PRIORITY_LIMIT, Preemption, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource, TASK_LIMIT,
 };
-pub use errors::{ChangeError, ConfigError, Refused, RestoreError, Whose};
-pub use explain::{Shortage, Why};
+pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
+pub use explain::{
+    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall,
+    Suggestion, Unknown, Why,
+};
+pub use fleet::LostRuns;
+pub use fragment::{Fragmentation, HOLES, Hole};
 pub use invariants::Violation;
-pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, TenantLimits, Weight};
+pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 pub use tree::ledger::Counted;
+pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};
 
 use crate::apply::{apply, initial};
@@ -51,8 +59,10 @@ use crate::ids::{JobId, Name, RunId, Seq};
 use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
+use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::table::{Active, Job, JobIx, PolicyIx, ShapeIx, Table};
+use crate::scheduler::runs::{Active, Runs};
+use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::{Stay, Tree};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
@@ -67,9 +77,8 @@ pub struct Scheduler {
     nodes: Nodes,
     /// Jobs that wait for a time, and running jobs with a time limit.
     timers: PriorityQueue<JobIx, Reverse<(Timestamp, Seq)>, Build>,
-    /// Jobs that hold resources, in the order in which they got them.
-    active: BTreeMap<u64, Active>,
-    next_order: u64,
+    /// Jobs that hold resources.
+    active: Runs,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -81,8 +90,8 @@ pub struct Scheduler {
     reservations: Vec<Reservation>,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
-    /// Nodes that a restore put more on than they have; only there may more be taken than there is.
-    overcommitted: BTreeSet<usize>,
+    /// What the last pass found; kept in copies that are made to explain, never in the core itself.
+    trace: Option<Box<Trace>>,
 }
 
 impl Scheduler {
@@ -100,8 +109,7 @@ impl Scheduler {
             tree: Tree::new(&config.queues, &config.cohorts, nodes.capacity()),
             nodes,
             timers: PriorityQueue::with_default_hasher(),
-            active: BTreeMap::new(),
-            next_order: 1,
+            active: Runs::new(),
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -110,7 +118,7 @@ impl Scheduler {
             preemption: config.preemption,
             reservations: Vec::new(),
             exhausted: false,
-            overcommitted: BTreeSet::new(),
+            trace: None,
         })
     }
 
@@ -148,8 +156,8 @@ impl Scheduler {
         }
         let LiveJob { seq, shape, policy, submitted_at, start_after, lifecycle, .. } = job;
         let index = self.insert(NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false }, lifecycle, now);
-        if let Some(placement) = self.jobs[index].lifecycle.state.placement() {
-            self.overcommitted.extend(self.nodes.overcommitted(placement));
+        if let Some(active) = self.active.get(self.jobs[index].order) {
+            self.nodes.tolerate(&active.held);
         }
         Ok(())
     }
@@ -215,7 +223,7 @@ impl Scheduler {
 
     fn insert(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
         let shape_ix = self.shapes.acquire(&job.shape);
-        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape);
+        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, |shape| self.nodes.demand(shape));
         if !is_new {
             // A bucket has one reference to its shape, however many jobs it has.
             self.shapes.release(shape_ix);
@@ -258,8 +266,8 @@ impl Scheduler {
             }
             JobState::Queued { since } => {
                 // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
-                self.exhausted &= self.tree.bucket(bucket).len() > 0 && self.preemption == Preemption::default();
-                let key = self.tree.key(bucket, policy.priority, *since, seq);
+                self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
+                let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, seq);
                 self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {
@@ -275,17 +283,22 @@ impl Scheduler {
         if takes && let Some(placement) = job.lifecycle.state.placement() {
             let demand = &self.tree.bucket(bucket).demand;
             let held = demand.held(placement);
-            self.nodes.take(index, demand, placement);
+            let taken = self.nodes.take(index, demand, placement);
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
-            let order = self.next_order;
-            self.next_order += 1;
             let borrowed = self.tree.would_borrow(bucket, &held);
-            self.active.insert(order, Active { job: index, since, borrowed });
-            self.jobs[index].order = order;
+            self.jobs[index].order = self.active.insert(Active { job: index, since, borrowed, held: taken });
             self.tree.take(bucket, &held, now);
+        } else if job.order > 0 {
+            self.active.note(job.order);
         }
         self.counts[kind as usize] += 1;
         self.tree.count(bucket, kind, true);
+    }
+
+    /// Whether any rule lets runs be ended. Reclaim alone does nothing where nothing is guaranteed.
+    pub(super) fn may_preempt(&self) -> bool {
+        let Preemption { within_queue, reclaim, across_queues } = self.preemption;
+        within_queue || across_queues || (reclaim && self.tree.lends())
     }
 
     /// Takes a job off the books of its state.
@@ -296,7 +309,7 @@ impl Scheduler {
         match &job.lifecycle.state {
             JobState::Queued { since } => {
                 let policy = self.policies.get(job.policy);
-                let key = self.tree.key(bucket, policy.priority, *since, job.seq);
+                let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, job.seq);
                 self.tree.remove(bucket, index, key, Stay::of(policy));
                 if let Some(next) = self.tree.upcoming(bucket) {
                     self.jobs.prefetch(next);
@@ -306,11 +319,13 @@ impl Scheduler {
             JobState::Starting { .. } | JobState::Stopping { .. } | JobState::Finished { .. } => {}
         }
         if releases && let Some(placement) = job.lifecycle.state.placement() {
-            let demand = &self.tree.bucket(bucket).demand;
-            let held = demand.held(placement);
-            self.nodes.release(demand, placement);
+            let held = self.tree.bucket(bucket).demand.held(placement);
+            let active = self.active.remove(job.order);
             self.exhausted = false;
-            let since = self.active.remove(&job.order).map_or(now, |active| active.since);
+            let since = active.map_or(now, |active| {
+                self.nodes.release(&active.held);
+                active.since
+            });
             self.jobs[index].order = 0;
             self.tree.give_back(bucket, &held, since, now);
         }
@@ -321,8 +336,9 @@ impl Scheduler {
     fn forget(&mut self, index: JobIx) {
         let Some(job) = self.jobs.remove(index) else { return };
         self.policies.release(job.policy);
-        if let Some(shape) = self.tree.release(job.bucket) {
+        if let Some((shape, demand)) = self.tree.release(job.bucket) {
             self.shapes.release(shape);
+            self.nodes.dismiss(&demand);
         }
     }
 
@@ -330,7 +346,8 @@ impl Scheduler {
     fn key_of(&self, index: JobIx) -> Option<Key> {
         let job = &self.jobs[index];
         let JobState::Queued { since } = job.lifecycle.state else { return None };
-        Some(self.tree.key(job.bucket, self.policies.get(job.policy).priority, since, job.seq))
+        let policy = self.policies.get(job.policy);
+        Some(self.tree.key(job.bucket, policy.priority, Stay::of(policy), since, job.seq))
     }
 
     fn stay_of(&self, index: JobIx) -> Stay {

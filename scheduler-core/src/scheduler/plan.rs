@@ -30,13 +30,17 @@ use smallvec::SmallVec;
 
 use crate::event::{Event, Transition};
 use crate::hash::Build;
+use crate::intern::Interner;
+use crate::job::Policy;
 use crate::scheduler::Scheduler;
 use crate::scheduler::agenda::{Agenda, Reservation};
 use crate::scheduler::backfill::{Run, Shadow};
-use crate::scheduler::config::{Discipline, Preemption};
-use crate::scheduler::place::{Demand, Packing, pack};
+use crate::scheduler::config::Discipline;
+use crate::scheduler::explain::trace::{Finding, Note};
+use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
-use crate::scheduler::table::{Job, JobIx};
+use crate::scheduler::runs::End;
+use crate::scheduler::table::{Job, JobIx, PolicyIx};
 use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
@@ -65,8 +69,13 @@ pub(super) enum Verdict {
     NoRoom,
     /// There is room, but it stays too long to take it from those for whom it is kept. Those that stay no longer than this may still pass.
     WouldDelay(Option<Span>),
-    /// Room is kept for it, at this time.
-    Reserved(Option<Timestamp>),
+    /// Room is kept for it.
+    Reserved {
+        /// At this time, if it is known.
+        at: Option<Timestamp>,
+        /// There is room for it now, which it would take from others for whom it is kept.
+        fits: bool,
+    },
     /// A limit is in the way.
     Limited(Barrier),
     /// Somebody ahead waits for the same limit.
@@ -132,7 +141,10 @@ impl Scheduler {
             };
             let started = match self.judge(bucket, job, now, &mut pass) {
                 Verdict::Start(packing) => self.start(job, bucket, &packing, now),
-                Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => break,
+                verdict @ Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => {
+                    self.note(bucket, &verdict, &pass);
+                    break;
+                }
                 verdict => {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
@@ -148,7 +160,8 @@ impl Scheduler {
             }
         }
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
-        self.exhausted = exhausted && !pass.undecided && !matches!(pass.head, Head::Reserved(_));
+        // So may those for whom no run would give way so far: waiting may put them before it.
+        self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
         self.end_pass(pass, now);
         made
     }
@@ -178,13 +191,13 @@ impl Scheduler {
     /// Whether, and where, a job can start now without delaying the blocked head. The first one for which there is no room becomes the head.
     fn find_place(&mut self, bucket: BucketIx, job: JobIx, now: Timestamp, pass: &mut Pass) -> Verdict {
         let kind = self.tree.bucket(bucket);
-        let fits = pack(&kind.demand, self.nodes.rooms());
+        let fits = self.nodes.find(&kind.demand);
         if pass.agenda.is_some() {
             return self.find_beside(bucket, job, fits.ok(), now, pass);
         }
         let Ok(packing) = fits else {
-            // What would not fit even if nothing else ran waits for the configuration, not for others: it reserves nothing.
-            if matches!(pass.head, Head::None) && pack(&kind.demand, self.nodes.whole()).is_ok() {
+            // What would not fit even if nothing else ran waits for other nodes, not for other jobs: it reserves nothing.
+            if matches!(pass.head, Head::None) && self.nodes.pack(&kind.demand, self.nodes.idle()).is_ok() {
                 let total = kind.demand.total;
                 pass.head = Head::Blocked(bucket);
                 pass.kept.push((bucket, total));
@@ -196,7 +209,7 @@ impl Scheduler {
         let demand = &self.tree.bucket(bucket).demand;
         match &mut pass.head {
             Head::Reserved(shadow) => {
-                let admitted = shadow.admit(demand, self.stay_of(job).span(), packing, self.nodes.rooms(), now);
+                let admitted = shadow.admit(demand, self.stay_of(job).span(), packing, &self.nodes, now);
                 let upto = shadow.at.map(|at| at.since(now));
                 admitted.map_or(Verdict::WouldDelay(upto), Verdict::Start)
             }
@@ -205,8 +218,9 @@ impl Scheduler {
     }
 
     /// Works out the reservation of the blocked head, if that was not needed so far.
-    fn reserve_for_head(&self, now: Timestamp, pass: &mut Pass) {
+    fn reserve_for_head(&mut self, now: Timestamp, pass: &mut Pass) {
         if let Head::Blocked(blocked) = pass.head {
+            self.know_ends();
             pass.head = match self.shadow(&self.tree.bucket(blocked).demand, now) {
                 Some(shadow) => Head::Reserved(shadow),
                 None => Head::Hopeless,
@@ -223,14 +237,14 @@ impl Scheduler {
     fn wants_room(&self, bucket: BucketIx, verdict: &Verdict, pass: &mut Pass) -> bool {
         let first = match verdict {
             Verdict::NoRoom => matches!(pass.head, Head::Blocked(head) if head == bucket),
-            Verdict::Reserved(_) => pass.agenda.as_ref().is_some_and(|agenda| agenda.len() == 1),
+            Verdict::Reserved { .. } => pass.agenda.as_ref().is_some_and(|agenda| agenda.len() == 1),
             Verdict::Limited(barrier) => {
                 let total = &self.tree.bucket(bucket).demand.total;
                 barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
             }
             Verdict::Start(_) | Verdict::WouldDelay(_) | Verdict::KeptBack | Verdict::Later => false,
         };
-        let wants = first && self.preemption != Preemption::default() && pass.preemptors < PREEMPTORS;
+        let wants = first && self.may_preempt() && pass.preemptors < PREEMPTORS;
         pass.preemptors += usize::from(wants);
         wants
     }
@@ -259,8 +273,36 @@ impl Scheduler {
         made
     }
 
+    /// Writes down what became of the first job of a bucket, where somebody wants to know.
+    fn note(&mut self, bucket: BucketIx, verdict: &Verdict, pass: &Pass) {
+        let kind = self.tree.bucket(bucket);
+        let (Some(trace), Some(job)) = (&mut self.trace, kind.front()) else { return };
+        let finding = match verdict {
+            Verdict::Start(_) => return,
+            Verdict::NoRoom => {
+                let blocked = matches!(pass.head, Head::Blocked(head) if head == bucket);
+                trace.head = trace.head.or(blocked.then_some(job));
+                Finding::NoRoom
+            }
+            Verdict::Reserved { fits: false, .. } => {
+                // The first is what others would delay; those after it are told of it as well.
+                trace.head = trace.head.or(Some(job));
+                Finding::NoRoom
+            }
+            Verdict::WouldDelay(_) | Verdict::Reserved { .. } => Finding::WouldDelay,
+            Verdict::Limited(barrier) => Finding::Limited(*barrier),
+            Verdict::KeptBack => {
+                let closed = pass.closed.iter().find(|gate| self.tree.concerns(**gate, bucket, &kind.demand.total));
+                Finding::KeptBack(closed.copied())
+            }
+            Verdict::Later => Finding::Later,
+        };
+        trace.notes.push(Note { bucket, job, finding });
+    }
+
     /// Takes those out of the pass for whom the verdict stands.
     fn put_aside(&mut self, (bucket, job): (BucketIx, JobIx), verdict: &Verdict, pass: &mut Pass) {
+        self.note(bucket, verdict, pass);
         let mut upto = None;
         let queue = self.tree.bucket(bucket).queue;
         match verdict {
@@ -286,7 +328,7 @@ impl Scheduler {
             Verdict::KeptBack => pass.undecided = true,
             // If that was not enough for this one, nobody may.
             Verdict::WouldDelay(stay) => upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto)),
-            Verdict::Reserved(at) => {
+            Verdict::Reserved { at, .. } => {
                 if let Some(key) = self.key_of(job) {
                     self.tree.remove(bucket, job, key, self.stay_of(job));
                     pass.taken_out.push(job);
@@ -338,37 +380,28 @@ impl Scheduler {
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let runs = self.runs(now);
-        Shadow::new(demand, &self.nodes, self.in_order(&runs))
+        Shadow::new(demand, &self.nodes, || self.runs(now))
     }
 
-    /// Who holds resources, in the order of the latest ends.
-    pub(super) fn runs(&self, now: Timestamp) -> Vec<(i64, u64, Option<Timestamp>, JobIx)> {
-        let ends = self.active.iter().map(|(&order, active)| {
-            let end = self.latest_end(&self.jobs[active.job], now);
-            (end.map_or(i64::MAX, |end| end.0), order, end, active.job)
-        });
-        let mut runs: Vec<_> = ends.collect();
-        runs.sort_unstable_by_key(|&(key, order, ..)| (key, order));
-        runs
+    /// What runs have, in the order of their latest ends.
+    pub(super) fn runs(&self, now: Timestamp) -> impl Iterator<Item = Run<'_>> {
+        self.active.by_end(now, |active| latest_end(&self.jobs[active.job], &self.policies))
     }
 
-    pub(super) fn in_order<'a>(&'a self, runs: &'a [(i64, u64, Option<Timestamp>, JobIx)]) -> impl Iterator<Item = Run<'a>> {
-        runs.iter().filter_map(|&(_, _, end, index)| {
-            let job = &self.jobs[index];
-            Some((end, &self.tree.bucket(job.bucket).demand, job.lifecycle.state.placement()?))
-        })
+    /// Brings the order in which runs end up to date, before something is worked out from it.
+    pub(super) fn know_ends(&mut self) {
+        let Self { active, jobs, policies, .. } = self;
+        active.know_ends(|active| latest_end(&jobs[active.job], policies));
     }
+}
 
-    /// When a job that holds resources has given them back at the latest, if its limits say so.
-    fn latest_end(&self, job: &Job, now: Timestamp) -> Option<Timestamp> {
-        let stay = Stay::of(self.policies.get(job.policy)).span();
-        let end = match &job.lifecycle.state {
-            JobState::Running { since, .. } => *since + stay?,
-            JobState::Stopping { deadline, .. } => *deadline,
-            _ => now + stay?,
-        };
-        Some(end.max(now))
+/// When a job that holds resources has given them back at the latest, if its limits say so.
+pub(super) fn latest_end(job: &Job, policies: &Interner<PolicyIx, Policy>) -> End {
+    match (&job.lifecycle.state, Stay::of(policies.get(job.policy)).span()) {
+        (JobState::Stopping { deadline, .. }, _) => End::At(*deadline),
+        (JobState::Running { since, .. }, Some(stay)) => End::At(*since + stay),
+        (_, Some(stay)) => End::In(stay),
+        (_, None) => End::Never,
     }
 }
 

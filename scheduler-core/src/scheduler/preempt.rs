@@ -25,12 +25,13 @@ use std::cmp::Reverse;
 
 use crate::event::{Event, Transition};
 use crate::scheduler::Scheduler;
-use crate::scheduler::backfill::{Books, Release, record, rooms_after, take};
+use crate::scheduler::backfill::Forecast;
 use crate::scheduler::config::Resource;
-use crate::scheduler::place::{Room, pack};
-use crate::scheduler::table::{Active, Job, JobIx};
+use crate::scheduler::place::{Room, take};
+use crate::scheduler::runs::{Active, Back};
+use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::BucketIx;
-use crate::scheduler::tree::key::Key;
+use crate::scheduler::tree::Stay;
 use crate::scheduler::tree::share::Amounts;
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
@@ -122,9 +123,13 @@ impl Scheduler {
     /// The runs that a rule lets end for this job, cheapest first.
     fn candidates(&self, claim: Claim<'_>) -> Vec<Victim> {
         let capacity = self.nodes.capacity();
+        let demand = &self.tree.bucket(self.jobs[claim.job].bucket).demand;
+        // Where nodes are what it lacks, whoever is on others is not in its way.
+        let anywhere = !self.tree.barriers(self.jobs[claim.job].bucket, &demand.total).is_empty();
         let mut found: Vec<_> = self
             .active
             .iter()
+            .filter(|(_, active)| anywhere || self.nodes.is_in_the_way(demand, &active.held))
             .filter_map(|(order, active)| {
                 let victim = self.victim(active, self.rule(claim, active)?)?;
                 let part = |resource: usize| (victim.held[resource] * 1_000_000).checked_div(capacity[resource]).unwrap_or(0);
@@ -132,7 +137,7 @@ impl Scheduler {
                 let run = &self.jobs[active.job];
                 let running = matches!(run.lifecycle.state, JobState::Running { .. });
                 let lost = if running { part * u128::from(claim.now.since(active.since).0) } else { 0 };
-                Some(((!self.policies.get(run.policy).checkpointable, lost, Reverse(*order)), victim))
+                Some(((!self.policies.get(run.policy).checkpointable, lost, Reverse(order)), victim))
             })
             .collect();
         found.sort_unstable_by_key(|(cost, _)| *cost);
@@ -173,7 +178,8 @@ impl Scheduler {
     fn goes_before(&self, job: &Job, run: &Job, now: Timestamp) -> bool {
         let rank = |of: &Job, due| {
             let queue = &self.tree.queue(self.tree.bucket(of.bucket).queue).config;
-            Key::new(queue, self.policies.get(of.policy).priority, due, of.seq).rank(queue, now)
+            let policy = self.policies.get(of.policy);
+            self.tree.key(of.bucket, policy.priority, Stay::of(policy), due, of.seq).rank(queue, now)
         };
         let JobState::Queued { since } = job.lifecycle.state else { return false };
         rank(job, since) > rank(run, age_from(run))
@@ -239,22 +245,22 @@ impl Scheduler {
         if !self.tree.barriers(ahead.bucket, &demand.total).is_empty() {
             return false;
         }
-        let mut releases: Vec<Release> = Vec::new();
+        let mut forecast = Forecast::new(&self.nodes);
         for victim in ahead.ending.iter().chain(chosen) {
-            if let Some(placement) = self.jobs[victim.job].lifecycle.state.placement() {
-                record(&self.nodes, &self.tree.bucket(victim.bucket).demand, placement, &mut releases);
+            if let Some(active) = self.active.get(self.jobs[victim.job].order) {
+                forecast.end(&Back::All(&active.held), |_, _| ());
             }
         }
-        let mut rooms = rooms_after(&self.nodes, &Books::of(&self.nodes), &releases);
+        let mut rooms = forecast.rooms();
         for bucket in ahead.before {
             let demand = &self.tree.bucket(*bucket).demand;
-            if let Ok(packing) = pack(demand, &rooms) {
+            if let Ok(packing) = self.nodes.pack(demand, &rooms) {
                 take(&mut rooms, demand, &packing);
             }
         }
         for (room, extra) in rooms.iter_mut().zip(ahead.beside.into_iter().flatten()) {
             *room = room.min(*extra);
         }
-        pack(demand, &rooms).is_ok()
+        self.nodes.pack(demand, &rooms).is_ok()
     }
 }

@@ -56,16 +56,6 @@ impl Job {
     }
 }
 
-/// A job that holds resources.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Active {
-    pub(crate) job: JobIx,
-    /// When it got them.
-    pub(crate) since: Timestamp,
-    /// It got them beyond its queue's guarantee.
-    pub(crate) borrowed: bool,
-}
-
 /// All unfinished jobs, found by index or by id.
 pub(crate) struct Table {
     jobs: Slab<JobIx, Job>,

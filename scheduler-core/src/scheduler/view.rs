@@ -1,11 +1,15 @@
 //! What can be read from the core.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::ids::{JobId, Name, Seq};
 use crate::job::{Policy, Shape};
 use crate::scheduler::Scheduler;
+use crate::scheduler::config::{GpuKind, NodeState};
+use crate::scheduler::nodes::DeviceIx;
+use crate::scheduler::tree::standing::{CohortStanding, QueueStanding, TenantStanding};
 use crate::state::Lifecycle;
 use crate::time::Timestamp;
 
@@ -39,8 +43,14 @@ pub struct GpuUse<'a> {
     pub memory: MemoryBytes,
     /// The job that has it.
     pub job: Option<JobId>,
-    /// False where only a restored job knows it: it is not offered.
+    /// False where only jobs know it: it is not offered.
     pub configured: bool,
+    /// The whole device or a part of it.
+    pub kind: &'a GpuKind,
+    /// Which of the node's GPUs it reaches by NVLink.
+    pub link_group: Option<u16>,
+    /// The NUMA node that it is attached to.
+    pub numa: Option<u16>,
 }
 
 /// A machine and what is taken of it.
@@ -48,11 +58,17 @@ pub struct GpuUse<'a> {
 pub struct NodeUse<'a> {
     /// Its name.
     pub name: &'a Name,
-    /// False where only restored jobs know it: it has no capacity and is offered nothing.
+    /// False where only jobs know it: it has no capacity and is offered nothing.
     pub configured: bool,
+    /// What may be done with it.
+    pub state: NodeState,
+    /// What jobs may select it by.
+    pub labels: &'a BTreeMap<Name, Name>,
+    /// Tasks on it.
+    pub tasks: u32,
     /// Processor time that may be used.
     pub cpu: CpuMillis,
-    /// Processor time taken; more than there is only after a restore onto a smaller machine.
+    /// Processor time taken; more than there is only where the machine has become smaller.
     pub cpu_used: CpuMillis,
     /// Memory that may be used.
     pub memory: MemoryBytes,
@@ -60,6 +76,13 @@ pub struct NodeUse<'a> {
     pub memory_used: MemoryBytes,
     /// Its GPUs in the order of the configuration.
     pub gpus: Vec<GpuUse<'a>>,
+}
+
+impl NodeUse<'_> {
+    /// It takes no new tasks and has none any more: it can be switched off.
+    pub fn is_drained(&self) -> bool {
+        self.state != NodeState::Ready && self.tasks == 0
+    }
 }
 
 /// A queue and how many unfinished jobs it has.
@@ -107,11 +130,16 @@ impl Scheduler {
         self.active.values().map(|active| &self.jobs[active.job]).map(|job| (job.id, &job.lifecycle))
     }
 
-    /// The nodes, configured ones first and in the order of the configuration.
+    /// The nodes, configured ones first and in the order of the configuration, then such that only jobs know.
     pub fn nodes(&self) -> impl Iterator<Item = NodeUse<'_>> {
-        self.nodes.all().iter().enumerate().map(|(index, node)| NodeUse {
+        let all = || self.nodes.all().iter().enumerate().filter(|(at, _)| !self.nodes.is_vacant(*at)).map(|(_, node)| node);
+        let shown = all().filter(|node| node.configured).chain(all().filter(|node| !node.configured));
+        shown.map(|node| NodeUse {
             name: &node.name,
-            configured: self.nodes.is_configured(index),
+            configured: node.configured,
+            state: node.state,
+            labels: &node.traits.labels,
+            tasks: node.tasks,
             cpu: node.cpu,
             cpu_used: CpuMillis(u64::try_from(node.cpu_used).unwrap_or(u64::MAX)),
             memory: node.memory,
@@ -120,14 +148,17 @@ impl Scheduler {
         })
     }
 
-    fn gpu(&self, index: usize) -> GpuUse<'_> {
+    fn gpu(&self, index: DeviceIx) -> GpuUse<'_> {
         let device = self.nodes.device(index);
         GpuUse {
-            uuid: &device.uuid,
-            model: &device.model,
-            memory: device.memory,
+            uuid: &device.config.uuid,
+            model: &device.config.model,
+            memory: device.config.memory,
             job: device.owner.map(|owner| self.jobs[owner].id),
             configured: device.configured,
+            kind: &device.config.kind,
+            link_group: device.config.link_group,
+            numa: device.config.numa,
         }
     }
 
@@ -150,6 +181,22 @@ impl Scheduler {
                 gpus_used: gpus,
             }
         })
+    }
+
+    /// How a configured queue stands among those that it shares with.
+    pub fn queue_standing(&self, queue: &Name, now: Timestamp) -> Option<QueueStanding> {
+        Some(self.tree.queue_standing(self.tree.find_queue(queue)?, now))
+    }
+
+    /// How the tenants of a queue stand, in no particular order: those that have jobs, or use that counts.
+    pub fn tenant_standings(&self, queue: &Name, now: Timestamp) -> impl Iterator<Item = TenantStanding<'_>> {
+        let queue = self.tree.find_queue(queue);
+        queue.into_iter().flat_map(move |queue| self.tree.tenant_standings(queue, now))
+    }
+
+    /// How the cohorts stand, in the order in which they came.
+    pub fn cohort_standings(&self) -> impl Iterator<Item = CohortStanding<'_>> {
+        self.tree.cohort_standings()
     }
 
     /// Number of jobs in each state, by [`StateKind`](crate::state::StateKind). Finished ones are those that finished since this core was made.

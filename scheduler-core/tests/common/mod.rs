@@ -7,7 +7,7 @@ use std::sync::Arc;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
 use scheduler_core::event::{Event, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Seq};
-use scheduler_core::job::{LiveJob, NewJob, Policy, Shape, StopPolicy, TaskGroup};
+use scheduler_core::job::{Arrangement, Constraints, LiveJob, NewJob, Policy, Shape, StopPolicy, TaskGroup};
 use scheduler_core::state::{JobState, Lifecycle, StateKind};
 use scheduler_core::time::{Span, Timestamp};
 use scheduler_core::{Config, Discipline, GpuDevice, NodeConfig, QueueConfig, Scheduler};
@@ -36,12 +36,8 @@ pub(crate) fn aging(name: &str, priority: i32, seconds_per_point: u64) -> QueueC
 
 /// A node with this many cores, as many GiB, and GPUs named `node-gpu0`, ...
 pub(crate) fn node(name: &str, cores: u64, gpus: usize) -> NodeConfig {
-    let gpus = (0..gpus).map(|index| GpuDevice {
-        uuid: format!("{name}-gpu{index}").into(),
-        model: "H200".into(),
-        memory: MemoryBytes(80 * GIB),
-    });
-    NodeConfig { name: name.into(), cpu: CpuMillis(cores * 1000), memory: MemoryBytes(cores * GIB), gpus: gpus.collect() }
+    let gpu = |index| GpuDevice::whole(format!("{name}-gpu{index}").into(), "H200".into(), MemoryBytes(80 * GIB));
+    NodeConfig::new(name.into(), CpuMillis(cores * 1000), MemoryBytes(cores * GIB), (0..gpus).map(gpu).collect())
 }
 
 pub(crate) fn config(queues: Vec<QueueConfig>, nodes: Vec<NodeConfig>) -> Config {
@@ -56,6 +52,7 @@ pub(crate) struct Build {
     pub(crate) namespace: Name,
     pub(crate) tasks: Vec<TaskGroup>,
     pub(crate) min_available: u32,
+    pub(crate) arrangement: Arrangement,
     pub(crate) policy: Policy,
     pub(crate) start_after: Option<Timestamp>,
     pub(crate) hold: bool,
@@ -69,6 +66,7 @@ pub(crate) fn job(number: u64) -> Build {
         namespace: "default".into(),
         tasks: Vec::new(),
         min_available: 0,
+        arrangement: Arrangement::Pack,
         policy: Policy { stop, ..Policy::default() },
         start_after: None,
         hold: false,
@@ -86,7 +84,7 @@ impl Build {
     /// One more group.
     pub(crate) fn task(mut self, name: &str, replicas: u32, cores: u64, gpus: u32) -> Self {
         let request = Request { cpu: CpuMillis(cores * 1000), memory: MemoryBytes(0), gpus };
-        self.tasks.push(TaskGroup { name: name.into(), replicas, request });
+        self.tasks.push(TaskGroup::new(name.into(), replicas, request));
         self
     }
 
@@ -103,6 +101,18 @@ impl Build {
     /// So many tasks are enough to start.
     pub(crate) fn least(mut self, tasks: u32) -> Self {
         self.min_available = tasks;
+        self
+    }
+
+    /// All of its groups ask for this.
+    pub(crate) fn wants(mut self, constraints: &Constraints) -> Self {
+        self.tasks.iter_mut().for_each(|task| task.constraints = constraints.clone());
+        self
+    }
+
+    /// Over as many nodes as there are.
+    pub(crate) fn spread(mut self) -> Self {
+        self.arrangement = Arrangement::Spread;
         self
     }
 
@@ -134,7 +144,7 @@ impl Build {
 
     pub(crate) fn shape(&self) -> Shape {
         let shape = Shape::new(self.namespace.clone(), self.queue.clone(), self.tasks.clone());
-        Shape { min_available: self.min_available, ..shape }
+        Shape { min_available: self.min_available, arrangement: self.arrangement, ..shape }
     }
 
     pub(crate) fn build(&self, now: Timestamp) -> NewJob {

@@ -1,4 +1,4 @@
-//! Writing a batch: rows, specs and events of new jobs many at a time, then the changes, one compare-and-set each, then keys.
+//! Writing a batch: rows, specs and events of new jobs many at a time, then the changes, one compare-and-set each, then keys and objects.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use super::chunk::Insert;
 use super::codec::{Columns, state_kind};
 use super::raw::{Arg, RawError};
 use super::writer::Writer;
-use crate::{Batch, Committed, KeyRecord, StoreError, Submit};
+use crate::{Batch, Committed, KeyRecord, ObjectChange, StoreError, Submit};
 
 const OP: &str = "commit";
 
@@ -20,6 +20,8 @@ static PROBE: &str = include_str!("queries/probe.sql");
 static INSERT_KEY: &str = include_str!("queries/insert_key.sql");
 static CHANGE_EVENT: &str = include_str!("queries/change_event.sql");
 static CHANGE_JOB: &str = include_str!("queries/change_job.sql");
+static SET_OBJECT: &str = include_str!("queries/set_object.sql");
+static DELETE_OBJECT: &str = include_str!("queries/delete_object.sql");
 static JOB_STATE: &str = include_str!("queries/job_state.sql");
 
 static INSERT_JOBS: LazyLock<Insert> = LazyLock::new(|| Insert::of(include_str!("queries/insert_job.sql")));
@@ -60,7 +62,7 @@ impl Writer {
 
     fn write(&mut self, batch: &Batch) -> Result<Progress, StoreError> {
         self.check_term(batch.term)?;
-        if batch.submits.is_empty() && batch.changes.is_empty() && batch.keys.is_empty() {
+        if batch.submits.is_empty() && batch.changes.is_empty() && batch.keys.is_empty() && batch.objects.is_empty() {
             // Without a write, a full disk would say that all is well.
             self.execute(OP, PROBE, &[])?;
         }
@@ -91,6 +93,9 @@ impl Writer {
         for key in &batch.keys {
             self.remember(key)
                 .map_err(|error| self.refused(error, || format!("idempotency key {:?} of {:?}", key.key, key.scope)))?;
+        }
+        for object in &batch.objects {
+            self.set(object)?;
         }
         Ok(progress)
     }
@@ -213,6 +218,16 @@ impl Writer {
             Arg::Int(key.at.0),
         ];
         self.db.execute(INSERT_KEY, &args).map(|_| ())
+    }
+
+    fn set(&mut self, object: &ObjectChange) -> Result<(), StoreError> {
+        let (kind, name) = (Arg::Int(object.kind as i64), Arg::Text(object.name.as_str()));
+        let Some(value) = &object.value else {
+            return self.execute(OP, DELETE_OBJECT, &[kind, name]).map(|_| ());
+        };
+        let value = std::str::from_utf8(value)
+            .map_err(|error| self.at(OP).other(format!("{} {:?}: {error}", object.kind.as_str(), object.name.as_str())))?;
+        self.execute(OP, SET_OBJECT, &[kind, name, value.into(), int(self.term.0)]).map(|_| ())
     }
 
     /// An error of SQLite, which names what is there already in the caller's words.

@@ -34,8 +34,8 @@ use scheduler_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, StateCounts, Store, StoreError,
-    TokenRecord,
+    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, ObjectKind, ObjectRecord,
+    StateCounts, Store, StoreError, TokenRecord,
 };
 use fault::At;
 use live::Shared;
@@ -168,6 +168,10 @@ impl Store for SqliteStore {
     async fn key(&self, scope: &str, key: &str) -> Result<Option<KeyRecord>, StoreError> {
         let (scope, key) = (scope.to_owned(), key.to_owned());
         self.readers.read("look up an idempotency key", move |db| read::key(db, &scope, &key)).await
+    }
+
+    async fn objects(&self, kind: ObjectKind) -> Result<Vec<ObjectRecord>, StoreError> {
+        self.readers.read("read objects", move |db| read::objects(db, kind)).await
     }
 
     async fn compact(&self, before: Timestamp, limit: u32) -> Result<Compaction, StoreError> {

@@ -1,4 +1,4 @@
-//! What readers ask: one job, pages of jobs, events, keys, tokens. Each function runs on one snapshot.
+//! What readers ask: one job, pages of jobs, events, keys, tokens, objects. Each function runs on one snapshot.
 
 use bytes::Bytes;
 use scheduler_core::ids::{JobId, Name, Revision, Seq};
@@ -10,7 +10,9 @@ use super::codec::{job_id, json, lifecycle, parse};
 use super::intern::owner;
 use super::raw::{Arg, Connection, RawError, Row};
 use super::readers::ReadError;
-use crate::{EventRecord, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, StoreError, TokenRecord};
+use crate::{
+    EventRecord, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, ObjectKind, ObjectRecord, StoreError, TokenRecord,
+};
 
 /// Rows that one page of a list looks at, at most; one that found less says where to go on.
 const SCAN: i64 = 500_000;
@@ -30,6 +32,7 @@ static FLOOR: &str = include_str!("queries/floor.sql");
 static EVENTS: &str = include_str!("queries/events.sql");
 static EVENTS_OF_JOB: &str = include_str!("queries/events_of_job.sql");
 static KEY: &str = include_str!("queries/key.sql");
+static OBJECTS: &str = include_str!("queries/objects.sql");
 static TOKENS: &str = include_str!("queries/tokens.sql");
 
 /// Jobs with their specs, in the order asked; unknown ones are left out.
@@ -267,6 +270,16 @@ pub(super) fn tokens(db: &mut Connection) -> Result<Vec<TokenRecord>, ReadError>
         Ok(())
     })?;
     Ok(tokens)
+}
+
+/// All objects of a kind, by name.
+pub(super) fn objects(db: &mut Connection, kind: ObjectKind) -> Result<Vec<ObjectRecord>, ReadError> {
+    let mut objects = Vec::new();
+    db.query(OBJECTS, &[Arg::Int(kind as i64)], |row| {
+        objects.push(ObjectRecord { name: Name::from(row.text(0)?), value: Bytes::copy_from_slice(row.text(1)?.as_bytes()) });
+        Ok(())
+    })?;
+    Ok(objects)
 }
 
 fn hash(row: &Row, column: i32) -> Result<[u8; 32], RawError> {

@@ -26,7 +26,10 @@ const APPLICATION_ID: i64 = 0x666c_7368;
 pub(super) const MOST_PAGES: u32 = 4_294_967_294;
 
 /// Every migration as its description and its SQL, in order; number `i + 1` makes version `i + 1`.
-pub(super) const MIGRATIONS: &[(&str, &str)] = &[("job table", include_str!("../../../migrations/sqlite/0001_job_table.sql"))];
+pub(super) const MIGRATIONS: &[(&str, &str)] = &[
+    ("job table", include_str!("../../../migrations/sqlite/0001_job_table.sql")),
+    ("objects", include_str!("../../../migrations/sqlite/0002_objects.sql")),
+];
 
 const APPLICATION: &str = "PRAGMA application_id";
 const OBJECTS: &str = "SELECT count(*) FROM sqlite_schema";

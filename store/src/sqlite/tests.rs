@@ -23,7 +23,7 @@ use crate::{Batch, Owner, Store, StoreError, Submit};
 const NOW: Timestamp = Timestamp(1);
 
 fn submit(seq: u64, spec_bytes: usize) -> Submit {
-    let tasks = vec![TaskGroup { name: "main".into(), replicas: 1, request: Request::default() }];
+    let tasks = vec![TaskGroup::new("main".into(), 1, Request::default())];
     let shape = Shape::new("default".into(), Name::from(format!("q{}", seq % 5)), tasks);
     Submit {
         job: NewJob {

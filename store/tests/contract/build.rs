@@ -43,7 +43,7 @@ pub(crate) fn submit(seq: u64) -> Submit {
 
 pub(crate) fn submit_to(seq: u64, namespace: &str, queue: &str) -> Submit {
     let request = Request { cpu: CpuMillis(1_000), memory: MemoryBytes(1 << 30), gpus: 1 };
-    let tasks = vec![TaskGroup { name: "worker".into(), replicas: 2, request }];
+    let tasks = vec![TaskGroup::new("worker".into(), 2, request)];
     // Some say more than their tasks, which the table keeps too.
     let shape = Shape { min_available: u32::from(seq % 5 == 1), ..Shape::new(namespace.into(), queue.into(), tasks) };
     let policy = Policy {

@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(first.request, Request { cpu: CpuMillis(1_000), memory: MemoryBytes(0), gpus: 0 });
         assert_eq!((second.at, second.limit, second.priority), (Span::from_secs(5), Some(Span::from_secs(120)), -5));
         assert_eq!((second.tasks, second.request), (4, Request { cpu: CpuMillis(0), memory: MemoryBytes(16 << 30), gpus: 2 }));
-        assert_eq!(workload.queues[second.queue].name.as_str(), "q");
+        assert_eq!(workload.queues[second.queue].config.name.as_str(), "q");
         assert_eq!(workload.tenants[second.tenant].as_str(), "a");
     }
 

@@ -10,11 +10,11 @@ use crate::error::Error;
 /// Most machines of one specification.
 const MOST: usize = 100_000;
 
-/// The machines of a specification, named `node-1`, `node-2`, ...
-pub(super) fn parse(spec: &str) -> Result<Vec<Machine>, Error> {
+/// The machines of a specification, named `node-1`, `node-2`, ...; errors name the option.
+pub(super) fn parse(flag: &str, spec: &str) -> Result<Vec<Machine>, Error> {
     let mut machines = Vec::new();
     for part in spec.split(';').map(str::trim) {
-        let wrong = |what: String| Error::usage(format!("--nodes: `{part}`: {what}"));
+        let wrong = |what: String| Error::usage(format!("{flag}: `{part}`: {what}"));
         let (count, amounts) = part.split_once('*').map_or(("1", part), |(count, amounts)| (count.trim(), amounts));
         let count: usize = count
             .parse()
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_specification_becomes_machines() {
-        let machines = parse("2*cpu=64,memory=512Gi,gpu=8; cpu=500m").unwrap();
+        let machines = parse("--nodes", "2*cpu=64,memory=512Gi,gpu=8; cpu=500m").unwrap();
         let amounts =
             machines.iter().map(|machine| (machine.name.as_str(), machine.cpu_millis, machine.memory_bytes, machine.gpus));
         assert_eq!(
@@ -85,7 +85,7 @@ mod tests {
             ("4*cpu=64,gpu", "`4*cpu=64,gpu`", "`gpu` is not RESOURCE=AMOUNT"),
             ("cpu=1;", "``", "`` is not RESOURCE=AMOUNT"),
         ] {
-            let error = parse(spec).unwrap_err();
+            let error = parse("--nodes", spec).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             let text = error.to_string();
             assert!(text.starts_with(&format!("--nodes: {part}: ")) && text.contains(what), "{spec}: {text}");

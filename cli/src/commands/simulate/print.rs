@@ -28,10 +28,9 @@ impl Run<'_> {
     /// Cores, bytes and GPUs of all machines together.
     fn capacity(&self) -> (usize, u64, u64, u64) {
         let machines = &self.cluster.machines;
-        let pools = self.cluster.pools as u64;
-        let sum = |amount: fn(&simulator::Machine) -> u64| machines.iter().map(amount).sum::<u64>() * pools;
+        let sum = |amount: fn(&simulator::Machine) -> u64| machines.iter().map(amount).sum::<u64>();
         let gpus = sum(|machine| u64::from(machine.gpus));
-        (machines.len() * self.cluster.pools, sum(|machine| machine.cpu_millis), sum(|machine| machine.memory_bytes), gpus)
+        (machines.len(), sum(|machine| machine.cpu_millis), sum(|machine| machine.memory_bytes), gpus)
     }
 
     /// One line for a chart.
@@ -68,7 +67,14 @@ impl Run<'_> {
             ("makespan", format!("{} ({})", seconds(report.makespan_seconds), span(report.makespan_seconds))),
             (
                 "bound",
-                format!("{}; the makespan is {:.3} times that", seconds(report.bound.makespan_seconds), report.bound.ratio),
+                format!(
+                    "{}; the makespan is {:.3} times that (work {}, longest job {}, last arrivals {})",
+                    seconds(report.bound.makespan_seconds),
+                    report.bound.ratio,
+                    seconds(report.bound.area_seconds),
+                    seconds(report.bound.longest_job_seconds),
+                    seconds(report.bound.arrival_seconds)
+                ),
             ),
             (
                 "in use",

@@ -108,8 +108,7 @@ pub(super) fn labels(labels: &BTreeMap<String, String>) -> Checked<()> {
     for (key, value) in labels {
         key_of(key)?;
         if !names::is_label_value(value) {
-            let rule = "at most 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends";
-            return Err(Invalid::new(key, format!("`{}` is not a label value: {rule}", value.escape_debug())));
+            return Err(Invalid::new(key, value_rule(value)));
         }
     }
     Ok(())
@@ -128,12 +127,17 @@ pub(super) fn annotations(annotations: &BTreeMap<String, String>) -> Checked<()>
     Ok(())
 }
 
-fn key_of(key: &str) -> Checked<()> {
+/// A label's key.
+pub(super) fn key_of(key: &str) -> Checked<()> {
     if names::is_label_key(key) {
         return Ok(());
     }
-    let rule = "[prefix/]name: a DNS name, and 1 to 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends";
-    Err(Invalid::new("", format!("`{}` is not a key: {rule}", key.escape_debug())))
+    Err(Invalid::new("", format!("`{}` is not a key: {}", key.escape_debug(), names::LABEL_KEY_RULE)))
+}
+
+/// Says that this is no label's value.
+pub(super) fn value_rule(value: &str) -> String {
+    format!("`{}` is not a label value: {}", value.escape_debug(), names::LABEL_VALUE_RULE)
 }
 
 /// Names of resource limits.

@@ -6,16 +6,17 @@
 
 mod checks;
 mod interned;
+mod place;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use api::quantity::{Cpu, Duration};
-use api::{JobSpec, Resources, Retry, Stop, TaskSpec};
+use api::{JobSpec, NodeExpression, NodeSelector, Resources, Retry, Stop, TaskSpec};
 use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
 use scheduler_core::ids::Name;
-use scheduler_core::job::{Policy, Shape, StopPolicy, TaskGroup};
+use scheduler_core::job::{Arrangement, Policy, Shape, StopPolicy, TaskGroup};
 use scheduler_core::time::{Span, Timestamp};
 
 use super::dirs::Dirs;
@@ -23,6 +24,7 @@ use super::problem::ApiError;
 use crate::backend::{Caller, NewSubmit};
 use crate::config::{Config, DEFAULT_QUEUE};
 use crate::names;
+use crate::objects::{Directory, SharedDirectory};
 use crate::users::Users;
 use interned::Interned;
 
@@ -38,6 +40,8 @@ const DEFAULT_ATTEMPTS: u32 = 3;
 const DEFAULT_GRACE: Duration = Duration(30_000_000);
 /// Longest such time.
 const GRACE_MAX: Duration = Duration(86_400_000_000);
+/// Names that an answer lists, where another one was asked for.
+const NAMES_TOLD: usize = 50;
 /// The executors of this version.
 const EXECUTOR: &str = "local";
 
@@ -75,10 +79,20 @@ impl From<Invalid> for ApiError {
 
 type Checked<T> = Result<T, Invalid>;
 
+/// What a job says for all of its tasks that do not say it themselves.
+struct Defaults {
+    dir: String,
+    resources: Resources,
+    selector: Option<NodeSelector>,
+    expressions: Option<Vec<NodeExpression>>,
+    /// Whose folder it has to be.
+    uid: u32,
+}
+
 /// Checks and completes jobs.
 pub struct Admission {
     namespaces: Vec<Name>,
-    queues: Vec<Name>,
+    directory: SharedDirectory,
     tasks: u64,
     spec_bytes: u64,
     dirs: Dirs,
@@ -90,10 +104,10 @@ pub struct Admission {
 
 impl Admission {
     /// By this configuration, in the daemon that runs as `own_uid`.
-    pub fn new(config: &Config, users: Arc<Users>, own_uid: u32) -> Self {
+    pub fn new(config: &Config, directory: SharedDirectory, users: Arc<Users>, own_uid: u32) -> Self {
         Self {
             namespaces: config.namespaces.iter().map(|name| Name::from(name.as_str())).collect(),
-            queues: config.queues.iter().map(|queue| Name::from(queue.name.as_str())).collect(),
+            directory,
             tasks: config.limits.tasks,
             spec_bytes: config.limits.body,
             own_uid,
@@ -117,8 +131,11 @@ impl Admission {
             let detail = format!("this daemon runs as uid {} and cannot run jobs as {}", self.own_uid, caller.user);
             return Err(Invalid::new("", detail));
         }
-        let namespace = known(&self.namespaces, spec.namespace.as_deref(), None, "namespace")?;
-        let queue = known(&self.queues, spec.queue.as_deref(), Some(DEFAULT_QUEUE), "queue")?;
+        let namespace = spec.namespace.as_deref().unwrap_or_else(|| self.namespaces.first().map_or("", Name::as_str));
+        let namespace = known(self.namespaces.iter(), namespace, "namespace")?.clone();
+        let directory = self.directory.get();
+        let queue = known(directory.queues.keys(), spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE), "queue")?.clone();
+        resolve_class(&mut spec, &directory)?;
         if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != EXECUTOR) {
             return Err(Invalid::new("executor", format!("no executor `{executor}` here; there is: {EXECUTOR}")));
         }
@@ -139,6 +156,10 @@ impl Admission {
         }
         let mut shape = Shape::new(namespace.clone(), queue.clone(), groups);
         shape.min_available = min_available(&spec, &shape)?;
+        shape.arrangement = match spec.placement {
+            None | Some(api::Arrangement::Pack) => Arrangement::Pack,
+            Some(api::Arrangement::Spread) => Arrangement::Spread,
+        };
         spec.namespace = Some(namespace.as_str().to_owned());
         spec.queue = Some(queue.as_str().to_owned());
         spec.executor = Some(EXECUTOR.to_owned());
@@ -172,19 +193,27 @@ impl Admission {
         } else if spec.tasks.len() > GROUPS {
             return Err(Invalid::new("tasks", format!("{} groups; a job may have {GROUPS}", spec.tasks.len())));
         }
-        let default_dir = default_dir(spec, caller).to_owned();
+        let dir = default_dir(spec, caller).to_owned();
         let dir_is_default = spec.working_dir.take().is_none();
-        let resources = spec.resources.take().unwrap_or_default();
+        let defaults = Defaults {
+            dir,
+            resources: spec.resources.take().unwrap_or_default(),
+            selector: spec.node_selector.take(),
+            expressions: spec.node_expressions.take(),
+            uid: caller.uid,
+        };
         let several = spec.tasks.len() > 1;
         let mut groups = Vec::with_capacity(spec.tasks.len());
         for (index, task) in spec.tasks.iter_mut().enumerate() {
-            let own_dir = task.working_dir.is_some();
-            let own_resources = task.resources.is_some();
-            let group = self.complete_task(task, index, several, &default_dir, &resources, caller.uid).map_err(|invalid| {
+            let inherited = [
+                ("workingDir", task.working_dir.is_none()),
+                ("resources", task.resources.is_none()),
+                ("nodeSelector", task.node_selector.is_none()),
+                ("nodeExpressions", task.node_expressions.is_none()),
+            ];
+            let group = self.complete_task(task, index, several, &defaults).map_err(|invalid| {
                 // The path is the one that the user wrote.
-                let from_top = short
-                    || (invalid.path.starts_with("resources") && !own_resources)
-                    || (invalid.path == "workingDir" && !own_dir);
+                let from_top = short || inherited.iter().any(|(field, inherited)| *inherited && invalid.path.starts_with(field));
                 let mut invalid = if from_top { invalid } else { invalid.under(&format!("tasks[{index}]")) };
                 if invalid.path == "workingDir" && dir_is_default {
                     invalid.detail.push_str("; it is the default, your home folder: say `workingDir`");
@@ -201,15 +230,7 @@ impl Admission {
         Ok(groups)
     }
 
-    fn complete_task(
-        &self,
-        task: &mut TaskSpec,
-        index: usize,
-        several: bool,
-        default_dir: &str,
-        default_resources: &Resources,
-        uid: u32,
-    ) -> Checked<TaskGroup> {
+    fn complete_task(&self, task: &mut TaskSpec, index: usize, several: bool, defaults: &Defaults) -> Checked<TaskGroup> {
         checks::command(task.command.as_deref())?;
         checks::env(&task.env).map_err(|invalid| invalid.under("env"))?;
         let name = task.name.get_or_insert_with(|| if several { format!("task-{index}") } else { "task".to_owned() });
@@ -220,12 +241,12 @@ impl Admission {
         if replicas == 0 || u64::from(replicas) > self.tasks {
             return Err(Invalid::new("replicas", format!("`{replicas}` is not 1 to {}", self.tasks)));
         }
-        let dir = task.working_dir.get_or_insert_with(|| default_dir.to_owned());
+        let dir = task.working_dir.get_or_insert_with(|| defaults.dir.clone());
         checks::path(dir).map_err(|invalid| invalid.under("workingDir"))?;
-        if let Some(fault) = self.dirs.fault(dir, uid) {
+        if let Some(fault) = self.dirs.fault(dir, defaults.uid) {
             return Err(Invalid::new("workingDir", fault.as_ref()));
         }
-        let resources = task.resources.get_or_insert_with(|| default_resources.clone());
+        let resources = task.resources.get_or_insert_with(|| defaults.resources.clone());
         let cpu = *resources.cpu.get_or_insert(DEFAULT_CPU);
         if cpu.0 == 0 {
             return Err(Invalid::new("resources.cpu", "a task needs some CPU: at least 1m"));
@@ -235,7 +256,13 @@ impl Admission {
             memory: MemoryBytes(resources.memory.map_or(0, |memory| memory.0)),
             gpus: resources.gpu.map_or(0, |gpus| gpus.0),
         };
-        Ok(TaskGroup { name: Name::from(name.as_str()), replicas, request })
+        // What is taken as nothing is nothing; saying so is how a task does without the job's.
+        let selector = task.node_selector.take().or_else(|| defaults.selector.clone()).unwrap_or_default();
+        let expressions = task.node_expressions.take().or_else(|| defaults.expressions.clone()).unwrap_or_default();
+        let constraints = place::constraints(&selector, &expressions, resources)?;
+        task.node_selector = (!selector.is_empty()).then_some(selector);
+        task.node_expressions = (!expressions.is_empty()).then_some(expressions);
+        Ok(TaskGroup { constraints, ..TaskGroup::new(Name::from(name.as_str()), replicas, request) })
     }
 }
 
@@ -264,16 +291,29 @@ fn default_name(spec: &JobSpec) -> String {
     names::to_label(base, "job")
 }
 
-/// One of the names there are; the default, or the first one, where none is asked for.
-fn known(names: &[Name], asked: Option<&str>, default: Option<&str>, field: &str) -> Checked<Name> {
-    let found = match asked.or(default) {
-        Some(asked) => names.iter().find(|name| name.as_str() == asked),
-        None => names.first(),
-    };
-    found.cloned().ok_or_else(|| {
-        let there = names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-        Invalid::new(field, format!("no {field} `{}`; there are: {there}", asked.or(default).unwrap_or_default()))
+/// One of the names there are.
+fn known<'a>(mut names: impl Iterator<Item = &'a Name> + Clone, asked: &str, field: &str) -> Checked<&'a Name> {
+    let all = names.clone();
+    names.find(|name| name.as_str() == asked).ok_or_else(|| {
+        let there: Vec<_> = all.take(NAMES_TOLD).map(Name::as_str).collect();
+        let there = if there.is_empty() { "there are none".to_owned() } else { format!("there are: {}", there.join(", ")) };
+        Invalid::new(field, format!("no {field} `{}`; {there}", asked.escape_debug()))
     })
+}
+
+/// Gives a job that names a priority class the number that the class has now. Both may stand beside each other where they agree, so that
+/// a job that came back from here can be sent again.
+fn resolve_class(spec: &mut JobSpec, directory: &Directory) -> Checked<()> {
+    let Some(class) = spec.priority_class.as_deref() else { return Ok(()) };
+    let name = known(directory.classes.keys(), class, "priorityClass")?;
+    let number = directory.classes.get(name).map_or(0, |(priority, _)| *priority);
+    match spec.priority.replace(number) {
+        Some(other) if other != number => {
+            let detail = format!("`{other}` besides priorityClass `{class}` (which is {number}): say one of them");
+            Err(Invalid::new("priority", detail))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Completes all that says how the job is treated; gives the core's side of it.
@@ -303,6 +343,6 @@ fn complete_policy(spec: &mut JobSpec) -> Checked<Policy> {
         max_attempts,
         time_limit: spec.time_limit.map(|limit| Span(limit.0)),
         stop: StopPolicy { signal: number, grace: Span(grace.0) },
-        ..Policy::default()
+        checkpointable: spec.checkpointable,
     })
 }

@@ -19,7 +19,33 @@ fn admission_of(own_uid: u32) -> Admission {
         namespaces: Some(vec!["default".parse().unwrap(), "ml".parse().unwrap()]),
         ..Settings::default()
     };
-    Admission::new(&Config::load(settings).unwrap(), Arc::default(), own_uid)
+    let config = Config::load(settings).unwrap();
+    let directory = SharedDirectory::default();
+    directory.set(Directory {
+        queues: config.queues.iter().map(|queue| (queue.name.as_str().into(), api::Origin::BuiltIn)).collect(),
+        classes: [("low".into(), (-10, api::Origin::File)), ("urgent".into(), (500, api::Origin::Api))].into(),
+        ..Directory::default()
+    });
+    Admission::new(&config, directory, Arc::default(), own_uid)
+}
+
+#[test]
+fn a_priority_class_is_a_number_from_now_on() {
+    let admission = admission();
+    let admitted = admit(&admission, json!({"command": ["a"], "priorityClass": "urgent", "checkpointable": true})).unwrap();
+    assert_eq!((admitted.policy.priority, admitted.policy.checkpointable), (500, true));
+    let spec: serde_json::Value = serde_json::from_slice(&admitted.spec).unwrap();
+    assert_eq!((&spec["priority"], &spec["priorityClass"]), (&json!(500), &json!("urgent")));
+    // What came back can be sent again.
+    assert_eq!(admit(&admission, spec).unwrap().spec, admitted.spec);
+    for (spec, path, said) in [
+        (json!({"command": ["a"], "priorityClass": "no"}), "priorityClass", "no priorityClass `no`; there are: low, urgent"),
+        (json!({"command": ["a"], "priorityClass": "urgent", "priority": 5}), "priority", "say one of them"),
+    ] {
+        let invalid = admit(&admission, spec).unwrap_err();
+        assert_eq!(invalid.path, path);
+        assert!(invalid.detail.contains(said), "{}", invalid.detail);
+    }
 }
 
 fn caller() -> Caller {
@@ -68,6 +94,57 @@ fn a_completed_job_is_admitted_as_it_is() {
 }
 
 #[test]
+fn nodes_and_gpus_are_asked_for_in_one_way() {
+    let admission = admission();
+    let first = admit(
+        &admission,
+        json!({"command": ["a"], "nodeSelector": {"zone": ["b", "a", "b"], "disk": "ssd"}, "placement": "spread",
+               "nodeExpressions": [{"key": "old", "operator": "DoesNotExist"}],
+               "resources": {"gpu": 1, "gpuModel": "H100", "gpuMemory": "40Gi"}}),
+    )
+    .unwrap();
+    let other = admit(
+        &admission,
+        json!({"tasks": [{"command": ["a"], "nodeExpressions": [{"key": "old", "operator": "DoesNotExist"},
+                          {"key": "zone", "operator": "In", "values": ["a", "b"]}, {"key": "disk", "operator": "In", "values": ["ssd"]}],
+                          "resources": {"gpu": "1", "gpuModel": ["H100", "H100"], "gpuMemory": 42_949_672_960_u64}}], "placement": "spread"}),
+    )
+    .unwrap();
+    assert!(Arc::ptr_eq(&first.shape, &other.shape), "{:?} {:?}", first.shape, other.shape);
+    assert_eq!(first.shape.arrangement, Arrangement::Spread);
+    let constraints = &first.shape.tasks[0].constraints;
+    let said: Vec<_> = constraints.nodes.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["disk in (ssd)", "old does not exist", "zone in (a, b)"]);
+    assert_eq!((constraints.gpu_models.as_slice(), constraints.gpu_memory.0), (&["H100".into()][..], 40 << 30));
+    // What came back can be sent again.
+    let spec: serde_json::Value = serde_json::from_slice(&first.spec).unwrap();
+    assert_eq!(spec["tasks"][0]["nodeSelector"], json!({"disk": "ssd", "zone": ["b", "a", "b"]}));
+    assert_eq!((spec.get("nodeSelector"), &spec["placement"]), (None, &json!("spread")));
+    assert_eq!(admit(&admission, spec).unwrap().spec, first.spec);
+    // A task says its own, or nothing.
+    let mixed = json!({"nodeSelector": {"zone": "a"}, "tasks": [{"command": ["a"]}, {"command": ["b"], "nodeSelector": {}}]});
+    let mixed = admit(&admission, mixed).unwrap();
+    let counts: Vec<_> = mixed.shape.tasks.iter().map(|group| group.constraints.nodes.len()).collect();
+    assert_eq!(counts, [1, 0]);
+    let plain = admit(&admission, json!({"command": ["a"], "placement": "pack"})).unwrap();
+    assert!(Arc::ptr_eq(&plain.shape, &admit(&admission, json!({"command": ["a"]})).unwrap().shape));
+}
+
+#[test]
+fn a_job_of_an_older_version_is_read_as_it_was() {
+    let text = r#"{"name":"a","namespace":"default","queue":"default-batch","priority":0,"executor":"local","tasks":[{"name":"task","replicas":1,
+        "command":["a"],"workingDir":"/","resources":{"cpu":"1","gpu":"1"}}],"retry":{"maxAttempts":3},"stop":{"signal":"SIGTERM","grace":"30s"}}"#;
+    let spec: JobSpec = serde_json::from_str(text).unwrap();
+    assert_eq!((spec.placement, &spec.tasks[0].node_selector), (None, &None));
+    let admitted = admission().admit(spec, &caller(), Timestamp(0)).unwrap();
+    assert!(admitted.shape.tasks[0].constraints.is_none());
+    let shape =
+        r#"{"namespace":"default","queue":"q","tasks":[{"name":"task","replicas":1,"request":{"cpu":1,"memory":0,"gpus":0}}]}"#;
+    let shape: Shape = serde_json::from_str(shape).unwrap();
+    assert_eq!((shape.arrangement, shape.tasks[0].constraints.is_none()), (Arrangement::Pack, true));
+}
+
+#[test]
 fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
     let admission = admission();
     let long = "x".repeat(128 << 10);
@@ -109,6 +186,42 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
         (json!({"tasks": [{"command": ["a"]}], "workingDir": "/does/not/exist"}), "workingDir", "does not exist"),
         (json!({"command": ["a"], "resources": {"cpu": 0}}), "resources.cpu", "at least 1m"),
         (json!({"tasks": [{"command": ["a"], "resources": {"cpu": "0"}}]}), "tasks[0].resources.cpu", "at least 1m"),
+        (json!({"command": ["a"], "nodeSelector": {"a b": "x"}}), "nodeSelector", "`a b` is not a key"),
+        (json!({"command": ["a"], "nodeSelector": {"zone": "x y"}}), "nodeSelector.zone", "`x y` is not a label value"),
+        (json!({"command": ["a"], "nodeSelector": {"zone": []}}), "nodeSelector.zone", "1 to 64"),
+        (
+            json!({"tasks": [{"command": ["a"], "nodeSelector": {"zone": ["ok", "-"]}}]}),
+            "tasks[0].nodeSelector.zone",
+            "`-` is not a label value",
+        ),
+        (
+            json!({"tasks": [{"command": ["a"], "nodeExpressions": [{"key": "zone", "operator": "In"}]}]}),
+            "tasks[0].nodeExpressions[0].values",
+            "0 values",
+        ),
+        (
+            json!({"command": ["a"], "nodeExpressions": [{"key": "zone", "operator": "Exists", "values": ["a"]}]}),
+            "nodeExpressions[0].values",
+            "`Exists` has no values",
+        ),
+        (
+            json!({"command": ["a"], "nodeExpressions": [{"key": "/", "operator": "Exists"}]}),
+            "nodeExpressions[0].key",
+            "not a key",
+        ),
+        (
+            json!({"tasks": [{"command": ["a"], "resources": {"gpuMemory": "1Gi"}}]}),
+            "tasks[0].resources.gpuMemory",
+            "`gpu` asks for none",
+        ),
+        (json!({"command": ["a"], "resources": {"gpu": 0, "gpuModel": "T4"}}), "resources.gpuModel", "`gpu` asks for none"),
+        (json!({"command": ["a"], "resources": {"gpu": 1, "gpuModel": []}}), "resources.gpuModel", "0 models"),
+        (
+            json!({"command": ["a"], "resources": {"gpu": 1, "gpuModel": "\n"}}),
+            "resources.gpuModel",
+            "not the name of a GPU model",
+        ),
+        (json!({"command": ["a"], "resources": {"gpu": 1, "gpuMemory": 0}}), "resources.gpuMemory", "at least 1 byte"),
         (json!({"command": ["a"], "priority": 1_000_001}), "priority", "-1000000 to 1000000"),
         (json!({"command": ["a"], "retry": {"maxAttempts": 0}}), "retry.maxAttempts", "1 to 100"),
         (json!({"command": ["a"], "nice": -1}), "nice", "0 to 19"),

@@ -1,8 +1,8 @@
-//! Queues, nodes, who the caller is, and how the daemon does.
+//! Who the caller is, and how the daemon does.
 
 use std::sync::Arc;
 
-use api::{NodeList, QueueList, ServerInfo, codes};
+use api::{ServerInfo, codes};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -13,36 +13,6 @@ use crate::http::App;
 use crate::http::auth::{Asker, MaybeAsker};
 use crate::http::problem::{ApiError, ApiResult};
 use crate::metrics::QueueState;
-
-/// List queues
-#[utoipa::path(
-    get,
-    path = "/api/v1/queues",
-    tag = "cluster",
-    responses(
-        (status = 200, description = "All queues", body = QueueList),
-        (status = "default", description = "No answer", body = api::Problem, content_type = "application/problem+json")
-    )
-)]
-pub(super) async fn queues(State(app): State<Arc<App>>, _: Asker) -> ApiResult<Json<QueueList>> {
-    let snapshot = app.backend.snapshot().await?;
-    Ok(Json(QueueList { items: snapshot.queues.clone() }))
-}
-
-/// List nodes
-#[utoipa::path(
-    get,
-    path = "/api/v1/nodes",
-    tag = "cluster",
-    responses(
-        (status = 200, description = "All nodes, with what is promised of them", body = NodeList),
-        (status = "default", description = "No answer", body = api::Problem, content_type = "application/problem+json")
-    )
-)]
-pub(super) async fn nodes(State(app): State<Arc<App>>, _: Asker) -> ApiResult<Json<NodeList>> {
-    let snapshot = app.backend.snapshot().await?;
-    Ok(Json(NodeList { items: snapshot.nodes.clone() }))
-}
 
 /// Say who is asking whom
 #[utoipa::path(

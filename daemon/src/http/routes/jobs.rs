@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use api::{EventList, Job, JobList, codes};
+use api::{EventList, Job, JobList};
 use axum::Json;
 use axum::extract::State;
 use scheduler_core::ids::Revision;
@@ -17,7 +17,7 @@ use super::params::{Id, Params, find, resolve};
 use crate::http::App;
 use crate::http::auth::Asker;
 use crate::http::problem::{ApiError, ApiResult};
-use crate::http::{cursor, selector, view};
+use crate::http::{cursor, selector, view, why};
 
 /// Jobs, or events, on a page where nobody says.
 const PAGE: u32 = 100;
@@ -162,12 +162,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, Asker(caller): Asker, Id(i
 )]
 pub(super) async fn why(State(app): State<Arc<App>>, _: Asker, Id(id): Id) -> ApiResult<Json<api::Why>> {
     let id = resolve(&*app.backend, &id).await?;
-    if let Some(why) = app.backend.why(id).await? {
-        return Ok(Json(view::why(id.0, &why)));
-    }
-    let record = app.backend.store().job(id).await?;
-    let record = record.ok_or_else(|| ApiError::new(codes::NOT_FOUND, format!("no job {id}")))?;
-    Ok(Json(view::why_finished(&record)))
+    Ok(Json(why::answer(&*app.backend, id).await?))
 }
 
 /// Which events of a job.

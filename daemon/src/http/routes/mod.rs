@@ -4,11 +4,16 @@
 //! no route, or no method of it, is a problem like all others.
 
 pub mod actions;
+pub mod classes;
 pub mod cluster;
+pub mod cohorts;
 pub mod events;
 pub mod jobs;
 pub mod logs;
+pub mod nodes;
+mod objects;
 mod params;
+pub mod queues;
 pub mod submit;
 pub mod tail;
 pub mod tokens;
@@ -61,8 +66,17 @@ fn parts() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(actions::release))
         .routes(routes!(actions::requeue))
         .routes(routes!(events::watch))
-        .routes(routes!(cluster::queues))
-        .routes(routes!(cluster::nodes))
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::show, queues::set, queues::modify, queues::remove))
+        .routes(routes!(cohorts::list))
+        .routes(routes!(cohorts::show, cohorts::set, cohorts::modify, cohorts::remove))
+        .routes(routes!(classes::list))
+        .routes(routes!(classes::show, classes::set, classes::modify, classes::remove))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::show))
+        .routes(routes!(nodes::cordon))
+        .routes(routes!(nodes::drain))
+        .routes(routes!(nodes::resume))
         .routes(routes!(cluster::info))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::remove))
@@ -105,6 +119,8 @@ pub fn label(path: &str) -> &'static str {
         "/api/v1/jobs:batch" => "/api/v1/jobs:batch",
         "/api/v1/events" => "/api/v1/events",
         "/api/v1/queues" => "/api/v1/queues",
+        "/api/v1/cohorts" => "/api/v1/cohorts",
+        "/api/v1/priorityclasses" => "/api/v1/priorityclasses",
         "/api/v1/nodes" => "/api/v1/nodes",
         "/api/v1/info" => "/api/v1/info",
         "/api/v1/tokens" => "/api/v1/tokens",
@@ -116,8 +132,24 @@ pub fn label(path: &str) -> &'static str {
 }
 
 fn label_of_item(path: &str) -> Option<&'static str> {
-    if let Some(rest) = path.strip_prefix("/api/v1/tokens/") {
-        return (!rest.contains('/')).then_some("/api/v1/tokens/{id}");
+    for (prefix, label) in [
+        ("/api/v1/tokens/", "/api/v1/tokens/{id}"),
+        ("/api/v1/queues/", "/api/v1/queues/{name}"),
+        ("/api/v1/cohorts/", "/api/v1/cohorts/{name}"),
+        ("/api/v1/priorityclasses/", "/api/v1/priorityclasses/{name}"),
+    ] {
+        if let Some(rest) = path.strip_prefix(prefix) {
+            return (!rest.contains('/')).then_some(label);
+        }
+    }
+    if let Some(rest) = path.strip_prefix("/api/v1/nodes/") {
+        return match rest.split_once('/') {
+            None => Some("/api/v1/nodes/{name}"),
+            Some((_, "cordon")) => Some("/api/v1/nodes/{name}/cordon"),
+            Some((_, "drain")) => Some("/api/v1/nodes/{name}/drain"),
+            Some((_, "resume")) => Some("/api/v1/nodes/{name}/resume"),
+            Some(_) => None,
+        };
     }
     let rest = path.strip_prefix("/api/v1/jobs/")?;
     let Some((_, what)) = rest.split_once('/') else { return Some("/api/v1/jobs/{id}") };
@@ -143,7 +175,7 @@ mod tests {
         let (_, document) = parts();
         assert!(document.paths.paths.len() > 15);
         for pattern in document.paths.paths.keys() {
-            assert_eq!(label(&pattern.replace("{id}", "0197")), pattern);
+            assert_eq!(label(&pattern.replace("{id}", "0197").replace("{name}", "a")), pattern);
         }
         for path in ["/", "/api/v1/jobs/x/y", "/api/v1/tokens/x/y", "/docs/"] {
             assert_eq!(label(path), "other");

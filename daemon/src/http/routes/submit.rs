@@ -4,6 +4,7 @@
 //! answered with the same ids, also when the queue that it named is gone by then. One job costs no thread and no wait beside the
 //! commit, unless a folder has to be looked at.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use api::{JobBatch, JobSpec, Submitted, SubmittedBatch, codes};
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use scheduler_core::ids::JobId;
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, SubmitRequest};
+use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, Refused, SubmitRequest};
 use crate::http::App;
 use crate::http::auth::Asker;
 use crate::http::body::{self, Kind};
@@ -25,6 +26,8 @@ use crate::http::text::now;
 
 /// Longest idempotency key.
 const KEY_BYTES: usize = 255;
+/// Labels that an answer lists, where another one was asked for.
+const LABELS_TOLD: usize = 50;
 /// Says that nothing was submitted this time: the key was known.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -63,8 +66,11 @@ pub(super) async fn create(
         let (app, caller) = (Arc::clone(&app), Arc::clone(&caller));
         blocking(move || Ok(app.admission.admit(spec, &caller, now())?)).await?
     };
-    let ids = app.backend.submit(SubmitRequest { jobs: vec![job], key }).await?;
-    one(&ids, false)
+    let submitted = app.backend.submit(SubmitRequest { jobs: vec![job], key }).await;
+    match submitted {
+        Ok(ids) => one(&ids, false),
+        Err(error) => Err(refused(&app, error).await),
+    }
 }
 
 /// Submit many jobs, all or none
@@ -99,11 +105,27 @@ pub(super) async fn create_batch(
         let app = Arc::clone(&app);
         blocking(move || admit_all(&app, &caller, kind, &bytes)).await?
     };
-    let ids = app.backend.submit(SubmitRequest { jobs, key }).await.map_err(|error| match error {
-        BackendError::Refused { index, .. } => ApiError::from(error).under(&format!("jobs[{index}]")),
-        other => other.into(),
-    })?;
-    Ok(many(&ids, false))
+    match app.backend.submit(SubmitRequest { jobs, key }).await {
+        Ok(ids) => Ok(many(&ids, false)),
+        Err(BackendError::Refused { index, refused: why }) => {
+            Err(refused(&app, BackendError::Refused { index, refused: why }).await.under(&format!("jobs[{index}]")))
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Who asks for a label that no node has is told which there are.
+async fn refused(app: &App, error: BackendError) -> ApiError {
+    let no_such_label =
+        matches!(&error, BackendError::Refused { refused: Refused::NoNode { there, .. }, .. } if there.is_empty());
+    let error = ApiError::from(error);
+    if !no_such_label {
+        return error;
+    }
+    let Ok(snapshot) = app.backend.snapshot().await else { return error };
+    let labels: BTreeSet<&str> = snapshot.nodes.iter().flat_map(|node| node.labels.keys().map(String::as_str)).collect();
+    let shown: Vec<_> = labels.into_iter().take(LABELS_TOLD).collect();
+    error.adding(&format!("; there are: {}", shown.join(", ")))
 }
 
 /// Runs what computes for long, or asks a disk, where it holds up nobody.

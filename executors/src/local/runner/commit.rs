@@ -1,19 +1,25 @@
 //! Makes ends durable, then tells them; keeps the journal small.
 //!
 //! Ends that come close together share one sync. How long to wait for more is decided by whether anybody gains: while runs wait for a
-//! spawn thread the machine has something else to do, so ends are gathered for a few milliseconds; when none waits, whoever waits
-//! for this end is not kept waiting.
+//! spawn thread, or in a line, the machine has something else to do, so ends are gathered for a few milliseconds; when none waits,
+//! whoever waits for this end is not kept waiting. For the same time the start of a run that has waited in a line is not told while
+//! others wait there: most of them end before, and then one report says it all.
 
 use std::ops::Bound;
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use scheduler_core::ids::RunId;
+use scheduler_core::time::Timestamp;
 
+use super::RunnerOptions;
 use super::clock;
 use super::journal::Record;
 use super::note;
+use super::output::{name_all, name_written};
 use super::shared::{Shared, wait, wait_for};
-use super::table::{Run, Table, TaskState};
+use super::table::{End, Run, Table, TaskState, Unread};
+use crate::contract::Report;
 
 /// Most ends that are made durable together.
 const MAX_BATCH: usize = 256;
@@ -27,23 +33,91 @@ const PAGE: usize = 256;
 /// The thread. It ends with the process.
 pub(super) fn commit_all(shared: &Shared) {
     loop {
-        let runs = gather(shared, shared.lock());
+        let (runs, unread) = gather(shared, shared.lock());
+        for (run, task, streams) in &unread {
+            name_written(*run, task, streams);
+        }
         commit(shared, &runs);
         compact_if_due(shared);
     }
 }
 
-fn gather(shared: &Shared, mut table: MutexGuard<'_, Table>) -> Vec<RunId> {
-    while table.to_commit.is_empty() {
-        table = wait(&shared.settled, table);
-    }
-    let until = clock::boot_us() + shared.options.gather.as_micros() as u64;
+/// Waits for ends, and for more of them as long as that keeps nobody waiting. Meanwhile tells the starts that no end has followed.
+fn gather<'a>(shared: &'a Shared, mut table: MutexGuard<'a, Table>) -> (Vec<RunId>, Vec<Unread>) {
+    let mut since = None;
     loop {
         let now = clock::boot_us();
-        if table.queue.is_empty() || table.to_commit.len() >= MAX_BATCH || now >= until {
-            return std::mem::take(&mut table.to_commit);
+        let goes_on = table.tell_fresh(shared, now);
+        if !goes_on.is_empty() {
+            drop(table);
+            for (run, task, streams) in &goes_on {
+                name_all(*run, task, streams);
+            }
+            table = shared.lock();
+            continue;
+        }
+        if table.to_commit.is_empty() {
+            let due = table.fresh.front().map(|(due, _)| *due);
+            table = match due {
+                Some(due) => wait_for(&shared.settled, table, due - now),
+                None => wait(&shared.settled, table),
+            };
+            continue;
+        }
+        let until = *since.get_or_insert(now) + table.gather_us(&shared.options);
+        if now >= until || table.to_commit.len() >= MAX_BATCH {
+            return (std::mem::take(&mut table.to_commit), std::mem::take(&mut table.to_name));
         }
         table = wait_for(&shared.settled, table, until - now);
+    }
+}
+
+impl Table {
+    /// How long ends wait for others, in microseconds.
+    fn gather_us(&self, options: &RunnerOptions) -> u64 {
+        let gather = match (self.lines.held(), self.queue.is_empty()) {
+            (0, true) => Duration::ZERO,
+            (0, false) => options.gather,
+            _ => options.gather_held,
+        };
+        gather.as_micros() as u64
+    }
+
+    /// One more end waits. Whoever gathers is woken for the first and for the last that go together, and when gathering is over.
+    pub(super) fn wake_committer(&self, shared: &Shared) {
+        let waiting = self.to_commit.len();
+        if waiting == 1 || waiting == MAX_BATCH || self.gather_us(&shared.options) == 0 {
+            shared.settled.notify_one();
+        }
+    }
+
+    /// A run has started. That is told at once, or, while others are held, only if it goes on for as long as ends are gathered.
+    pub(super) fn started(&mut self, shared: &Shared, run: RunId, at: Timestamp) {
+        let held = self.lines.held() > 0;
+        if self.live(run).is_none_or(|live| live.streams.is_none() && !(held && live.share.is_some())) {
+            self.report(Report::Started { run, at });
+            shared.out.notify_one();
+            return;
+        }
+        self.fresh.push_back((clock::boot_us() + shared.options.gather_held.as_micros() as u64, run));
+        if self.fresh.len() == 1 && self.to_commit.is_empty() {
+            shared.settled.notify_one();
+        }
+    }
+
+    /// Reports the starts that have waited long enough. Gives the output of those runs, which is to be named.
+    fn tell_fresh(&mut self, shared: &Shared, now: u64) -> Vec<Unread> {
+        let mut unread = Vec::new();
+        while let Some((_, run)) = self.fresh.pop_front_if(|(due, _)| *due <= now) {
+            let Some(live) = self.live(run) else { continue };
+            let task = live.tasks.first().map(|task| task.name.clone());
+            unread.extend(task.zip(live.streams.take()).map(|(task, streams)| (run, task, streams)));
+            if let Some(at) = live.started_at {
+                self.report(Report::Started { run, at });
+                shared.out.notify_one();
+            }
+        }
+        unread
     }
 }
 
@@ -71,10 +145,11 @@ fn commit(shared: &Shared, runs: &[RunId]) {
 
 fn ended_record(run: RunId, state: &Run) -> Option<Record> {
     match state {
-        Run::Settling(end) | Run::Ended(end) => {
-            Some(Record::Ended { run, result: end.result.clone(), started_at: end.started_at, at: end.at })
-        }
-        Run::Live(_) => None,
+        Run::Settling(end) | Run::Ended(end) => Some(match end.clone() {
+            End::Over { result, started_at, at } => Record::Ended { run, result, started_at, at },
+            End::NotBegun { message, at } => Record::NotBegun { run, message, at },
+        }),
+        Run::Held(_) | Run::Live(_) => None,
     }
 }
 
@@ -108,10 +183,14 @@ fn page(table: &Table, last: &mut Option<RunId>) -> Vec<Record> {
     for (run, state) in table.runs.range((from, Bound::Unbounded)).take(PAGE) {
         *last = Some(*run);
         records.extend(ended_record(*run, state));
+        if let Run::Held(_) = state {
+            records.push(Record::Held { runs: vec![*run] });
+        }
         let Run::Live(live) = state else { continue };
         let run = *run;
         let tasks = live.tasks.iter().map(|task| task.name.clone()).collect();
-        records.push(Record::Intent { run, uid: live.uid, tasks });
+        let unnamed = live.streams.as_ref().map(|[out, _]| out.dir().to_owned());
+        records.push(Record::Intent { run, uid: live.uid, tasks, share: live.share, unnamed });
         for (index, task) in live.tasks.iter().enumerate() {
             records.extend(task.made.map(|m| Record::Spawned { run, task: index, pid: m.pid, ticks: m.ticks, at: m.at }));
             if let TaskState::Exited(exit) = task.state {

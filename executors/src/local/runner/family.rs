@@ -4,9 +4,10 @@
 //! everything that descends from a task is found from two kinds of roots: the tasks that live, and these orphans.
 //!
 //! - The common case costs one system call: when the last task of a run has ended and the main thread has no children at all, nothing
-//!   of it is left.
+//!   of it is left. (A process's children have another parent before its own parent can see that it has ended.)
 //! - Otherwise the orphans are listed, and each new one is attributed once: by its session (every task has its own), by its group,
 //!   by having been seen below a run that is being ended, by `FLASH_JOB_ID` and `FLASH_ATTEMPT` in the environment that it was executed with.
+//!   One that is just executing a program shows no environment; it is waited for, because attributed to nobody it would not be missed.
 //! - An orphan that left its session and had its environment cleared cannot be attributed while several runs are there that may have
 //!   made it; it then counts as belonging to the last of them that ends. With cgroups it is attributed exactly.
 //! - Processes of an earlier runner are not descendants of this one. They are looked up among all processes of the machine: by
@@ -18,9 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use scheduler_core::ids::RunId;
 
-use super::procfs::{self, Proc};
+use super::procfs::{self, Orphans, Proc};
 use super::shared::Shared;
-use super::sys;
 use super::table::{Live, Orphan, Pid, Run, Table};
 
 impl Table {
@@ -32,10 +32,11 @@ impl Table {
         }
         let tasks: Vec<Pid> = live.task_pids().collect();
         let grouped = shared.cgroups.as_ref().map(|cgroups| cgroups.pids(run)).unwrap_or_default();
-        if tasks.is_empty() && grouped.is_empty() && no_orphans(shared) {
+        let orphans = self.look_for_orphans(shared);
+        if tasks.is_empty() && grouped.is_empty() && orphans.is_empty() {
             return Vec::new();
         }
-        self.meet_orphans();
+        self.meet(orphans);
         let mut roots = tasks;
         roots.extend(grouped);
         roots.extend(self.orphans.iter().filter(|(_, orphan)| self.may_end(orphan, run)).map(|(pid, _)| *pid));
@@ -51,8 +52,8 @@ impl Table {
     }
 
     /// Learns of orphans that have come since.
-    fn meet_orphans(&mut self) {
-        for pid in procfs::orphans() {
+    fn meet(&mut self, orphans: Orphans) {
+        for pid in orphans {
             if self.pids.contains_key(&pid) || self.orphans.contains_key(&pid) {
                 continue;
             }
@@ -67,7 +68,7 @@ impl Table {
         // What was seen below a run before its parent ended is known by number and start time.
         let told = || self.timers.iter().map(|(_, run)| run).find(|run| self.has_told(**run, process));
         by_session.or_else(told).copied().or_else(|| {
-            let run = procfs::marker(process.pid)?.run;
+            let run = procfs::marker_after_exec(process.pid)?.run;
             match self.runs.get(&run) {
                 Some(Run::Live(live)) if runs_as(live, process.pid) => Some(run),
                 _ => None,
@@ -109,23 +110,18 @@ impl Table {
             members.extend(new.into_iter().map(|process| (process.pid, process)));
         }
         for process in members.values().filter(|process| !is_known(process)) {
-            shared.follower.follow(run, process.pid, process.start);
+            shared.watcher.follow(run, process.pid, process.start);
         }
         live.adopted = Some(members.values().map(|process| (process.pid, process.start)).collect());
         members.into_values().collect()
     }
 }
 
-/// Whether nobody's descendants are left but those of tasks that live. Exact, and cheap on the main thread.
-fn no_orphans(shared: &Shared) -> bool {
-    if std::thread::current().id() == shared.main { !sys::thread_has_children() } else { procfs::orphans().is_empty() }
-}
-
 /// Whether a run's processes were there when the orphan began, so that it may descend from one.
 fn may_have_made(state: &Run, orphan: &Orphan) -> bool {
     match state {
         Run::Live(live) => live.adopted.is_none() && live.began.is_some_and(|began| began <= orphan.start),
-        Run::Settling(_) | Run::Ended(_) => false,
+        Run::Held(_) | Run::Settling(_) | Run::Ended(_) => false,
     }
 }
 

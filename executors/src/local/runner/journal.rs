@@ -24,6 +24,7 @@ use scheduler_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::lines::Share;
 use super::table::{Exit, Pid};
 
 /// Hexadecimal digits of a checksum, and the space after them.
@@ -42,7 +43,12 @@ pub(super) enum Record {
         /// The runner.
         pid: u32,
     },
-    /// A run was accepted.
+    /// Runs were accepted that wait in a line. None of them has begun that has no intent.
+    Held {
+        /// Which.
+        runs: Vec<RunId>,
+    },
+    /// A run is about to begin: from now on there may be processes of it.
     Intent {
         /// Which.
         run: RunId,
@@ -50,6 +56,12 @@ pub(super) enum Record {
         uid: Option<u32>,
         /// Its tasks' names.
         tasks: Vec<Name>,
+        /// What it has of its line, if it has waited in one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        share: Option<Share>,
+        /// Folder of its output files, if those have no names yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unnamed: Option<String>,
     },
     /// A task has a process.
     Spawned {
@@ -93,6 +105,15 @@ pub(super) enum Record {
         /// When its tasks were started, if they were.
         started_at: Option<Timestamp>,
         /// When.
+        at: Timestamp,
+    },
+    /// The run never began and never will.
+    NotBegun {
+        /// The run.
+        run: RunId,
+        /// Why.
+        message: String,
+        /// When that was known.
         at: Timestamp,
     },
     /// The ends of these runs are on record elsewhere.

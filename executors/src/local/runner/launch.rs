@@ -13,10 +13,10 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use super::sys::set_disposition;
+use super::sys::{self, set_disposition};
 use super::table::Pid;
 
 /// Bytes of stack for the child's side.
@@ -91,12 +91,14 @@ pub(super) struct LaunchError {
 }
 
 /// A process that was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Launched {
     /// Its id.
     pub pid: Pid,
     /// Microseconds of the boot clock, taken by the process itself right after it came to be: an upper bound of its start time.
     pub born_us: u64,
+    /// A descriptor of it; none from kernels before Linux 5.2, and where no more are to be had.
+    pub descriptor: Option<OwnedFd>,
 }
 
 /// The stack of a spawn thread's children, one at a time.
@@ -140,26 +142,35 @@ pub(super) fn launch(launch: &Launch<'_>, stack: &mut Stack) -> Result<Launched,
     // SAFETY: the child gets a stack of its own that nothing else uses (`stack` is borrowed mutably) and `shared`, which outlives it
     // in this memory: CLONE_VFORK holds this thread until the child has executed or ended. `child` upholds what the module says.
     // Signals are blocked around it, so no handler of ours runs in the child. `shared` is read only through its pointer, after that.
+    // `descriptor` is written by the kernel before clone returns, to a descriptor that is nobody's yet.
     unsafe {
         let mut all = MaybeUninit::<libc::sigset_t>::uninit();
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         let top = stack.0.as_mut_ptr_range().end;
-        let pid = libc::clone(child, top.cast(), libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, shared.cast());
-        let cloned = io::Error::last_os_error();
+        let mut descriptor: libc::c_int = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let mut pid = libc::clone(child, top.cast(), flags | libc::CLONE_PIDFD, shared.cast(), &raw mut descriptor);
+        let mut cloned = io::Error::last_os_error();
+        if pid < 0 && matches!(cloned.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            pid = libc::clone(child, top.cast(), flags, shared.cast());
+            cloned = io::Error::last_os_error();
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+        let descriptor = (pid > 0 && descriptor >= 0).then(|| OwnedFd::from_raw_fd(descriptor));
         if pid < 0 {
             return Err(LaunchError { step: Step::Clone, error: cloned });
         }
         let (step, errno, born) =
             (ptr::read_volatile(&raw const (*shared).step), ptr::read_volatile(&raw const (*shared).errno), (*shared).born);
         if errno != 0 {
-            // It ends at once, and is the reaper's like every child: by number it may be another's by now.
+            // It ends at once. Nobody else waits for it: its number is its own until then.
+            let _ = sys::reap_when_ended(pid);
             return Err(LaunchError { step, error: io::Error::from_raw_os_error(errno) });
         }
         let born_us = born.tv_sec.cast_unsigned() * 1_000_000 + born.tv_nsec.cast_unsigned() / 1_000;
-        Ok(Launched { pid, born_us })
+        Ok(Launched { pid, born_us, descriptor })
     }
 }
 

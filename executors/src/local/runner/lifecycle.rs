@@ -14,11 +14,11 @@ use scheduler_core::job::StopPolicy;
 use super::clock;
 use super::journal::Record;
 use super::note;
+use super::output::Streams;
 use super::procfs::Proc;
 use super::shared::Shared;
 use super::sys;
 use super::table::{End, Ending, Exit, Made, Pid, Run, Table, TaskState, failure};
-use crate::contract::Report;
 
 /// Pause before SIGKILL is sent again, in microseconds; it doubles each time.
 const REPEAT_KILL_US: u64 = 100_000;
@@ -26,25 +26,17 @@ const REPEAT_KILL_US: u64 = 100_000;
 const REPEAT_KILL_DOUBLINGS: u32 = 6;
 
 impl Table {
-    /// A process was made: the reaper has children to wait for.
-    pub(super) fn process_made(&mut self, shared: &Shared) {
-        self.spawned += 1;
-        shared.children.notify_one();
-    }
-
-    /// A task has its process. `exit` is how that ended, if it was reaped before it could be registered.
-    pub(super) fn task_started(&mut self, shared: &Shared, run: RunId, task: usize, made: Made, exit: Option<Exit>) {
+    /// A task has its process, which nobody has waited for yet.
+    pub(super) fn task_started(&mut self, shared: &Shared, run: RunId, task: usize, made: Made) {
         let pid = made.pid;
-        self.process_made(shared);
+        if !std::mem::replace(&mut self.orphans_may_come, true) {
+            shared.timer.notify_one();
+        }
         self.sessions.insert(pid, run);
         let Some(live) = self.live(run) else { return };
         live.tasks[task].made = Some(made);
         live.tasks[task].state = TaskState::Running(pid);
         let ending = live.ending;
-        if let Some(exit) = exit {
-            self.task_exited(shared, run, task, exit);
-            return;
-        }
         self.pids.insert(pid, (run, task));
         // It was made while the run was told to end: it has to hear of it, too.
         if let Some(ending) = ending {
@@ -57,7 +49,7 @@ impl Table {
         let Some(live) = self.live(run) else { return };
         let (failed, ending) = (live.verdict.is_some(), live.ending);
         for (pid, start) in live.adopted.iter().flatten() {
-            shared.follower.follow(run, *pid, *start);
+            shared.watcher.follow(run, *pid, *start);
         }
         // Has the others followed, too.
         let members = self.members(shared, run);
@@ -70,9 +62,11 @@ impl Table {
     }
 
     /// No more processes will be made for a run: all its tasks have theirs, or `problem` kept one from it, or it is being ended.
-    pub(super) fn spawning_done(&mut self, shared: &Shared, run: RunId, problem: Option<RunResult>) {
+    /// `streams` is its output, if that has no name yet.
+    pub(super) fn spawning_done(&mut self, shared: &Shared, run: RunId, problem: Option<RunResult>, streams: Option<Streams>) {
         let Some(live) = self.live(run) else { return };
         live.spawning = false;
+        live.streams = streams;
         let complete = live.tasks.iter().all(|task| task.state != TaskState::Waiting);
         if let Some(problem) = problem {
             live.verdict.get_or_insert(problem);
@@ -82,14 +76,16 @@ impl Table {
         } else if complete {
             let at = clock::now();
             live.started_at = Some(at);
-            self.report(Report::Started { run, at });
-            shared.out.notify_one();
+            self.started(shared, run, at);
         }
         self.try_finish(shared, run);
     }
 
     /// A child of the runner was reaped.
     pub(super) fn reaped(&mut self, shared: &Shared, pid: Pid, exit: Exit) {
+        if self.crowd_waits {
+            shared.reaped.notify_one();
+        }
         if let Some((run, task)) = self.pids.remove(&pid) {
             self.task_exited(shared, run, task, exit);
             return;
@@ -98,7 +94,6 @@ impl Table {
             self.try_finish(shared, run);
             return;
         }
-        self.keep_unclaimed(pid, exit);
         for run in self.sweeping.clone() {
             self.try_finish(shared, run);
         }
@@ -156,8 +151,13 @@ impl Table {
     fn settle(&mut self, shared: &Shared, run: RunId) {
         let Some(live) = self.live(run) else { return };
         let leaders: Vec<Pid> = live.tasks.iter().filter_map(|task| Some(task.made?.pid)).collect();
-        let ending = live.ending;
-        let end = End { result: live.result(), started_at: live.started_at, at: clock::now() };
+        let (ending, share) = (live.ending, live.share);
+        let end = live.end(clock::now());
+        if let (Some(streams), Some(task)) = (live.streams.take(), live.tasks.first().map(|task| task.name.clone()))
+            && let Some(streams) = self.spares.give(streams)
+        {
+            self.to_name.push((run, task, streams));
+        }
         if let Some(ending) = ending {
             self.timers.remove(&(ending.deadline_us, run));
         }
@@ -168,16 +168,27 @@ impl Table {
             }
         }
         self.sweeping.remove(&run);
-        self.runs.insert(run, Run::Settling(end));
-        self.to_commit.push(run);
-        shared.settled.notify_one();
+        self.settle_as(shared, run, end);
         if let Some(cgroups) = &shared.cgroups {
             cgroups.remove(run);
         }
+        if let Some(share) = share {
+            self.leave_line(shared, share);
+        }
+    }
+
+    /// Notes how a run ended, to be made durable and told.
+    pub(super) fn settle_as(&mut self, shared: &Shared, run: RunId, end: End) {
+        self.runs.insert(run, Run::Settling(end));
+        self.to_commit.push(run);
+        self.wake_committer(shared);
     }
 
     /// Ends a run by order.
     pub(super) fn stop(&mut self, shared: &Shared, run: RunId, policy: StopPolicy) {
+        if self.drop_held(shared, run, "it was stopped before its turn came") {
+            return;
+        }
         let signal = sys::signal(policy.signal).map_or(libc::SIGTERM, |_| policy.signal);
         let deadline_us = clock::boot_us().saturating_add(policy.grace.0);
         let Some(live) = self.live(run) else { return };

@@ -3,12 +3,13 @@
 //! Threads, all blocking, none polling:
 //! | thread | waits for | does |
 //! |---|---|---|
-//! | main (`reap`) | children | takes exits; as a subreaper it is the parent of every orphan |
-//! | spawn (`spawn`), a few | orders | makes processes |
+//! | main (`reap`) | orphans | takes their exits: as a subreaper it is the parent of every one |
+//! | spawn (`spawn`), a few | orders, and short tasks of a line | makes processes |
+//! | watch (`watch`) | process descriptors | takes the exits of tasks; after a crash also watches what an earlier runner had started |
+//! | crowd (`crowd`) | children | takes the exits of tasks beyond those |
 //! | commit (`commit`) | ends | makes them durable, then tells them |
 //! | keeper (`keeper`) | deadlines | kills what outlives its grace; ends an idle runner |
 //! | listen, daemon, writer (`serve`) | the socket | orders in, reports out |
-//! | follow (`follow`), after a crash | process descriptors | watches what an earlier runner had started |
 //!
 //! A thread that panics ends the process: tasks go on, and the next runner takes over from the journal (`recover`). That is safer
 //! than a runner that lives on without, say, its reaper.
@@ -16,12 +17,15 @@
 mod cgroup;
 mod clock;
 mod commit;
+mod crowd;
 mod family;
-mod follow;
+mod held;
 mod journal;
 mod keeper;
 mod launch;
 mod lifecycle;
+mod lines;
+mod output;
 mod prepare;
 mod procfs;
 mod reap;
@@ -31,6 +35,8 @@ mod shared;
 mod spawn;
 mod sys;
 mod table;
+mod tell;
+mod watch;
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -62,12 +68,16 @@ pub struct RunnerOptions {
     pub idle_exit: Duration,
     /// How long an end may wait for others to be made durable with it, while starts wait too.
     pub gather: Duration,
+    /// The same while orders wait in lines; so long their starts may wait for their ends, too.
+    pub gather_held: Duration,
     /// Between SIGTERM and SIGKILL for what is left when a run's task has ended.
     pub leftover_grace: Duration,
     /// A journal of at least this many bytes is rewritten when it is mostly about runs that are forgotten.
     pub compact_bytes: u64,
     /// Threads that make processes, 1 to 64.
     pub spawn_threads: usize,
+    /// Most tasks that are watched through descriptors of their own; the exits of others cost a little more.
+    pub descriptors: usize,
     /// A cgroup v2 folder that is ours, with nothing but groups in it; none to use no cgroups. See [`detect_cgroup_root`].
     pub cgroup_root: Option<PathBuf>,
     /// Name of this boot of the machine, instead of the kernel's: for tests.
@@ -81,9 +91,11 @@ impl RunnerOptions {
             dir: dir.into(),
             idle_exit: Duration::from_mins(1),
             gather: Duration::from_millis(3),
+            gather_held: Duration::from_millis(10),
             leftover_grace: Duration::from_secs(5),
             compact_bytes: 4 << 20,
             spawn_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            descriptors: 128,
             cgroup_root: None,
             boot_id: None,
         }
@@ -141,19 +153,21 @@ pub fn runner_main(options: RunnerOptions) -> Result<(), RunnerError> {
         let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK_BYTES);
         builder.spawn(body).map(drop).map_err(failed("starting the thread", name))
     };
-    for _ in 0..shared.options.spawn_threads.clamp(1, MAX_SPAWN_THREADS) {
+    // One more, because the others may wait for short tasks.
+    for _ in 0..=shared.options.spawn_threads {
         let spawner = spawn::Spawner::new(limits.clone()).map_err(failed("opening", "/dev/null"))?;
         let shared = Arc::clone(&shared);
         with("spawn", Box::new(move || spawner.run(&shared)))?;
     }
-    if !adopted.is_empty() {
-        let shared = Arc::clone(&shared);
-        with("follow", Box::new(move || follow::follow_all(&shared)))?;
-    }
     for run in adopted {
         shared.lock().resume(&shared, run);
     }
-    for (name, body) in [("commit", commit::commit_all as fn(&Shared)), ("keeper", keeper::keep_time)] {
+    for (name, body) in [
+        ("commit", commit::commit_all as fn(&Shared)),
+        ("keeper", keeper::keep_time),
+        ("watch", watch::watch_all),
+        ("crowd", crowd::wait_for_all),
+    ] {
         let shared = Arc::clone(&shared);
         with(name, Box::new(move || body(&shared)))?;
     }
@@ -180,6 +194,7 @@ fn become_runner(mut options: RunnerOptions) -> Result<RunnerOptions, RunnerErro
         .mode(0o700)
         .create(options.dir.join("runner"))
         .map_err(failed("making the folder", options.dir.display()))?;
+    options.spawn_threads = options.spawn_threads.clamp(1, MAX_SPAWN_THREADS);
     options.dir = std::fs::canonicalize(&options.dir).map_err(failed("finding", options.dir.display()))?;
     std::env::set_current_dir("/").map_err(failed("entering", "/"))?;
     Ok(options)
@@ -231,12 +246,12 @@ fn take_over(options: RunnerOptions, socket: &Path) -> Result<(Shared, Vec<sched
         note(&format!("journal: {} of {} records could not be read", replayed.skipped, replayed.skipped + replayed.records));
     }
     let journal = journal::Journal::open(&path, replayed.end).map_err(failed("opening", path.display()))?;
-    let follower = follow::Follower::new().map_err(failed("making", "an event descriptor"))?;
+    let watcher = watch::Watcher::new(options.descriptors).map_err(failed("making", "an event descriptor"))?;
     let cgroups = match &options.cgroup_root {
         Some(root) => Some(cgroup::Cgroups::new(root).map_err(failed("using the cgroup", root.display()))?),
         None => None,
     };
-    let parts = Parts { options, boot_id, journal, follower, cgroups, socket: socket.to_owned() };
+    let parts = Parts { options, boot_id, journal, watcher, cgroups, socket: socket.to_owned() };
     let shared = Shared::new(parts, table);
     shared.journal.append([&commit::boot_record(&shared)]).map_err(failed("writing", path.display()))?;
     Ok((shared, adopted))

@@ -10,6 +10,7 @@ use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
 
 use super::launch::{Credentials, LaunchError, Step};
+use super::output::STREAMS;
 use super::sys;
 use super::table::{lost, not_startable};
 use crate::contract::{StartOrder, TaskOrder, log_file_name};
@@ -129,14 +130,18 @@ fn resource(name: &str) -> Option<libc::__rlimit_resource_t> {
     RESOURCES.iter().find(|(known, _)| *known == name).map(|(_, resource)| *resource)
 }
 
-/// Opens a task's log file, as the task's user's.
-pub(super) fn open_log(
+/// Opens a task's log files, as the task's user's.
+pub(super) fn open_logs(
     log_dir: &str,
     run: RunId,
     task: &TaskOrder,
-    stream: &str,
     owner: Option<&Credentials>,
-) -> Result<File, RunResult> {
+) -> Result<[File; 2], RunResult> {
+    let [out, err] = STREAMS;
+    Ok([open_log(log_dir, run, task, out, owner)?, open_log(log_dir, run, task, err, owner)?])
+}
+
+fn open_log(log_dir: &str, run: RunId, task: &TaskOrder, stream: &str, owner: Option<&Credentials>) -> Result<File, RunResult> {
     let path = Path::new(log_dir).join(log_file_name(run, task.name.as_str(), stream));
     let open = || -> io::Result<File> {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path)?;

@@ -4,7 +4,9 @@
 //! named by number and start time, and signalled through a descriptor that was opened before the start time was compared.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use rustix::process::{Pid as RawPid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
@@ -70,6 +72,10 @@ impl Proc {
 const LOOKS: u32 = 25;
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
+/// The same for one process that is executing a program: it does so in microseconds, unless others keep the processor.
+const EXEC_LOOKS: u32 = 200;
+const EXEC_PAUSE: Duration = Duration::from_micros(200);
+
 /// Ids of all processes.
 fn all_pids() -> Vec<Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -95,12 +101,37 @@ fn children_of(pid: Pid) -> io::Result<Vec<Pid>> {
     Ok(children)
 }
 
-/// Children of the calling process's main thread: where orphans arrive that a subreaper adopts.
-pub(super) fn orphans() -> Vec<Pid> {
-    let me = std::process::id().cast_signed();
-    match std::fs::read_to_string(format!("/proc/self/task/{me}/children")) {
-        Ok(list) => list.split_ascii_whitespace().filter_map(|text| text.parse().ok()).collect(),
-        Err(_) => snapshot().into_iter().filter(|process| process.parent == me).map(|process| process.pid).collect(),
+/// Children of a process's main thread: where orphans arrive that a subreaper adopts. Empty in the common case, which costs one system call.
+pub(super) type Orphans = Vec<Pid>;
+
+/// Where this process's orphans are listed.
+pub(super) struct OrphanList(Option<File>);
+
+impl OrphanList {
+    /// That of the calling process. Where the kernel was built without such lists, all processes are looked through.
+    pub(super) fn new() -> Self {
+        Self(File::open(format!("/proc/self/task/{}/children", std::process::id())).ok())
+    }
+
+    /// Who is there now, zombies included.
+    pub(super) fn list(&self) -> Orphans {
+        if let Some(Ok(list)) = self.0.as_ref().map(read_again) {
+            return list.split_ascii_whitespace().filter_map(|text| text.parse().ok()).collect();
+        }
+        let me = std::process::id().cast_signed();
+        snapshot().into_iter().filter(|process| process.parent == me).map(|process| process.pid).collect()
+    }
+}
+
+/// All that a file of the kernel says now, which is open already.
+fn read_again(file: &File) -> io::Result<String> {
+    let mut text = String::new();
+    let mut buffer = [0; 4_096];
+    loop {
+        match file.read_at(&mut buffer, text.len() as u64)? {
+            0 => return Ok(text),
+            length => text.push_str(&String::from_utf8_lossy(&buffer[..length])),
+        }
     }
 }
 
@@ -169,6 +200,21 @@ pub(super) fn marked() -> Vec<(Proc, Marker)> {
 /// The marker of a process; `None` if it has none, or may not be read.
 pub(super) fn marker(pid: Pid) -> Option<Marker> {
     parse_marker(&std::fs::read(format!("/proc/{pid}/environ")).ok()?)
+}
+
+/// As [`marker`], of a process that may be executing a program at this moment: then neither its environment nor its arguments are
+/// shown, and it is looked at again.
+pub(super) fn marker_after_exec(pid: Pid) -> Option<Marker> {
+    let is_empty = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).is_ok_and(|bytes| bytes.is_empty());
+    for _ in 0..EXEC_LOOKS {
+        let found = marker(pid);
+        if found.is_some() || !is_empty("environ") || !is_empty("cmdline") || Proc::read(pid).is_none() {
+            // It may have been shown between the two.
+            return found.or_else(|| marker(pid));
+        }
+        std::thread::sleep(EXEC_PAUSE);
+    }
+    None
 }
 
 fn parse_marker(environ: &[u8]) -> Option<Marker> {

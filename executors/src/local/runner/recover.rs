@@ -2,6 +2,8 @@
 //!
 //! - What had ended and was not forgotten is told again, with its true result.
 //! - Of an earlier boot of the machine nothing runs any more: lost, with that reason.
+//! - What waited in a line and has no intent has never begun: the intent was written before anything could be made, and what was
+//!   written outlives the runner. It does not outlive a crash of the machine, so after a reboot such a run counts as lost.
 //! - A process is ours if its number and start time fit the record. What was about to be started is looked for by its environment.
 //! - What is found is followed, though it is no child of this runner: so how it ends cannot be known, and it is never a success. A
 //!   run that cannot succeed any more, because one of its tasks ended unseen or was never started, is ended.
@@ -16,12 +18,14 @@ use scheduler_core::time::Timestamp;
 
 use super::clock;
 use super::journal::{Record, Replayed, replay};
+use super::output::rescue;
 use super::procfs::{Marker, Proc, marked};
 use super::table::{End, Ending, Exit, Live, Made, Run, Table, TaskState, failure, lost};
 
 /// What a run's records say.
 enum Past {
-    Live { boot: Arc<str>, live: Box<Live> },
+    Held { boot: Arc<str> },
+    Live { boot: Arc<str>, live: Box<Live>, unnamed: Option<String> },
     Ended(End),
 }
 
@@ -47,14 +51,28 @@ pub(super) fn recover(journal: &Path, boot_id: &str) -> io::Result<Recovered> {
     for (run, past) in past {
         let state = match past {
             Past::Ended(end) => Run::Ended(end),
-            Past::Live { boot, live } if &*boot != boot_id => {
+            Past::Held { boot } if *boot == *boot_id => {
+                table.to_commit.push(run);
+                let message = "the runner was killed before its turn came".to_owned();
+                Run::Settling(End::NotBegun { message, at: clock::now() })
+            }
+            Past::Held { .. } => {
+                table.to_commit.push(run);
+                let result = lost("the machine was rebooted; whether the run had begun is not known");
+                Run::Settling(End::Over { result, started_at: None, at: clock::now() })
+            }
+            Past::Live { boot, live, .. } if &*boot != boot_id => {
                 table.to_commit.push(run);
                 let result = lost("the machine was rebooted while the run was on it");
-                Run::Settling(End { result, started_at: live.started_at, at: clock::now() })
+                Run::Settling(End::Over { result, started_at: live.started_at, at: clock::now() })
             }
-            Past::Live { mut live, .. } => {
+            Past::Live { mut live, unnamed, .. } => {
                 adopt(run, &mut live, &mut strangers);
+                if let (Some(dir), Some(task)) = (unnamed, live.tasks.first()) {
+                    live.task_pids().for_each(|pid| rescue(pid, &dir, run, &task.name));
+                }
                 adopted.push(run);
+                live.share.into_iter().for_each(|share| table.lines.enter(share));
                 Run::Live(live)
             }
         };
@@ -66,11 +84,17 @@ pub(super) fn recover(journal: &Path, boot_id: &str) -> io::Result<Recovered> {
 fn apply(past: &mut BTreeMap<RunId, Past>, boot: &mut Arc<str>, record: Record) {
     match record {
         Record::Boot { boot_id, .. } => *boot = Arc::from(boot_id),
-        Record::Intent { run, uid, tasks } => {
-            past.entry(run).or_insert_with(|| {
-                let live = Live { spawning: false, adopted: Some(BTreeMap::new()), ..Live::new(tasks, uid) };
-                Past::Live { boot: Arc::clone(boot), live: Box::new(live) }
-            });
+        Record::Held { runs } => {
+            for run in runs {
+                past.entry(run).or_insert_with(|| Past::Held { boot: Arc::clone(boot) });
+            }
+        }
+        Record::Intent { run, uid, tasks, share, unnamed } => {
+            if !matches!(past.get(&run), None | Some(Past::Held { .. })) {
+                return;
+            }
+            let live = Live { spawning: false, adopted: Some(BTreeMap::new()), share, ..Live::new(tasks, uid) };
+            past.insert(run, Past::Live { boot: Arc::clone(boot), live: Box::new(live), unnamed });
         }
         Record::Spawned { run, task, pid, ticks, at } => {
             let Some(Past::Live { live, .. }) = past.get_mut(&run) else { return };
@@ -96,7 +120,10 @@ fn apply(past: &mut BTreeMap<RunId, Past>, boot: &mut Arc<str>, record: Record) 
             }
         }
         Record::Ended { run, result, started_at, at } => {
-            past.insert(run, Past::Ended(End { result, started_at, at }));
+            past.insert(run, Past::Ended(End::Over { result, started_at, at }));
+        }
+        Record::NotBegun { run, message, at } => {
+            past.insert(run, Past::Ended(End::NotBegun { message, at }));
         }
         Record::Forgotten { runs } => {
             for run in runs {

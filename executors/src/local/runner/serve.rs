@@ -12,11 +12,13 @@ use std::time::Duration;
 use scheduler_core::ids::RunId;
 
 use super::clock;
+use super::held::task_names;
 use super::journal::Record;
 use super::note;
+use super::output::Output;
 use super::shared::{Shared, wait, wait_for};
 use super::table::{Connection, End, Live, MAX_QUEUE, MAX_RUNS, Outgoing, Run, SpawnJob, lost};
-use crate::contract::StartOrder;
+use crate::contract::{Line, StartOrder};
 use crate::local::protocol::{Hello, MAX_FRAME, MAX_HELLO, Order, PROTOCOL, Told, decode, encode, read_frame};
 
 /// Most connections that have not said hello yet.
@@ -50,7 +52,7 @@ pub(super) fn listen(shared: &Arc<Shared>, listener: &UnixListener) {
             let greeted = greet(&shared, &stream);
             strangers.fetch_sub(1, Ordering::AcqRel);
             match greeted {
-                Ok(()) => converse(&shared, stream),
+                Ok(theirs) => converse(&shared, stream, theirs.lines),
                 Err(error) => note(&format!("a connection was refused: {error}")),
             }
         });
@@ -61,7 +63,7 @@ pub(super) fn listen(shared: &Arc<Shared>, listener: &UnixListener) {
 }
 
 /// Lets in who may give orders, and speaks our protocol.
-fn greet(shared: &Shared, mut stream: &UnixStream) -> io::Result<()> {
+fn greet(shared: &Shared, mut stream: &UnixStream) -> io::Result<Hello> {
     let peer = rustix::net::sockopt::socket_peercred(stream)?.uid;
     if peer != rustix::process::geteuid() && !peer.is_root() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {} may not give orders", peer.as_raw())));
@@ -78,6 +80,7 @@ fn greet(shared: &Shared, mut stream: &UnixStream) -> io::Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         boot_id: shared.boot_id.clone(),
+        lines: true,
     };
     frame.clear();
     encode(&ours, &mut frame)?;
@@ -88,16 +91,17 @@ fn greet(shared: &Shared, mut stream: &UnixStream) -> io::Result<()> {
     }
     stream.set_read_timeout(None)?;
     // A daemon that does not read for long is not cut off: it gets what it missed when it reads again.
-    stream.set_write_timeout(None)
+    stream.set_write_timeout(None)?;
+    Ok(theirs)
 }
 
-/// Takes a daemon's orders until it leaves or another comes.
-fn converse(shared: &Arc<Shared>, stream: UnixStream) {
+/// Takes a daemon's orders until it leaves or another comes. `lines`: it knows of them.
+fn converse(shared: &Arc<Shared>, stream: UnixStream, lines: bool) {
     let stream = Arc::new(stream);
     let mut table = shared.lock();
     table.generation += 1;
     let generation = table.generation;
-    let old = table.connection.replace(Connection { generation, stream: Arc::clone(&stream), subscribed: false });
+    let old = table.connection.replace(Connection { generation, stream: Arc::clone(&stream), subscribed: false, lines });
     table.outbox.clear();
     shared.out.notify_all();
     shared.room.notify_all();
@@ -192,6 +196,7 @@ fn read_all(shared: &Shared, stream: &UnixStream, generation: u64) -> io::Result
         match decode(&frame) {
             Ok(Order::Start { log_dir, orders }) => start(shared, &log_dir, orders, generation),
             Ok(Order::Stop { run, policy }) => shared.lock().stop(shared, run, policy),
+            Ok(Order::Withdraw { runs }) => withdraw(shared, &runs),
             Ok(Order::Forget { runs }) => forget(shared, runs),
             Ok(Order::Observe { id }) => {
                 shared.lock().answer(id);
@@ -208,6 +213,7 @@ fn start(shared: &Shared, log_dir: &str, orders: Vec<StartOrder>, generation: u6
     let log_dir: Arc<str> = log_dir.into();
     let mut intents = Vec::with_capacity(orders.len());
     let mut jobs = Vec::with_capacity(orders.len());
+    let mut held = Vec::new();
     let mut table = shared.lock();
     for order in orders {
         let run = order.run;
@@ -215,23 +221,36 @@ fn start(shared: &Shared, log_dir: &str, orders: Vec<StartOrder>, generation: u6
             continue;
         }
         if table.runs.len() >= MAX_RUNS {
-            let result = lost(&format!("the runner knows {MAX_RUNS} runs, and takes no more until some are forgotten"));
-            let end = End { result, started_at: None, at: clock::now() };
+            let (message, at) =
+                (format!("the runner knows {MAX_RUNS} runs, and takes no more until some are forgotten"), clock::now());
+            let end = match order.line {
+                Some(_) => End::NotBegun { message, at },
+                None => End::Over { result: lost(&message), started_at: None, at },
+            };
             table.report(end.report(run));
             continue;
         }
-        let tasks: Vec<_> = order.tasks.iter().map(|task| task.name.clone()).collect();
-        intents.push(Record::Intent { run, uid: order.uid, tasks: tasks.clone() });
+        if let Some(line) = order.line {
+            held.push((line, order));
+            continue;
+        }
+        let tasks = task_names(&order);
+        intents.push(Record::Intent { run, uid: order.uid, tasks: tasks.clone(), share: None, unnamed: None });
         table.runs.insert(run, Run::Live(Box::new(Live::new(tasks, order.uid))));
-        jobs.push(SpawnJob { order, log_dir: Arc::clone(&log_dir) });
+        jobs.push(SpawnJob { order, log_dir: Arc::clone(&log_dir), share: None, output: Output::Named });
     }
     drop(table);
+    hold(shared, held, &log_dir);
+    if intents.is_empty() {
+        return;
+    }
     // Before a process is made there must be a record that one may have been.
     if let Err(error) = shared.journal.append(&intents) {
         note(&format!("journal: {error}"));
         let mut table = shared.lock();
         for job in jobs {
-            table.spawning_done(shared, job.order.run, Some(lost(&format!("the runner's journal cannot be written: {error}"))));
+            let problem = lost(&format!("the runner's journal cannot be written: {error}"));
+            table.spawning_done(shared, job.order.run, Some(problem), None);
         }
         return;
     }
@@ -243,6 +262,31 @@ fn start(shared: &Shared, log_dir: &str, orders: Vec<StartOrder>, generation: u6
         }
         table.queue.push_back(job);
         shared.work.notify_one();
+    }
+}
+
+/// Puts orders into their lines.
+fn hold(shared: &Shared, orders: Vec<(Line, StartOrder)>, log_dir: &Arc<str>) {
+    if orders.is_empty() {
+        return;
+    }
+    // First, so that a next runner can say of whoever is known here that it has not begun.
+    let runs = orders.iter().map(|(_, order)| order.run).collect();
+    if let Err(error) = shared.journal.append([&Record::Held { runs }]) {
+        // What had not begun is then not known to the next runner, and can be ordered anew.
+        note(&format!("journal: {error}"));
+    }
+    let mut table = shared.lock();
+    for (line, order) in orders {
+        table.hold(shared, line, order, log_dir);
+    }
+    table.wake_spawner(shared);
+}
+
+fn withdraw(shared: &Shared, runs: &[RunId]) {
+    let mut table = shared.lock();
+    for run in runs {
+        table.drop_held(shared, *run, "it was withdrawn before its turn came");
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::ThreadId;
 
 use super::RunnerOptions;
 use super::cgroup::Cgroups;
-use super::follow::Follower;
+use super::crowd::Crowd;
 use super::journal::Journal;
+use super::output::Late;
+use super::procfs::OrphanList;
 use super::table::Table;
+use super::watch::Watcher;
 
 /// The runner.
 pub(super) struct Shared {
@@ -18,20 +20,26 @@ pub(super) struct Shared {
     pub boot_id: String,
     /// Its memory on disk.
     pub journal: Journal,
-    /// Who watches the processes of earlier runners.
-    pub follower: Follower,
+    /// Who watches processes.
+    pub watcher: Watcher,
+    /// Who waits for tasks that nobody watches.
+    pub crowd: Crowd,
+    /// Where output can be named late.
+    pub late: Late,
+    /// Where orphans are listed.
+    pub orphans: OrphanList,
     /// The folder of cgroups, if there is one.
     pub cgroups: Option<Cgroups>,
     /// The socket's file, removed at the end.
     pub socket: PathBuf,
-    /// Of the main thread: it reaps, and orphans become its children.
-    pub main: ThreadId,
     /// Woken: spawn threads, when a run waits.
     pub work: Condvar,
     /// Woken: the order reader, when the queue has room or another connection wants to read.
     pub room: Condvar,
-    /// Woken: the reaper, when a process was made or the runner is to end.
+    /// Woken: the main thread, when it has children or the runner is to end.
     pub children: Condvar,
+    /// Woken: the crowd's thread, when somebody else has reaped.
+    pub reaped: Condvar,
     /// Woken: the committer, when a run settles or the queue runs empty.
     pub settled: Condvar,
     /// Woken: the keeper of timers, when there is an earlier one or the runner may have become idle.
@@ -46,25 +54,28 @@ pub(super) struct Parts {
     pub options: RunnerOptions,
     pub boot_id: String,
     pub journal: Journal,
-    pub follower: Follower,
+    pub watcher: Watcher,
     pub cgroups: Option<Cgroups>,
     pub socket: PathBuf,
 }
 
 impl Shared {
-    /// Called by the main thread.
+    /// Nothing is under way.
     pub(super) fn new(parts: Parts, table: Table) -> Self {
         Self {
             options: parts.options,
             boot_id: parts.boot_id,
             journal: parts.journal,
-            follower: parts.follower,
+            watcher: parts.watcher,
+            crowd: Crowd::default(),
+            late: Late::default(),
+            orphans: OrphanList::new(),
             cgroups: parts.cgroups,
             socket: parts.socket,
-            main: std::thread::current().id(),
             work: Condvar::new(),
             room: Condvar::new(),
             children: Condvar::new(),
+            reaped: Condvar::new(),
             settled: Condvar::new(),
             timer: Condvar::new(),
             out: Condvar::new(),

@@ -5,19 +5,25 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
 
 use super::clock;
+use super::held::task_names;
 use super::journal::Record;
 use super::launch::{Credentials, Launch, LaunchError, Launched, Stack, launch};
 use super::note;
+use super::output::{Late, Output, Streams, Unnamed};
 use super::prepare::{self, Limit};
 use super::shared::{Shared, wait};
-use super::table::{Made, SpawnJob, lost, not_startable};
+use super::sys;
+use super::table::{Made, Pid, SpawnJob, Table, lost, not_startable};
+use super::watch::watch;
 use crate::contract::{StartOrder, TaskOrder};
 
 /// How long the groups of a user are believed: the database may be on another machine.
@@ -32,6 +38,8 @@ pub(super) struct Spawner {
     nice: i32,
     limits: Vec<Limit>,
     credentials: Option<(Instant, Credentials)>,
+    /// The task that was just made and that nobody waits for yet.
+    made: Option<(Pid, OwnedFd)>,
 }
 
 /// What all tasks of a run have in common.
@@ -44,40 +52,97 @@ struct Common<'a> {
     cgroup: Option<File>,
 }
 
+/// Before a process is made there must be a record that one may have been. Only who has waited in a line has none yet.
+fn intend(shared: &Shared, job: &SpawnJob, output: &Output) -> Result<(), RunResult> {
+    let SpawnJob { order, log_dir, share: Some(share), .. } = job else { return Ok(()) };
+    let unnamed = matches!(output, Output::Late(_)).then(|| log_dir.to_string());
+    let intent = Record::Intent { run: order.run, uid: order.uid, tasks: task_names(order), share: Some(*share), unnamed };
+    shared.journal.append([&intent]).map_err(|error| lost(&format!("the runner's journal cannot be written: {error}")))
+}
+
+/// Waits until something can be read, or for so long.
+fn is_readable(descriptor: &OwnedFd, at_most: Duration) -> bool {
+    let timeout = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: at_most.subsec_nanos().into() };
+    matches!(poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)), Ok(1..))
+}
+
+/// The files of a task whose output is to be named late.
+fn streams(late: &Late, job: &SpawnJob, common: &Common<'_>, output: Output) -> Result<Option<Streams>, RunResult> {
+    let make = || {
+        let new = || Unnamed::make(late, &job.log_dir, job.order.uid, common.credentials.as_ref());
+        new().and_then(|out| Ok(out.zip(new()?))).map(|pair| pair.map(|(out, err)| [out, err]))
+    };
+    match output {
+        Output::Named => Ok(None),
+        Output::Late(Some(streams)) => Ok(Some(streams)),
+        Output::Late(None) => make().map_err(|error| lost(&format!("log file in {}: {error}", job.log_dir))),
+    }
+}
+
 impl Spawner {
     /// `limits` are given to every task, before those of its order.
     pub(super) fn new(limits: Vec<Limit>) -> io::Result<Self> {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let nice = rustix::process::getpriority_process(None)?;
-        Ok(Self { stack: Stack::new(), null, nice, limits, credentials: None })
+        Ok(Self { stack: Stack::new(), null, nice, limits, credentials: None, made: None })
     }
 
     /// The thread. It ends with the process.
     pub(super) fn run(mut self, shared: &Shared) {
         loop {
-            let mut table = shared.lock();
+            let mut table = self.wait_for_task(shared);
             let job = loop {
-                match table.queue.pop_front() {
+                match table.next_job() {
                     Some(job) => break job,
                     None => table = wait(&shared.work, table),
                 }
             };
             shared.room.notify_one();
-            if table.queue.is_empty() {
+            // There may be room for more than one, or for who waits in another line.
+            table.wake_spawner(shared);
+            if table.queue.is_empty() && table.lines.held() == 0 {
                 shared.settled.notify_one();
             }
             drop(table);
-            self.start(shared, &job);
+            self.start(shared, job);
         }
     }
 
-    fn start(&mut self, shared: &Shared, job: &SpawnJob) {
+    fn start(&mut self, shared: &Shared, mut job: SpawnJob) {
         let run = job.order.run;
-        let problem = match self.common(shared, job) {
-            Ok(common) => self.tasks(shared, run, &common),
-            Err(problem) => Some(problem),
+        let output = std::mem::replace(&mut job.output, Output::Named);
+        let (problem, streams) = match intend(shared, &job, &output).and_then(|()| self.common(shared, &job)) {
+            Ok(common) => match streams(&shared.late, &job, &common, output) {
+                Ok(streams) => (self.tasks(shared, run, &common, streams.as_ref()), streams),
+                Err(problem) => (Some(problem), None),
+            },
+            Err(problem) => (Some(problem), None),
         };
-        shared.lock().spawning_done(shared, run, problem);
+        shared.lock().spawning_done(shared, run, problem, streams);
+    }
+
+    /// Waits for the task that was just made to end, if it does so soon: then this thread, which is awake, starts the next of its line.
+    /// Otherwise somebody else waits for it.
+    fn wait_for_task<'a>(&mut self, shared: &'a Shared) -> MutexGuard<'a, Table> {
+        let mut table = shared.lock();
+        let Some((pid, descriptor)) = self.made.take() else { return table };
+        // One thread stays free for whoever is to be started at once.
+        if table.waiting < shared.options.spawn_threads {
+            table.waiting += 1;
+            drop(table);
+            let ended = is_readable(&descriptor, shared.options.gather_held);
+            table = shared.lock();
+            table.waiting -= 1;
+            if ended && let Ok(Some(exit)) = sys::reap(pid) {
+                table.taking = true;
+                table.reaped(shared, pid, exit);
+                table.taking = false;
+                return table;
+            }
+        }
+        drop(table);
+        watch(shared, pid, Some(descriptor));
+        shared.lock()
     }
 
     fn common<'a>(&mut self, shared: &Shared, job: &'a SpawnJob) -> Result<Common<'a>, RunResult> {
@@ -108,7 +173,7 @@ impl Spawner {
     }
 
     /// Makes the processes of all tasks; gives what kept one from being made.
-    fn tasks(&mut self, shared: &Shared, run: RunId, common: &Common<'_>) -> Option<RunResult> {
+    fn tasks(&mut self, shared: &Shared, run: RunId, common: &Common<'_>, streams: Option<&Streams>) -> Option<RunResult> {
         if common.order.tasks.is_empty() {
             return Some(not_startable("the run has no tasks".to_owned()));
         }
@@ -120,39 +185,43 @@ impl Spawner {
                 return None;
             }
             live.began.get_or_insert(ticks);
-            let began = table.begin_start();
             drop(table);
 
-            let made = self.task(run, common, task);
-
-            let mut table = shared.lock();
-            let exit = table.claim(began, made.as_ref().ok().map(|launched| launched.pid));
-            match made {
-                Ok(launched) => {
-                    let ticks = (ticks, clock::ticks(launched.born_us));
-                    let made = Made { pid: launched.pid, ticks, at: clock::now() };
-                    table.task_started(shared, run, index, made, exit);
-                    drop(table);
-                    let record = Record::Spawned { run, task: index, pid: made.pid, ticks, at: made.at };
-                    if let Err(error) = shared.journal.append([&record]) {
-                        // It runs; a next runner would have to find it by its environment.
-                        note(&format!("journal: {error}"));
-                    }
-                }
-                Err(problem) => {
-                    // There may have been one that could not execute its program.
-                    table.process_made(shared);
-                    return Some(problem);
-                }
+            let launched = match self.task(run, common, task, streams) {
+                Ok(launched) => launched,
+                Err(problem) => return Some(problem),
+            };
+            let ticks = (ticks, clock::ticks(launched.born_us));
+            let made = Made { pid: launched.pid, ticks, at: clock::now() };
+            shared.lock().task_started(shared, run, index, made);
+            let record = Record::Spawned { run, task: index, pid: made.pid, ticks, at: made.at };
+            if let Err(error) = shared.journal.append([&record]) {
+                // It runs; a next runner would have to find it by its environment.
+                note(&format!("journal: {error}"));
+            }
+            match launched.descriptor {
+                Some(descriptor) if streams.is_some() => self.made = Some((made.pid, descriptor)),
+                descriptor => watch(shared, made.pid, descriptor),
             }
         }
         None
     }
 
-    fn task(&mut self, run: RunId, common: &Common<'_>, task: &TaskOrder) -> Result<Launched, RunResult> {
+    fn task(
+        &mut self,
+        run: RunId,
+        common: &Common<'_>,
+        task: &TaskOrder,
+        streams: Option<&Streams>,
+    ) -> Result<Launched, RunResult> {
         let program = prepare::program(run, task)?;
-        let stdout = prepare::open_log(common.log_dir, run, task, "out", common.credentials.as_ref())?;
-        let stderr = prepare::open_log(common.log_dir, run, task, "err", common.credentials.as_ref())?;
+        let named;
+        let [stdout, stderr] = if let Some(streams) = streams {
+            streams.each_ref().map(Unnamed::file)
+        } else {
+            named = prepare::open_logs(common.log_dir, run, task, common.credentials.as_ref())?;
+            named.each_ref()
+        };
         let what = Launch {
             programs: &program.programs,
             args: &program.args,

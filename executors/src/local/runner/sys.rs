@@ -38,20 +38,24 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> io::Result<Option<(
     }
 }
 
-/// Waits until a child of any thread has ended, and leaves it to be reaped. `ECHILD` where there is no child.
-pub(super) fn wait_for_child() -> io::Result<Option<Pid>> {
+/// Waits until a child of the calling thread has ended, and leaves it to be reaped. `ECHILD` where there is no child.
+pub(super) fn wait_for_own_child() -> io::Result<Option<Pid>> {
+    Ok(wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOWAIT | libc::__WNOTHREAD)?.map(|(pid, _)| pid))
+}
+
+/// As [`wait_for_own_child`], for children of all threads.
+pub(super) fn wait_for_any_child() -> io::Result<Option<Pid>> {
     Ok(wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOWAIT)?.map(|(pid, _)| pid))
+}
+
+/// Waits until a child has ended, and reaps it.
+pub(super) fn reap_when_ended(pid: Pid) -> io::Result<Option<Exit>> {
+    Ok(wait(libc::P_PID, pid.cast_unsigned(), libc::WEXITED)?.map(|(_, exit)| exit))
 }
 
 /// Takes the exit of an ended child. `None` if it has not ended; an error if it is no child, or was reaped before.
 pub(super) fn reap(pid: Pid) -> io::Result<Option<Exit>> {
     Ok(wait(libc::P_PID, pid.cast_unsigned(), libc::WEXITED | libc::WNOHANG)?.map(|(_, exit)| exit))
-}
-
-/// Whether the calling thread has children. For the main thread of a subreaper, which starts none itself, these are orphans.
-pub(super) fn thread_has_children() -> bool {
-    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WNOTHREAD;
-    !matches!(wait(libc::P_ALL, 0, flags), Err(error) if error.raw_os_error() == Some(libc::ECHILD))
 }
 
 extern "C" fn nothing(_signal: libc::c_int) {}

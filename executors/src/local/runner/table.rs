@@ -16,8 +16,10 @@ use scheduler_core::state::FailReason;
 use scheduler_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Observed, Report, RunPhase, StartOrder};
-use crate::local::protocol::{PAGE_RUNS, Told};
+use super::lines::{Lines, Share, Ticket};
+use super::output::{Output, Spares, Streams};
+use crate::contract::{Report, StartOrder};
+use crate::local::protocol::Told;
 
 /// A process id.
 pub(super) type Pid = i32;
@@ -26,8 +28,6 @@ pub(super) type Pid = i32;
 pub(super) const MAX_RUNS: usize = 200_000;
 /// Most runs that wait for a spawn thread; the daemon's orders are not read while there are more.
 pub(super) const MAX_QUEUE: usize = 4_096;
-/// Most exits that are kept for starts that are still being registered.
-const MAX_UNCLAIMED: usize = 4_096;
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ pub(super) struct Ending {
 }
 
 /// A run that has not ended.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Live {
     /// Its tasks.
     pub tasks: Vec<Task>,
@@ -108,22 +108,38 @@ pub(super) struct Live {
     pub told: BTreeSet<(Pid, u64)>,
     /// Only for a run of an earlier runner: its processes, which are no children of this one, with their start times.
     pub adopted: Option<BTreeMap<Pid, u64>>,
+    /// What it has of its line, if it has waited in one.
+    pub share: Option<Share>,
+    /// Output of its only task, as long as it has no name.
+    pub streams: Option<Streams>,
 }
 
 /// How a run ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct End {
-    /// How.
-    pub result: RunResult,
-    /// When its tasks were started, if they were.
-    pub started_at: Option<Timestamp>,
-    /// When.
-    pub at: Timestamp,
+pub(super) enum End {
+    /// It is over.
+    Over {
+        /// How it ended.
+        result: RunResult,
+        /// When its tasks were started, if they were.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        at: Timestamp,
+    },
+    /// It waited in a line and never began.
+    NotBegun {
+        /// Why.
+        message: String,
+        /// When that was known.
+        at: Timestamp,
+    },
 }
 
 /// A run.
 #[derive(Debug)]
 pub(super) enum Run {
+    /// It waits in a line.
+    Held(Box<Held>),
     /// Not ended.
     Live(Box<Live>),
     /// Nothing of it is left; this is not durable yet.
@@ -141,12 +157,29 @@ pub(super) struct Orphan {
     pub start: u64,
 }
 
-/// A run that waits for a spawn thread.
+/// A run that is to be started.
+#[derive(Debug)]
 pub(super) struct SpawnJob {
     /// What to start.
     pub order: StartOrder,
     /// Folder of the log files.
     pub log_dir: Arc<str>,
+    /// What it has of a line. Then its intent is not written down yet.
+    pub share: Option<Share>,
+    /// Where its tasks write to.
+    pub output: Output,
+}
+
+/// Output of a run's only task that has no name yet.
+pub(super) type Unread = (RunId, Name, Streams);
+
+/// A run that waits in a line.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Where.
+    pub ticket: Ticket,
+    /// What to start when its turn comes.
+    pub job: SpawnJob,
 }
 
 /// What goes to the daemon.
@@ -165,6 +198,8 @@ pub(super) struct Connection {
     pub stream: Arc<UnixStream>,
     /// It has observed, so it gets reports.
     pub subscribed: bool,
+    /// It knows of lines.
+    pub lines: bool,
 }
 
 /// All that the runner knows.
@@ -184,14 +219,24 @@ pub(super) struct Table {
     pub timers: BTreeSet<(u64, RunId)>,
     /// Runs that wait for a spawn thread.
     pub queue: VecDeque<SpawnJob>,
-    /// Grows with each process that was made.
-    pub spawned: u64,
-    /// Grows with each start that begins and each exit that waits for one.
-    sequence: u64,
-    /// Starts that are under way.
-    in_flight: Vec<u64>,
-    /// Exits of processes that nobody had registered yet.
-    unclaimed: VecDeque<(u64, Pid, Exit)>,
+    /// Who waits in which line, and what is in use there.
+    pub lines: Lines,
+    /// The main thread has children, or has had some: it is to wait for them.
+    pub has_orphans: bool,
+    /// There are tasks, or have been lately: the keeper looks for orphans of theirs.
+    pub orphans_may_come: bool,
+    /// The crowd's thread waits for somebody else to reap what is theirs.
+    pub crowd_waits: bool,
+    /// Spawn threads that wait for a task.
+    pub waiting: usize,
+    /// The thread that has the lock takes the next run itself: nobody has to be woken for it.
+    pub taking: bool,
+    /// Runs whose start was not told yet, with when it is to be, in microseconds of the boot clock; oldest first.
+    pub fresh: VecDeque<(u64, RunId)>,
+    /// Output that waits for its name: of settling runs.
+    pub to_name: Vec<Unread>,
+    /// Files for output to come.
+    pub spares: Spares,
     /// Settling runs, oldest first.
     pub to_commit: Vec<RunId>,
     /// What waits to be sent.
@@ -219,6 +264,8 @@ impl Live {
             ending: None,
             told: BTreeSet::new(),
             adopted: None,
+            share: None,
+            streams: None,
         }
     }
 
@@ -230,8 +277,15 @@ impl Live {
         })
     }
 
-    /// What becomes of the run, once nothing of it is left.
-    pub(super) fn result(&self) -> RunResult {
+    /// What became of the run, of which nothing is left.
+    pub(super) fn end(&self, at: Timestamp) -> End {
+        if self.share.is_some() && self.began.is_none() && self.verdict.is_none() && self.adopted.is_none() {
+            return End::NotBegun { message: "it was stopped when its turn came".to_owned(), at };
+        }
+        End::Over { result: self.result(), started_at: self.started_at, at }
+    }
+
+    fn result(&self) -> RunResult {
         if let Some(verdict) = &self.verdict {
             return verdict.clone();
         }
@@ -268,101 +322,12 @@ impl Table {
     pub(super) fn live(&mut self, run: RunId) -> Option<&mut Live> {
         match self.runs.get_mut(&run) {
             Some(Run::Live(live)) => Some(live),
-            Some(Run::Settling(_) | Run::Ended(_)) | None => None,
-        }
-    }
-
-    /// A start begins: exits of unknown processes are kept for it from now on. Gives back what [`Table::claim`] wants.
-    pub(super) fn begin_start(&mut self) -> u64 {
-        self.sequence += 1;
-        self.in_flight.push(self.sequence);
-        self.sequence
-    }
-
-    /// A start has ended, with this process if it has one. Gives the exit if that was reaped already.
-    pub(super) fn claim(&mut self, began: u64, pid: Option<Pid>) -> Option<Exit> {
-        self.in_flight.retain(|other| *other != began);
-        let found = self.unclaimed.iter().position(|(seen, other, _)| *seen > began && Some(*other) == pid);
-        let exit = found.and_then(|index| self.unclaimed.remove(index)).map(|(_, _, exit)| exit);
-        // What was seen before the oldest start that is under way belongs to none of them.
-        let oldest = self.in_flight.iter().min().copied().unwrap_or(u64::MAX);
-        self.unclaimed.retain(|(seen, _, _)| *seen > oldest);
-        exit
-    }
-
-    /// Keeps the exit of a process that is not known, in case a start that is under way has made it.
-    pub(super) fn keep_unclaimed(&mut self, pid: Pid, exit: Exit) {
-        if self.in_flight.is_empty() {
-            return;
-        }
-        if self.unclaimed.len() == MAX_UNCLAIMED {
-            self.unclaimed.pop_front();
-        }
-        self.sequence += 1;
-        self.unclaimed.push_back((self.sequence, pid, exit));
-    }
-
-    /// Puts a report out, if somebody listens. Who comes later is told by [`Table::answer`].
-    pub(super) fn report(&mut self, report: Report) {
-        if self.connection.as_ref().is_some_and(|connection| connection.subscribed) {
-            self.outbox.push_back(Outgoing::Report(report));
-        }
-    }
-
-    /// Answers an observation. On a connection's first, all that the daemon may have missed is reported again behind the answer.
-    pub(super) fn answer(&mut self, id: u64) {
-        let mut pages: Vec<Vec<Observed>> = vec![Vec::new()];
-        for (run, state) in &self.runs {
-            if pages.last().is_some_and(|page| page.len() == PAGE_RUNS) {
-                pages.push(Vec::new());
-            }
-            if let Some(page) = pages.last_mut() {
-                page.push(Observed { run: *run, phase: state.phase() });
-            }
-        }
-        let count = pages.len();
-        for (index, runs) in pages.into_iter().enumerate() {
-            self.outbox.push_back(Outgoing::Told(Told::Runs { id, runs, last: index + 1 == count }));
-        }
-        let Some(connection) = &mut self.connection else { return };
-        if !std::mem::replace(&mut connection.subscribed, true) {
-            let again = self.runs.iter().filter_map(|(run, state)| state.report(*run));
-            self.outbox.extend(again.map(Outgoing::Report));
+            Some(Run::Held(_) | Run::Settling(_) | Run::Ended(_)) | None => None,
         }
     }
 
     /// Nobody is there, and there is nothing to look after.
     pub(super) fn is_idle(&self) -> bool {
         self.connection.is_none() && !self.reading && self.runs.is_empty()
-    }
-}
-
-impl Run {
-    /// As it is observed.
-    fn phase(&self) -> RunPhase {
-        match self {
-            Self::Ended(end) => RunPhase::Ended { result: end.result.clone(), started_at: end.started_at, at: end.at },
-            // Not before it is durable.
-            Self::Settling(End { started_at: Some(since), .. }) => RunPhase::Running { since: *since },
-            Self::Settling(_) => RunPhase::Starting,
-            Self::Live(live) if live.ending.is_some() => RunPhase::Stopping,
-            Self::Live(live) => live.started_at.map_or(RunPhase::Starting, |since| RunPhase::Running { since }),
-        }
-    }
-
-    /// What a daemon that comes anew is told of it.
-    fn report(&self, run: RunId) -> Option<Report> {
-        match self {
-            Self::Ended(end) => Some(end.report(run)),
-            Self::Settling(End { started_at, .. }) => started_at.map(|at| Report::Started { run, at }),
-            Self::Live(live) => live.started_at.map(|at| Report::Started { run, at }),
-        }
-    }
-}
-
-impl End {
-    /// As it is told.
-    pub(super) fn report(&self, run: RunId) -> Report {
-        Report::Ended { run, result: self.result.clone(), started_at: self.started_at, at: self.at }
     }
 }

@@ -18,6 +18,7 @@ index! {
 }
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Cohort {
     pub(crate) config: CohortConfig,
     pub(crate) parent: Option<CohortIx>,
@@ -88,6 +89,7 @@ impl Tree {
                 }
             }
         }
+        self.lends = self.queues.iter().any(|queue| queue.cohort.is_some() && queue.config.guaranteed != Limits::NONE);
         for at in 0..self.queues.len() {
             // A queue whose use was not kept so far begins with what it holds now.
             let queue = &mut self.queues[at];

@@ -11,7 +11,7 @@ use crate::scheduler::policy::Weight;
 use crate::scheduler::table::ShapeIx;
 use crate::scheduler::tree::heap::Heap;
 use crate::scheduler::tree::line::Line;
-use crate::scheduler::tree::share::Usage;
+use crate::scheduler::tree::share::{Amounts, Usage};
 use crate::scheduler::tree::{Bucket, BucketIx, FIRST_MEAN, Queue, QueueIx, Stay, Tenant, TenantIx, Tree, Unit};
 use crate::slab::Index;
 use crate::time::Timestamp;
@@ -42,8 +42,13 @@ impl Tree {
         index
     }
 
-    /// The bucket of this shape, with one job more. True if it is new: it then keeps a reference to the shape.
-    pub(crate) fn acquire(&mut self, shape_ix: ShapeIx, shape: &Shape) -> (BucketIx, bool) {
+    /// The bucket of this shape, with one job more. True if it is new: it then keeps a reference to the shape, and what jobs of it ask for.
+    pub(crate) fn acquire(
+        &mut self,
+        shape_ix: ShapeIx,
+        shape: &Shape,
+        demand: impl FnOnce(&Shape) -> Demand,
+    ) -> (BucketIx, bool) {
         if let Some(&bucket) = self.by_shape.get(&shape_ix) {
             self.buckets[bucket].refs += 1;
             return (bucket, false);
@@ -55,11 +60,14 @@ impl Tree {
         let tenant = self.acquire_tenant(queue, &shape.namespace);
         self.tenants[tenant].refs += 1;
         let slot = self.tenants[tenant].buckets.open();
+        let demand = demand(shape);
+        let part = self.part(&demand);
         let bucket = self.buckets.insert(Bucket {
             tenant,
             queue,
             shape: shape_ix,
-            demand: Demand::of(shape),
+            part,
+            demand,
             refs: 1,
             upto: Some(Stay::UNLIMITED),
             front: None,
@@ -68,6 +76,14 @@ impl Tree {
         });
         self.by_shape.insert(shape_ix, bucket);
         (bucket, true)
+    }
+
+    /// All nodes together have something else now: shares are worked out anew by the next pass.
+    pub(crate) fn set_capacity(&mut self, capacity: Amounts) {
+        self.capacity = capacity;
+        for queue in &mut self.queues {
+            queue.step = i64::MIN;
+        }
     }
 
     pub(super) fn acquire_tenant(&mut self, queue: QueueIx, namespace: &Name) -> TenantIx {
@@ -94,8 +110,9 @@ impl Tree {
         tenant
     }
 
-    /// One job of this shape less; with the last one the bucket is freed, and the shape that it had a reference to is returned.
-    pub(crate) fn release(&mut self, index: BucketIx) -> Option<ShapeIx> {
+    /// One job of this shape less; with the last one the bucket is freed, and what it had is returned: a reference to the shape, and what
+    /// jobs of it ask for.
+    pub(crate) fn release(&mut self, index: BucketIx) -> Option<(ShapeIx, Demand)> {
         let bucket = &mut self.buckets[index];
         bucket.refs -= 1;
         if bucket.refs > 0 {
@@ -106,7 +123,7 @@ impl Tree {
         self.tenants[bucket.tenant].refs -= 1;
         self.tenants[bucket.tenant].buckets.close(bucket.slot);
         self.release_tenant(bucket.tenant);
-        Some(bucket.shape)
+        Some((bucket.shape, bucket.demand))
     }
 
     /// Frees a tenant that has no jobs and whose use need not be remembered.
@@ -148,6 +165,10 @@ impl Tree {
             }
             self.share_tenant(tenant_ix, now);
             self.release_tenant(tenant_ix);
+        }
+        let own: Vec<_> = self.buckets.iter().filter(|(_, bucket)| bucket.queue == index).map(|(bucket, _)| bucket).collect();
+        for bucket_ix in own {
+            self.buckets[bucket_ix].part = self.part(&self.buckets[bucket_ix].demand);
         }
     }
 

@@ -21,6 +21,7 @@ struct Entry<I, P> {
 pub(crate) struct Slot(u32);
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Heap<I, P> {
     entries: Vec<Entry<I, P>>,
     /// By slot.

@@ -147,11 +147,16 @@ impl Tree {
 
     /// Whether a job that asks for this much would hold what other queues of its cohort are guaranteed.
     pub(crate) fn would_borrow(&self, index: BucketIx, asks: &Amounts) -> bool {
+        self.borrows_beside(index, &self.queue(self.buckets[index].queue).held, asks)
+    }
+
+    /// The same where its queue holds that much.
+    pub(crate) fn borrows_beside(&self, index: BucketIx, held: &Amounts, asks: &Amounts) -> bool {
         let queue = self.queue(self.buckets[index].queue);
         let Some(root) = queue.root.map(|root| self.cohort(root)) else { return false };
         let borrows = |resource: Resource| {
-            let (at, asked) = (resource as usize, asks[resource as usize]);
-            asked > 0 && root.bound[at].is_some() && queue.borrows(resource, asked)
+            let (at, own) = (resource as usize, queue.config.guaranteed.of(resource).map_or(0, u128::from));
+            asks[at] > 0 && root.bound[at].is_some() && held[at] + asks[at] > own
         };
         Resource::ALL.into_iter().any(borrows)
     }

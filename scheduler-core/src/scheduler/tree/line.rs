@@ -159,6 +159,22 @@ impl Line {
         runs.chain(self.strays.iter().flat_map(|strays| strays.iter()))
     }
 
+    /// The first jobs with their keys and stays, in order.
+    pub(crate) fn first_jobs(&self, count: usize) -> Vec<((Key, JobIx), Stay)> {
+        let from_run = |run: &Run| {
+            let entries = run.entries.iter().filter(|entry| !entry.gone).take(count);
+            entries.map(|entry| (entry.order(), run.stay)).collect::<Vec<_>>()
+        };
+        let mut jobs: Vec<_> = self.runs.iter().flat_map(from_run).collect();
+        jobs.extend(self.strays.iter().flat_map(|strays| strays.iter()));
+        if jobs.len() > count && count > 0 {
+            jobs.select_nth_unstable(count - 1);
+        }
+        jobs.truncate(count);
+        jobs.sort_unstable();
+        jobs
+    }
+
     /// True when this job is here under this key and stay.
     pub(crate) fn contains(&self, key: Key, job: JobIx, stay: Stay) -> bool {
         let order = (key, job);
@@ -255,6 +271,8 @@ mod tests {
                 prop_assert_eq!(line.first_within(stay), first_within(&model, stay));
             }
             prop_assert_eq!(line.len(), model.len());
+            let first: Vec<_> = model.iter().map(|(order, stay)| (*order, *stay)).take(3).collect();
+            prop_assert_eq!(line.first_jobs(3), first);
             prop_assert!(line.is_consistent());
         }
         while let Some(first) = line.first() {

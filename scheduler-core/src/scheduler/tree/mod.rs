@@ -9,14 +9,17 @@
 //! represented by the queue whose turn it is. What moves with time or use has its place in these heaps and is updated there when a job
 //! starts or ends, and once in a while for the passing of time ([`ledger`]); keys of jobs never change.
 
+mod ahead;
 mod audit;
 mod cohort;
+mod copy;
 mod grow;
 mod heap;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod line;
 pub(crate) mod share;
+pub(crate) mod standing;
 mod strays;
 
 use hashbrown::HashMap;
@@ -66,6 +69,7 @@ pub(crate) enum Unit {
 }
 
 /// A queue. Those that are only known from restored jobs accept nothing new.
+#[derive(Clone)]
 pub(crate) struct Queue {
     pub(crate) config: QueueConfig,
     pub(crate) configured: bool,
@@ -94,6 +98,7 @@ pub(crate) struct Queue {
 }
 
 /// A namespace's part of a queue.
+#[derive(Clone)]
 pub(crate) struct Tenant {
     pub(crate) queue: QueueIx,
     pub(crate) namespace: Name,
@@ -118,6 +123,8 @@ pub(crate) struct Bucket {
     pub(crate) tenant: TenantIx,
     pub(crate) queue: QueueIx,
     pub(crate) shape: ShapeIx,
+    /// The part of all nodes that a job of it holds, in millionths. Kept, because keys must not change while jobs wait.
+    part: u32,
     pub(crate) demand: Demand,
     /// Unfinished jobs of this shape in any state.
     refs: u32,
@@ -136,6 +143,8 @@ pub(crate) struct Tree {
     by_name: HashMap<Name, QueueIx, Build>,
     cohorts: Vec<Cohort>,
     units: Vec<Unit>,
+    /// Whether a queue in a cohort is guaranteed anything.
+    lends: bool,
     /// What all nodes have: what shares are parts of.
     capacity: Amounts,
     tenants: Slab<TenantIx, Tenant>,
@@ -207,6 +216,7 @@ impl Tree {
             by_name: HashMap::default(),
             cohorts: Vec::new(),
             units: Vec::new(),
+            lends: false,
             capacity,
             tenants: Slab::new(),
             by_namespace: HashMap::default(),
@@ -264,9 +274,18 @@ impl Tree {
         }
     }
 
-    /// Where a job of this kind stands in its queue.
-    pub(crate) fn key(&self, index: BucketIx, priority: i32, due: Timestamp, seq: Seq) -> Key {
-        Key::new(&self.queue(self.buckets[index].queue).config, priority, due, seq)
+    /// Where a job of this shape stands in its queue.
+    pub(crate) fn key(&self, index: BucketIx, priority: i32, stay: Stay, due: Timestamp, seq: Seq) -> Key {
+        let bucket = &self.buckets[index];
+        let config = &self.queue(bucket.queue).config;
+        let later = config.short_first.map_or(Span(0), |rule| rule.later(stay.span(), bucket.part.into()));
+        Key::new(config, priority, due + later, seq)
+    }
+
+    /// The part of all nodes that this is, in millionths.
+    fn part(&self, demand: &Demand) -> u32 {
+        let part = |at: usize| (demand.total[at].saturating_mul(1_000_000)).checked_div(self.capacity[at]).unwrap_or(0);
+        part(0).max(part(1)).max(part(2)).min(1_000_000) as u32
     }
 
     /// From now on only those of a bucket are looked at that stay no longer; or nobody. True if so far everybody was.
@@ -358,25 +377,6 @@ impl Tree {
     /// Every tenant of a queue that has queued jobs which are not put aside, in no particular order.
     fn waiting_tenants(&self, queue: QueueIx) -> impl Iterator<Item = (TenantIx, &Tenant)> {
         self.queue(queue).tenants.iter().map(|tenant| (tenant, &self.tenants[tenant]))
-    }
-
-    /// How many jobs of its queue are ahead of one of this bucket and key. Walks the queue's jobs once.
-    pub(crate) fn ahead(&self, bucket: BucketIx, own: Key) -> u64 {
-        let own_tenant = &self.tenants[self.buckets[bucket].tenant];
-        let fair = self.queue(own_tenant.queue).config.fair_share.is_some();
-        let own_first = own_tenant.buckets.first().map_or(own, |(_, key)| key);
-        let mut count = 0;
-        for (_, tenant) in self.waiting_tenants(own_tenant.queue) {
-            let first = tenant.buckets.first().map_or(own, |(_, key)| key);
-            let buckets = tenant.buckets.iter().map(|(bucket, _)| &self.buckets[bucket].jobs);
-            count += if !fair || std::ptr::eq(tenant, own_tenant) {
-                buckets.flat_map(Line::iter).filter(|&((key, _), _)| key < own).count()
-            } else {
-                // Where its turn comes before, how many of its jobs start then depends on what they use: one is what is certain.
-                usize::from((tenant.share, first) < (own_tenant.share, own_first))
-            };
-        }
-        count as u64
     }
 
     /// Counts a job of this kind into or out of a state.

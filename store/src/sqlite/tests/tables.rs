@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _};
+
 use super::*;
 use crate::sqlite::raw::Arg;
 use crate::sqlite::schema;
@@ -158,4 +161,45 @@ async fn readers_cannot_write() {
     let mut db = connect::open(&connect::read_options(&SqliteStore::file(dir.path()))).unwrap();
     assert_eq!(db.first("PRAGMA query_only", &[], |row| row.int(0)).unwrap(), Some(1));
     assert!(db.batch("DELETE FROM meta").is_err());
+}
+
+/// A database that was made before the newest migration has all its rows after it.
+#[tokio::test]
+async fn a_database_of_an_older_schema_is_upgraded_with_its_data() {
+    // What an older binary had written: its schema, filled with the rows that this one writes into the same tables.
+    let source = tempdir().unwrap();
+    let store = SqliteStore::open(source.path(), NOW).await.unwrap();
+    commit(&store, (1..=20).map(|seq| submit(seq, 10)).collect()).await.unwrap();
+    store.commit(Batch { changes: (1..=5).map(finish).collect(), ..batch(&store) }).await.unwrap();
+    let term = store.head().term;
+    let before = (store.live(Seq(0), 100).await.unwrap(), store.events(Revision(0), None, 100).await.unwrap());
+    store.close().await;
+
+    let dir = tempdir().unwrap();
+    let (description, sql) = schema::MIGRATIONS[0];
+    let first = Migration::new(1, description.into(), MigrationType::Simple, sql.into_sql_str(), false);
+    fs::write(SqliteStore::file(dir.path()), []).unwrap();
+    let mut db = connect::options(&SqliteStore::file(dir.path())).connect().await.unwrap();
+    Migrator::with_migrations(vec![first]).run(&mut db).await.unwrap();
+    db.close().await.unwrap();
+    let mut copy = format!(
+        "PRAGMA application_id = {}; ATTACH '{}' AS source; DELETE FROM main.meta;",
+        0x666c_7368,
+        SqliteStore::file(source.path()).display()
+    );
+    let tables = ["meta", "shapes", "policies", "owners", "jobs", "specs", "events", "idempotency_keys", "tokens"];
+    copy.extend(tables.map(|table| format!("INSERT INTO main.{table} SELECT * FROM source.{table};")));
+    tamper(dir.path(), &copy);
+    assert_eq!(ask(dir.path(), "SELECT name FROM sqlite_schema WHERE name = 'objects'", 1), [""; 0]);
+
+    let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
+    assert_eq!(store.head().term, term.next());
+    let after = (store.live(Seq(0), 100).await.unwrap(), store.events(Revision(0), None, 100).await.unwrap());
+    assert_eq!(format!("{after:?}"), format!("{before:?}"));
+    // And what is new can be used.
+    let object = crate::ObjectChange { kind: crate::ObjectKind::Queue, name: "q".into(), value: Some(Bytes::from_static(b"{}")) };
+    store.commit(Batch { objects: vec![object], ..batch(&store) }).await.unwrap();
+    assert_eq!(store.objects(crate::ObjectKind::Queue).await.unwrap().len(), 1);
+    store.close().await;
+    assert_eq!(ask(dir.path(), "PRAGMA integrity_check", 1), ["ok"]);
 }

@@ -1,0 +1,166 @@
+//! Nodes: what they are, what is taken of them, and what may be done with them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::quantity::{Cpu, Memory};
+
+/// What of a GPU is given to one task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum GpuKind {
+    /// All of it.
+    #[default]
+    Whole,
+    /// A MIG instance.
+    Mig,
+}
+
+/// A GPU of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    /// Its UUID.
+    pub uuid: String,
+    /// Its model: what `gpuModel` of a job names.
+    pub model: String,
+    /// Its memory.
+    pub memory: Memory,
+    /// The whole device or a part of it.
+    #[serde(default)]
+    pub kind: GpuKind,
+    /// The profile of a MIG instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig_profile: Option<String>,
+    /// GPUs of the node with the same number reach each other by NVLink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_group: Option<u16>,
+    /// The job that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Uuid>,
+}
+
+/// What may be done with a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeState {
+    /// It takes tasks.
+    #[default]
+    Ready,
+    /// It takes no new tasks; what runs goes on.
+    Cordoned,
+    /// As cordoned, and somebody waits for the last run to end.
+    Draining,
+    /// It was draining, and nothing is left on it.
+    Drained,
+    /// Nobody hears of it: what ran there is taken for lost.
+    Lost,
+    /// It is not configured any more: it is shown as long as jobs hold something on it.
+    Removed,
+}
+
+impl NodeState {
+    /// As on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Lost => "lost",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// What may be done with it.
+    #[serde(default)]
+    pub state: NodeState,
+    /// Why it is not ready, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who cordoned or drained it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Since when it is cordoned or draining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<jiff::Timestamp>,
+    /// What jobs may select it by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Tasks on it.
+    #[serde(default)]
+    pub tasks: u32,
+    /// Processors that jobs may use.
+    pub cpu: Cpu,
+    /// Of these, promised.
+    pub cpu_used: Cpu,
+    /// Memory that jobs may use.
+    pub memory: Memory,
+    /// Of this, promised.
+    pub memory_used: Memory,
+    /// Its GPUs.
+    pub gpus: Vec<Gpu>,
+    /// Why there are no GPUs, where that was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_note: Option<String>,
+}
+
+/// How the free GPUs lie: in holes that jobs can use, or scattered. Whole GPUs of nodes that take tasks; CPU and memory are not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fragmentation {
+    /// GPUs that nobody has.
+    pub free: u64,
+    /// GPUs that nobody has on nodes that take no tasks; not among the free ones.
+    pub closed: u64,
+    /// The most that are free on one node.
+    pub largest: u32,
+    /// The first node that has them; absent where none is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_node: Option<String>,
+    /// What jobs of 1, 2, 4 and 8 GPUs on one node find.
+    pub holes: Vec<Hole>,
+}
+
+/// What jobs that ask for a number of GPUs on one node find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hole {
+    /// The number of GPUs that such a job asks for.
+    pub gpus: u32,
+    /// How many such jobs fit at the same time.
+    pub fit: u64,
+    /// Free GPUs that such jobs cannot use.
+    pub unusable: u64,
+}
+
+/// All nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// Configured ones first.
+    pub items: Vec<Node>,
+    /// How the free GPUs lie over all of them.
+    #[serde(default)]
+    pub fragmentation: Fragmentation,
+}
+
+/// Body of `POST /nodes/{name}/cordon`, `drain` and `resume`; may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeOrder {
+    /// Why, for those who ask: one line of at most 256 characters. Nothing is kept of it when a node is resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "new memory", max_length = 256)]
+    pub reason: Option<String>,
+}

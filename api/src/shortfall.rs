@@ -1,0 +1,80 @@
+//! What a job lacks, with figures. Amounts are texts as in requests (`"500m"`, `"4Gi"`, `"2"`).
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a job lacks. Nothing stands here of a job that is so far back in a long queue that it was not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shortfall {
+    /// Resources of which there is too little.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortages: Vec<Shortage>,
+    /// Where each amount is free on some node, but all of them on none: the node that comes closest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closest: Option<Closest>,
+    /// For how many tasks there is room, where several have to start together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<Gang>,
+    /// Where not even one task finds a node: which node has room for one first, and when at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_at: Option<RoomAt>,
+}
+
+/// A resource of which there is too little now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shortage {
+    /// `cpu`, `memory`, `gpu`.
+    pub resource: String,
+    /// What the job asks for in all.
+    pub asked: String,
+    /// What is free now.
+    pub free: String,
+    /// What there is in all.
+    pub total: String,
+    /// The most that one task asks for.
+    pub largest_task: String,
+    /// The most that is free on one node.
+    pub largest_free: String,
+    /// That node; absent if nothing is free anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// A node that nearly has room for a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Closest {
+    /// Which.
+    pub node: String,
+    /// What it has least of: `cpu`, `memory`, `gpu`.
+    pub resource: String,
+    /// What one task asks for.
+    pub asked: String,
+    /// What is free there.
+    pub free: String,
+}
+
+/// Tasks that have to start together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gang {
+    /// The group.
+    pub task: String,
+    /// How many of its tasks have to start.
+    pub needed: u64,
+    /// For how many there is room now.
+    pub possible: u32,
+}
+
+/// A node, and when it has room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoomAt {
+    /// The node.
+    pub node: String,
+    /// When, at the latest.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: jiff::Timestamp,
+}

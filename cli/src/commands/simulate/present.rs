@@ -1,0 +1,144 @@
+//! What a server has at present, read over its API and handed to a core as its daemon would: nodes, queues, unfinished jobs.
+//!
+//! Invariants: nothing is changed on the server; a job that this version cannot express stops the reading with its number, because without
+//! it every other start would be wrong.
+
+use api::quantity::{Cpu, Duration, Gpus, Memory};
+use api::{CohortList, Job, Node, NodeList, Origin, QueueList, QueueSpec, State, TaskSpec};
+use jiff::Timestamp;
+use simulator::scheduler::{
+    Attempt, Config, CpuMillis, GpuDevice, JobId, JobState, Lifecycle, LiveJob, MemoryBytes, Name, NodeConfig, Placement,
+    Policy as JobPolicy, Request, Seq, Shape, Slot, Span, StopPolicy, StopReason, TaskGroup, WaitFor,
+};
+use simulator::{Policy, Present};
+
+use super::queues;
+use crate::client::Client;
+use crate::error::Error;
+use crate::list::{self, Filter, UNFINISHED};
+use crate::query::Query;
+
+/// Tries of a job that does not say.
+const ATTEMPTS: u32 = 3;
+
+/// What was read.
+pub(super) struct Read {
+    /// Newest first, as lists are.
+    pub(super) jobs: Vec<Job>,
+    /// Queues as they were set up.
+    pub(super) queues: Vec<(String, QueueSpec)>,
+    /// The same and all else for the core.
+    pub(super) present: Present,
+}
+
+/// Reads everything. `now` is this machine's clock: the server's differs by little, and starts are counted from it.
+pub(super) async fn read(client: &Client, now: Timestamp) -> Result<Read, Error> {
+    let nodes: NodeList = client.get(&Query::new("/nodes")).await?;
+    let found: QueueList = client.get(&Query::new("/queues")).await?;
+    let cohorts: CohortList = client.get(&Query::new("/cohorts")).await?;
+    let list = list::jobs(client, &Filter::default(), Some(UNFINISHED), None, 0).await?;
+    let mut jobs: Vec<&Job> = list.items.iter().collect();
+    jobs.sort_unstable_by_key(|job| job.number);
+    let jobs = jobs.into_iter().map(|job| live(job, now)).collect::<Result<_, _>>()?;
+    // One that nobody names any more is there for its jobs alone: the core keeps it by itself.
+    let configured = found.items.into_iter().filter(|queue| queue.origin != Origin::Removed);
+    let specs: Vec<_> = configured.map(|queue| (queue.name, queue.spec)).collect();
+    let config = Config {
+        queues: specs.iter().map(|(name, spec)| queues::queue(name, spec)).collect(),
+        cohorts: cohorts.items.iter().map(|cohort| queues::cohort(&cohort.name, &cohort.spec)).collect(),
+        nodes: nodes.items.iter().map(node).collect(),
+        preemption: Policy::Flash.preemption(),
+        ..Config::default()
+    };
+    Ok(Read { present: Present { now: time(now), config, jobs }, queues: specs, jobs: list.items })
+}
+
+fn node(node: &Node) -> NodeConfig {
+    let gpu = |gpu: &api::Gpu| GpuDevice::whole(gpu.uuid.as_str().into(), gpu.model.as_str().into(), MemoryBytes(gpu.memory.0));
+    let gpus = node.gpus.iter().map(gpu).collect();
+    NodeConfig::new(node.name.as_str().into(), CpuMillis(node.cpu.0), MemoryBytes(node.memory.0), gpus)
+}
+
+pub(super) fn time(at: Timestamp) -> simulator::scheduler::Timestamp {
+    simulator::scheduler::Timestamp(at.as_microsecond())
+}
+
+fn span(duration: Duration) -> Span {
+    Span(duration.0)
+}
+
+/// A job as the core has it.
+fn live(job: &Job, now: Timestamp) -> Result<LiveJob, Error> {
+    let wrong = |what: &str| Error::lost(format!("job {}: {what}", job.number));
+    let spec = &job.spec;
+    let tasks: Vec<TaskGroup> = spec.tasks.iter().map(group).collect();
+    let named = |name: &Option<String>, default: &str| Name::from(name.as_deref().unwrap_or(default));
+    let shape = Shape {
+        min_available: spec.min_available.unwrap_or(0),
+        ..Shape::new(named(&spec.namespace, "default"), named(&spec.queue, "default-batch"), tasks)
+    };
+    let stop = spec.stop.clone().unwrap_or_default();
+    let grace = stop.grace.map_or(StopPolicy::default().grace, span);
+    let policy = JobPolicy {
+        priority: spec.priority.unwrap_or(0),
+        max_attempts: spec.retry.as_ref().and_then(|retry| retry.max_attempts).unwrap_or(ATTEMPTS),
+        time_limit: spec.time_limit.map(span),
+        stop: StopPolicy { grace, ..StopPolicy::default() },
+        checkpointable: spec.checkpointable,
+    };
+    let placement = || placement(job, &shape).map(std::sync::Arc::new).map_err(|what| wrong(&what));
+    let submitted_at = time(job.submitted_at);
+    let start_after = spec.start_after.map(time);
+    let state = match job.state {
+        State::Waiting => match job.not_before {
+            Some(at) => JobState::Waiting { on: WaitFor::NotBefore(time(at)) },
+            None => JobState::Waiting { on: WaitFor::Hold },
+        },
+        State::Queued => JobState::Queued { since: start_after.map_or(submitted_at, |at| at.max(submitted_at)) },
+        State::Starting => JobState::Starting { placement: placement()? },
+        State::Running => JobState::Running { placement: placement()?, since: time(job.started_at.unwrap_or(now)) },
+        // Why it is ended is not told; it gives its place back within its grace and that is all that counts here.
+        State::Stopping => JobState::Stopping {
+            placement: placement()?,
+            why: Box::new(StopReason::Cancel { by: "unknown".into() }),
+            deadline: time(now) + grace,
+        },
+        State::Finished => return Err(wrong("is in a list of unfinished jobs and finished")),
+    };
+    let lifecycle = Lifecycle { state, attempt: Attempt(job.attempt), lost: 0 };
+    Ok(LiveJob {
+        id: JobId(job.id),
+        seq: Seq(job.number),
+        shape: shape.into(),
+        policy: policy.into(),
+        submitted_at,
+        start_after,
+        lifecycle,
+    })
+}
+
+fn group(task: &TaskSpec) -> TaskGroup {
+    let asked = task.resources.clone().unwrap_or_default();
+    let request = Request {
+        cpu: CpuMillis(asked.cpu.unwrap_or(Cpu(1_000)).0),
+        memory: MemoryBytes(asked.memory.unwrap_or(Memory(0)).0),
+        gpus: asked.gpu.unwrap_or(Gpus(0)).0,
+    };
+    TaskGroup::new(task.name.as_deref().unwrap_or("task").into(), task.replicas.unwrap_or(1), request)
+}
+
+/// Tasks are named `group`, or `group-replica` where a group has several.
+fn placement(job: &Job, shape: &Shape) -> Result<Placement, String> {
+    let slot = |placed: &api::PlacedTask| {
+        let place = shape.tasks.iter().enumerate().find_map(|(index, group)| {
+            let rest = placed.task.strip_prefix(group.name.as_str())?;
+            let replica = if rest.is_empty() { 0 } else { rest.strip_prefix('-')?.parse().ok()? };
+            (replica < group.replicas).then_some((index as u16, replica))
+        });
+        let (group, replica) = place.ok_or_else(|| format!("`{}` is placed and none of its tasks", placed.task))?;
+        let gpus = placed.gpus.iter().map(|uuid| uuid.as_str().into()).collect();
+        Ok(Slot { group, replica, node: placed.node.as_str().into(), gpus })
+    };
+    let slots = job.placement.iter().map(slot).collect::<Result<_, String>>()?;
+    Ok(Placement { slots })
+}

@@ -1,0 +1,173 @@
+//! What an administrator changes: queues, cohorts, priority classes, states of nodes. The core first, the object in the batch, then the commit.
+//!
+//! Invariants: what the core refuses is not written; what is written is the whole spec that the core took; the directory that admission
+//! reads follows the commit.
+
+use api::Origin;
+use scheduler_core::Scheduler;
+use scheduler_core::ids::Name;
+use scheduler_core::record::Recorded;
+use scheduler_core::scheduler::{ChangeError, ConfigError, NodeState};
+use scheduler_core::time::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use store::{ObjectChange, ObjectKind};
+
+use super::turn::Turn;
+use crate::backend::BackendError;
+use crate::objects::convert;
+use crate::objects::edit::{Change, Changed, Edit, EditError};
+use crate::objects::nodes::{Mark, Order};
+use crate::objects::{Directory, Invalid, MOST};
+
+type Answer = Result<Changed, BackendError>;
+
+/// Decides one change.
+pub(super) fn change(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, change: Change, now: Timestamp) -> Answer {
+    match change {
+        Change::Queue(name, edit) => queue(core, directory, turn, name, edit, now),
+        Change::Cohort(name, edit) => cohort(core, directory, turn, name, edit, now),
+        Change::Class(name, edit) => class(directory, turn, name, edit),
+        Change::Node(name, order) => node(core, directory, turn, name, order, now),
+    }
+}
+
+/// The spec after an edit of a thing that is there as `present`, if it is there.
+fn edited<S: Serialize + DeserializeOwned>(
+    kind: ObjectKind,
+    name: &Name,
+    edit: Edit<S>,
+    present: Option<&S>,
+    count: usize,
+) -> Result<Option<S>, BackendError> {
+    if present.is_none() && count >= MOST {
+        return Err(Invalid::new("name", format!("there are {MOST} already")).into());
+    }
+    edit.apply(present).map_err(|error| match error {
+        EditError::Absent => absent(kind, name),
+        EditError::Invalid(invalid) => invalid.into(),
+    })
+}
+
+fn absent(kind: ObjectKind, name: &Name) -> BackendError {
+    BackendError::NoObject { kind: kind.as_str(), name: name.clone() }
+}
+
+/// What the core refused, in words that name the field.
+fn refused(kind: ObjectKind, error: ChangeError, core: &Scheduler) -> BackendError {
+    match error {
+        ChangeError::Invalid(error) => {
+            let is_cohort = |name: &Name| core.cohort_configs().any(|cohort| cohort.name == *name);
+            // Where the other side of a relation is at fault, the field is the one through which the two are related.
+            let field = match (convert::culprit(&error, is_cohort), &error) {
+                (_, ConfigError::GuaranteeOverLimit { .. }) if kind == ObjectKind::Queue => "guaranteed",
+                (_, ConfigError::GuaranteeOverLimit { .. }) => "limit",
+                (_, ConfigError::UnknownCohort { .. }) if kind == ObjectKind::Queue => "cohort",
+                (_, ConfigError::UnknownCohort { .. }) => "parent",
+                (Some(culprit), _) => culprit.field,
+                (None, _) => "",
+            };
+            Invalid::new(field, error.to_string()).into()
+        }
+        ChangeError::Unknown { name } => absent(kind, &name),
+        ChangeError::HasJobs { name, jobs } => {
+            let word = if jobs == 1 { "job" } else { "jobs" };
+            let detail = format!("queue `{name}` has {jobs} unfinished {word}; cancel them, or wait until they have ended");
+            BackendError::Conflict(detail)
+        }
+    }
+}
+
+fn write<S: Serialize>(turn: &mut Turn, kind: ObjectKind, name: Name, spec: Option<&S>) -> Result<(), BackendError> {
+    let bytes = spec.map(serde_json::to_vec).transpose();
+    let value = bytes.map_err(|error| Invalid::new("", error.to_string()))?.map(Into::into);
+    turn.batch.objects.push(ObjectChange { kind, name, value });
+    Ok(())
+}
+
+const fn word(was_there: bool) -> Changed {
+    if was_there { Changed::Replaced } else { Changed::Created }
+}
+
+fn queue(
+    core: &mut Recorded,
+    directory: &mut Directory,
+    turn: &mut Turn,
+    name: Name,
+    edit: Edit<api::QueueSpec>,
+    now: Timestamp,
+) -> Answer {
+    let kind = ObjectKind::Queue;
+    let present = core.queue_configs().find(|queue| queue.name == name).map(convert::queue_spec);
+    let Some(spec) = edited(kind, &name, edit, present.as_ref(), directory.queues.len())? else {
+        core.remove_queue(&name, now).map_err(|error| refused(kind, error, core))?;
+        directory.queues.remove(&name);
+        write::<()>(turn, kind, name, None)?;
+        return Ok(Changed::Removed);
+    };
+    core.set_queue(convert::queue_config(&name, &spec)?, now).map_err(|error| refused(kind, error, core))?;
+    let there = directory.queues.insert(name.clone(), Origin::Api).is_some();
+    write(turn, kind, name, Some(&spec))?;
+    Ok(word(there))
+}
+
+fn cohort(
+    core: &mut Recorded,
+    directory: &mut Directory,
+    turn: &mut Turn,
+    name: Name,
+    edit: Edit<api::CohortSpec>,
+    now: Timestamp,
+) -> Answer {
+    let kind = ObjectKind::Cohort;
+    let present = core.cohort_configs().find(|cohort| cohort.name == name).map(convert::cohort_spec);
+    let Some(spec) = edited(kind, &name, edit, present.as_ref(), directory.cohorts.len())? else {
+        core.remove_cohort(&name, now).map_err(|error| match error {
+            // Nothing but what names it can be wrong without it.
+            ChangeError::Invalid(ConfigError::UnknownCohort { of, .. }) => {
+                BackendError::Conflict(format!("`{of}` is in cohort `{name}`; take it out first"))
+            }
+            error => refused(kind, error, core),
+        })?;
+        directory.cohorts.remove(&name);
+        write::<()>(turn, kind, name, None)?;
+        return Ok(Changed::Removed);
+    };
+    core.set_cohort(convert::cohort_config(&name, &spec)?, now).map_err(|error| refused(kind, error, core))?;
+    let there = directory.cohorts.insert(name.clone(), Origin::Api).is_some();
+    write(turn, kind, name, Some(&spec))?;
+    Ok(word(there))
+}
+
+/// The core knows nothing of classes: jobs have numbers.
+fn class(directory: &mut Directory, turn: &mut Turn, name: Name, edit: Edit<api::PriorityClassSpec>) -> Answer {
+    let kind = ObjectKind::PriorityClass;
+    let present = directory.classes.get(&name).map(|(priority, _)| api::PriorityClassSpec { priority: *priority });
+    let Some(spec) = edited(kind, &name, edit, present.as_ref(), directory.classes.len())? else {
+        directory.classes.remove(&name).ok_or_else(|| absent(kind, &name))?;
+        write::<()>(turn, kind, name, None)?;
+        return Ok(Changed::Removed);
+    };
+    let priority = convert::class_priority(&spec)?;
+    let there = directory.classes.insert(name.clone(), (priority, Origin::Api)).is_some();
+    write(turn, kind, name, Some(&spec))?;
+    Ok(word(there))
+}
+
+/// What runs on the node goes on, so there is nothing to tell executors.
+fn node(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, name: Name, order: Order, now: Timestamp) -> Answer {
+    let kind = ObjectKind::Node;
+    let present = directory.nodes.get(&name);
+    let mark = order.apply(present, now);
+    let changed = mark.as_ref() != present;
+    let state = mark.as_ref().map_or(NodeState::Ready, |mark| mark.state.state());
+    core.set_node_state(&name, state, now).map_err(|error| refused(kind, error, core))?;
+    if changed {
+        write::<Mark>(turn, kind, name.clone(), mark.as_ref())?;
+        match mark {
+            Some(mark) => drop(directory.nodes.insert(name, mark)),
+            None => drop(directory.nodes.remove(&name)),
+        }
+    }
+    Ok(Changed::Replaced)
+}

@@ -1,0 +1,111 @@
+//! What a job says of its nodes and GPUs, as the core's constraints.
+//!
+//! Invariant: two ways to say the same are one constraint, so that jobs that ask for the same share a shape.
+
+use api::{NodeExpression, NodeSelector, Operator, Resources};
+use scheduler_core::amounts::MemoryBytes;
+use scheduler_core::ids::Name;
+use scheduler_core::job::{Constraints, Selector};
+
+use super::{Checked, Invalid, checks};
+use crate::names;
+
+/// Labels and expressions of one task.
+const SELECTORS: usize = 64;
+/// Values of one of them, and GPU models.
+const VALUES: usize = 64;
+/// Longest name of a GPU model.
+const MODEL_CHARS: usize = 128;
+
+/// What a task asks of its nodes and its GPUs.
+pub(super) fn constraints(
+    selector: &NodeSelector,
+    expressions: &[NodeExpression],
+    resources: &Resources,
+) -> Checked<Constraints> {
+    if selector.len() + expressions.len() > SELECTORS {
+        let detail = format!("{} labels and expressions; a task may have {SELECTORS}", selector.len() + expressions.len());
+        return Err(Invalid::new(if selector.len() > SELECTORS { "nodeSelector" } else { "nodeExpressions" }, detail));
+    }
+    let mut nodes = Vec::with_capacity(selector.len() + expressions.len());
+    for (label, any_of) in selector {
+        checks::key_of(label).map_err(|invalid| invalid.under("nodeSelector"))?;
+        let values = values(&any_of.0).map_err(|invalid| invalid.under(label).under("nodeSelector"))?;
+        nodes.push(Selector::In { label: Name::from(label.as_str()), values });
+    }
+    for (index, asked) in expressions.iter().enumerate() {
+        nodes.push(expression(asked).map_err(|invalid| invalid.under(&format!("nodeExpressions[{index}]")))?);
+    }
+    // No two selectors look alike that are not the same: labels and values have no blanks and brackets.
+    nodes.sort_by_cached_key(ToString::to_string);
+    nodes.dedup();
+    let (gpu_models, gpu_memory) = gpus(resources).map_err(|invalid| invalid.under("resources"))?;
+    Ok(Constraints { nodes, gpu_models, gpu_memory, mig_profile: None })
+}
+
+fn expression(asked: &NodeExpression) -> Checked<Selector> {
+    checks::key_of(&asked.key).map_err(|invalid| invalid.under("key"))?;
+    let label = Name::from(asked.key.as_str());
+    let values = || values(&asked.values).map_err(|invalid| invalid.under("values"));
+    let none = |selector, operator: &str| match asked.values.as_slice() {
+        [] => Ok(selector),
+        _ => Err(Invalid::new("values", format!("`{operator}` has no values"))),
+    };
+    match asked.operator {
+        Operator::In => Ok(Selector::In { label, values: values()? }),
+        Operator::NotIn => Ok(Selector::NotIn { label, values: values()? }),
+        Operator::Exists => none(Selector::Exists { label }, "Exists"),
+        Operator::DoesNotExist => none(Selector::Absent { label }, "DoesNotExist"),
+    }
+}
+
+fn values(values: &[String]) -> Checked<Vec<Name>> {
+    if values.is_empty() || values.len() > VALUES {
+        return Err(Invalid::new("", format!("{} values; 1 to {VALUES} are taken", values.len())));
+    }
+    if let Some(value) = values.iter().find(|value| !names::is_label_value(value)) {
+        return Err(Invalid::new("", checks::value_rule(value)));
+    }
+    Ok(sorted(values))
+}
+
+/// Each once, in order.
+fn sorted(texts: &[String]) -> Vec<Name> {
+    let mut names: Vec<Name> = texts.iter().map(|text| Name::from(text.as_str())).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn gpus(resources: &Resources) -> Checked<(Vec<Name>, MemoryBytes)> {
+    let without = |field: &str| {
+        let asks_for_none = resources.gpu.is_none_or(|gpus| gpus.0 == 0);
+        asks_for_none.then(|| Invalid::new(field, "it says what GPUs have to be, and `gpu` asks for none"))
+    };
+    let mut models = Vec::new();
+    if let Some(any_of) = &resources.gpu_model {
+        if let Some(invalid) = without("gpuModel") {
+            return Err(invalid);
+        }
+        if any_of.0.is_empty() || any_of.0.len() > VALUES {
+            return Err(Invalid::new("gpuModel", format!("{} models; 1 to {VALUES} are taken", any_of.0.len())));
+        }
+        let is_name =
+            |text: &String| !text.trim().is_empty() && text.chars().count() <= MODEL_CHARS && !text.chars().any(char::is_control);
+        if let Some(text) = any_of.0.iter().find(|text| !is_name(text)) {
+            let rule = format!("1 to {MODEL_CHARS} characters of one line, as `flash nodes` shows it");
+            return Err(Invalid::new("gpuModel", format!("`{}` is not the name of a GPU model: {rule}", text.escape_debug())));
+        }
+        models = sorted(&any_of.0);
+    }
+    let memory = resources.gpu_memory.unwrap_or_default();
+    if resources.gpu_memory.is_some() {
+        if let Some(invalid) = without("gpuMemory") {
+            return Err(invalid);
+        }
+        if memory.0 == 0 {
+            return Err(Invalid::new("gpuMemory", "every GPU has that much: leave it out, or say at least 1 byte"));
+        }
+    }
+    Ok((models, MemoryBytes(memory.0)))
+}

@@ -1,0 +1,176 @@
+//! How nodes and GPUs come, change and go. What somebody holds stays on the books, wherever its node or GPU has gone meanwhile.
+
+use smallvec::SmallVec;
+
+use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::ids::Name;
+use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState, Resource};
+use crate::scheduler::nodes::{Device, DeviceIx, Node, Nodes};
+use crate::scheduler::place::filter::{Lane, Traits};
+use crate::scheduler::place::{Lanes, Room};
+
+impl Nodes {
+    /// Enters a node, or changes the one of this name; its state stays. The caller has checked that no other node lists its GPUs.
+    pub(crate) fn configure(&mut self, config: NodeConfig) {
+        let at = match self.find_node(&config.name) {
+            Some(at) => at,
+            None => self.add_node(config.name.clone()),
+        };
+        let NodeConfig { cpu, memory, gpus, labels, .. } = config;
+        let listed = self.unlist_devices(at);
+        self.list[at].configured = true;
+        let mut lanes = SmallVec::new();
+        for gpu in gpus {
+            let lane = Lane { model: gpu.model.clone(), memory: gpu.memory, kind: gpu.kind.clone() };
+            let lane = lanes.iter().position(|other| *other == lane).unwrap_or_else(|| {
+                lanes.push(lane);
+                lanes.len() - 1
+            });
+            self.list_device(at, gpu, lane as u8);
+        }
+        self.keep_devices(at, listed);
+        let node = &mut self.list[at];
+        (node.cpu, node.memory, node.traits) = (cpu, memory, Traits { labels, lanes });
+        self.settle(at);
+    }
+
+    /// Takes a node out of the configuration. What runs there goes on, and holds what it has.
+    pub(crate) fn remove(&mut self, at: usize) {
+        let listed = self.unlist_devices(at);
+        self.keep_devices(at, listed);
+        let node = &mut self.list[at];
+        node.configured = false;
+        node.state = NodeState::Ready;
+        (node.cpu, node.memory, node.traits) = (CpuMillis::ZERO, MemoryBytes::ZERO, Traits::default());
+        self.settle(at);
+        self.vacate(at);
+    }
+
+    /// What may be done with a node.
+    pub(crate) fn set_state(&mut self, at: usize, state: NodeState) {
+        self.list[at].state = state;
+        self.settle(at);
+    }
+
+    /// A node without anything, in the first free place.
+    pub(super) fn add_node(&mut self, name: Name) -> usize {
+        let node = Node {
+            name: name.clone(),
+            cpu: CpuMillis::ZERO,
+            memory: MemoryBytes::ZERO,
+            traits: Traits::default(),
+            state: NodeState::Ready,
+            configured: false,
+            cpu_used: 0,
+            memory_used: 0,
+            tasks: 0,
+            free: Lanes::default(),
+            devices: Vec::new(),
+            over: false,
+        };
+        let at = if let Some(at) = self.vacant.pop_first() {
+            self.list[at] = node;
+            at
+        } else {
+            self.list.push(node);
+            self.whole.push(Room::CLOSED);
+            self.idle.push(Room::CLOSED);
+            self.field.push(Room::CLOSED);
+            self.filters.update(self.list.len() - 1, None);
+            self.list.len() - 1
+        };
+        self.by_name.insert(name, at);
+        at
+    }
+
+    /// Gives the place of a node away that is neither configured nor held by anybody.
+    pub(super) fn vacate(&mut self, at: usize) {
+        let node = &self.list[at];
+        if !node.configured && node.tasks == 0 && node.devices.is_empty() && self.vacant.insert(at) {
+            self.by_name.remove(&self.list[at].name);
+        }
+    }
+
+    /// Brings everything that follows from a node's configuration up to date.
+    fn settle(&mut self, at: usize) {
+        let node = &mut self.list[at];
+        node.over = node.is_over();
+        let mut all = Lanes::default();
+        let mine = node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.configured);
+        mine.for_each(|device| all.put(device.lane));
+        let has_gpus = all != Lanes::default();
+        let whole = Room { cpu: node.cpu.0, memory: node.memory.0, gpus: all, has_gpus, open: true };
+        let whole = if node.configured { whole } else { Room::CLOSED };
+        for resource in Resource::ALL {
+            let sum = &mut self.capacity[resource as usize];
+            *sum = *sum - u128::from(self.whole[at].of(resource)) + u128::from(whole.of(resource));
+        }
+        self.whole[at] = whole;
+        self.idle[at] = if node.state == NodeState::Ready { whole } else { Room::CLOSED };
+        if self.filters.update(at, node.configured.then_some(&node.traits)) {
+            self.field.note(at);
+        }
+        self.refresh(at);
+    }
+
+    /// No GPU of a node is configured or listed any more, until it is again. Gives those that were.
+    fn unlist_devices(&mut self, at: usize) -> Vec<DeviceIx> {
+        let listed = std::mem::take(&mut self.list[at].devices);
+        for &device in &listed {
+            self.devices[device].configured = false;
+        }
+        self.list[at].free = Lanes::default();
+        listed
+    }
+
+    fn list_device(&mut self, at: usize, config: GpuDevice, lane: u8) {
+        let index = if let Some(index) = self.find_device(&config.uuid) {
+            let device = &mut self.devices[index];
+            let from = device.node;
+            (device.config, device.node, device.lane, device.configured) = (config, at, lane, true);
+            self.list[at].devices.push(index);
+            if from != at {
+                self.list[from].devices.retain(|other| *other != index);
+                self.vacate(from);
+            }
+            index
+        } else {
+            self.add_device(Device { config, node: at, lane, owner: None, configured: true })
+        };
+        if self.devices[index].owner.is_none() {
+            self.list[at].free.put(lane);
+        }
+    }
+
+    /// Keeps those GPUs of a node that are held though they are not listed any more, and forgets the others that are not.
+    fn keep_devices(&mut self, at: usize, listed: Vec<DeviceIx>) {
+        for index in listed {
+            let Device { configured, owner, .. } = self.devices[index];
+            match (configured, owner) {
+                (true, _) => {}
+                (false, Some(_)) => self.list[at].devices.push(index),
+                (false, None) => self.forget_device(index),
+            }
+        }
+    }
+
+    fn add_device(&mut self, device: Device) -> DeviceIx {
+        let (uuid, node) = (device.config.uuid.clone(), device.node);
+        let index = self.devices.insert(device);
+        self.by_uuid.insert(uuid, index);
+        self.list[node].devices.push(index);
+        index
+    }
+
+    pub(super) fn add_unknown_device(&mut self, node: usize, uuid: &Name) -> DeviceIx {
+        let config = GpuDevice::whole(uuid.clone(), Name::from("unknown"), MemoryBytes::ZERO);
+        self.add_device(Device { config, node, lane: 0, owner: None, configured: false })
+    }
+
+    pub(super) fn forget_device(&mut self, index: DeviceIx) {
+        if let Some(device) = self.devices.remove(index) {
+            self.by_uuid.remove(&device.config.uuid);
+            self.list[device.node].devices.retain(|other| *other != index);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Which GPUs of a node a task gets: of the lanes that its share has, and of one link group where one has enough.
+//!
+//! A share stays in the link group that it began with as long as that has enough for the next task. Else, of the groups that have enough for
+//! all tasks to come the one with fewest free is taken, or of those that have enough for this task, so that larger groups stay whole for
+//! others; where none has, GPUs are taken in their order. Those of which no links are known are no group.
+
+use smallvec::SmallVec;
+
+use crate::ids::Name;
+use crate::scheduler::nodes::{DeviceIx, Nodes};
+use crate::scheduler::place::{Demand, Mask, Packing, Share};
+use crate::state::{Placement, Slot};
+
+type Chosen = SmallVec<[DeviceIx; 8]>;
+
+/// What a placement has handed out so far.
+#[derive(Default)]
+struct Given {
+    devices: Chosen,
+    /// The link group that the present share takes from.
+    link: Option<u16>,
+}
+
+impl Nodes {
+    /// Writes a packing down as slots: replicas numbered in the order of the nodes, GPUs in the order of the configuration.
+    pub(crate) fn placement(&self, demand: &Demand, packing: &Packing) -> Placement {
+        let tasks = packing.iter().map(|share| share.count as usize).sum();
+        let mut slots = Vec::with_capacity(tasks);
+        let mut given = Given::default();
+        let mut numbered: SmallVec<[u32; 4]> = smallvec::smallvec![0; demand.groups.len()];
+        for share in packing {
+            let group = &demand.groups[share.group];
+            let node = &self.list[share.node];
+            let mut left = *share;
+            given.link = None;
+            for _ in 0..share.count {
+                let gpus = if group.gpus == 0 { SmallVec::new() } else { self.choose(&mut left, group.gpus, &mut given) };
+                let replica = numbered[share.group];
+                numbered[share.group] += 1;
+                slots.push(Slot { group: group.index, replica, node: node.name.clone(), gpus });
+            }
+        }
+        if demand.groups.len() > 1 {
+            slots.sort_unstable_by_key(|slot| (slot.group, slot.replica));
+        }
+        Placement { slots }
+    }
+
+    /// GPUs for the next task of a share.
+    fn choose(&self, share: &mut Share, each: u32, given: &mut Given) -> SmallVec<[Name; 1]> {
+        let mut chosen = Chosen::new();
+        let mut left = each;
+        let lanes: SmallVec<[usize; 8]> = share.gpus.lanes_for(Mask::MAX, each).collect();
+        for lane in lanes {
+            let lane = lane as u8;
+            let has = share.gpus.of(1 << lane);
+            let wanted = left.min(has);
+            self.choose_in(share.node, lane, wanted, has, given, &mut chosen);
+            for _ in 0..wanted {
+                share.gpus.take(lane);
+            }
+            left -= wanted;
+        }
+        chosen.into_iter().map(|device| self.devices[device].config.uuid.clone()).collect()
+    }
+
+    /// `wanted` free GPUs of a lane, of which the share will have `all`.
+    fn choose_in(&self, node: usize, lane: u8, wanted: u32, all: u32, given: &mut Given, chosen: &mut Chosen) {
+        let free = |index: &DeviceIx| {
+            let device = &self.devices[*index];
+            device.owner.is_none() && device.configured && device.lane == lane && !given.devices.contains(index)
+        };
+        let from = chosen.len();
+        let devices = &self.list[node].devices;
+        let linked = devices.iter().any(|device| self.devices[*device].config.link_group.is_some());
+        let link = if linked { self.link(devices.iter().copied().filter(free), (wanted, all), given.link) } else { None };
+        let of_link = |index: &DeviceIx| link.is_none() || self.devices[*index].config.link_group == link;
+        chosen.extend(devices.iter().copied().filter(free).filter(of_link).take(wanted as usize));
+        given.devices.extend_from_slice(&chosen[from..]);
+        given.link = link;
+    }
+
+    /// The link group to take from, if one has enough: for the next task and for all to come.
+    fn link(&self, free: impl Iterator<Item = DeviceIx>, (wanted, all): (u32, u32), before: Option<u16>) -> Option<u16> {
+        let mut groups: SmallVec<[(u16, u32); 8]> = SmallVec::new();
+        for group in free.filter_map(|device| self.devices[device].config.link_group) {
+            match groups.iter_mut().find(|(other, _)| *other == group) {
+                Some((_, count)) => *count += 1,
+                None => groups.push((group, 1)),
+            }
+        }
+        let enough = |least: u32| groups.iter().filter(move |(_, count)| *count >= least);
+        let same = enough(wanted).find(|(group, _)| Some(*group) == before);
+        let fullest = |least| enough(least).min_by_key(|(_, count)| *count);
+        same.or_else(|| fullest(all)).or_else(|| fullest(wanted)).map(|(group, _)| *group)
+    }
+}

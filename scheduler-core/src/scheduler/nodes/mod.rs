@@ -1,0 +1,406 @@
+//! Machines: what they have, what is taken of it, and which job has which GPU.
+//!
+//! What must hold: the amounts taken on a node are the sum of the requests of the tasks on it; a GPU has at most one owner; what a node
+//! offers is what it has less what is taken, and nothing at all where more is taken than it has, or where it takes no tasks. More
+//! is taken than there is only after a restore or a change: a machine came back smaller, or is not configured any more. Such takings are
+//! kept on the books until their runs end, and never promised to a second job.
+//!
+//! Nodes and GPUs keep their places in the lists as long as they are configured or anything holds them; what runs is written down by place
+//! ([`Held`]), so that giving back looks up no name. The order of the list is that of the configuration, then of arrival; a node that is
+//! gone leaves its place to the next one that comes.
+
+mod audit;
+mod change;
+mod choice;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::hash::Build;
+use crate::ids::Name;
+use crate::job::Shape;
+use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState};
+use crate::scheduler::place::field::{Field, Search, Walk};
+use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
+use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, pack};
+use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::share::Amounts;
+use crate::slab::{Slab, index};
+use crate::state::Placement;
+
+index! {
+    /// A GPU.
+    DeviceIx
+}
+
+/// A machine.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) name: Name,
+    pub(crate) cpu: CpuMillis,
+    pub(crate) memory: MemoryBytes,
+    pub(crate) traits: Traits,
+    pub(crate) state: NodeState,
+    /// False for one that only jobs know: it has no capacity.
+    pub(crate) configured: bool,
+    /// Wider than any amount, so that no sum can overflow.
+    pub(crate) cpu_used: u128,
+    pub(crate) memory_used: u128,
+    /// Tasks on it.
+    pub(crate) tasks: u32,
+    /// Its configured GPUs without an owner.
+    pub(crate) free: Lanes,
+    /// Its devices in the order of the configuration, then those that only jobs know.
+    pub(crate) devices: Vec<DeviceIx>,
+    /// A restore or a change left it with more taken than it has.
+    pub(crate) over: bool,
+}
+
+/// A GPU.
+#[derive(Clone)]
+pub(crate) struct Device {
+    pub(crate) config: GpuDevice,
+    /// The node that lists it.
+    pub(crate) node: usize,
+    pub(crate) lane: u8,
+    pub(crate) owner: Option<JobIx>,
+    /// False for one that only jobs know: it is never offered.
+    pub(crate) configured: bool,
+}
+
+/// What a job has on one node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Part {
+    pub(crate) node: u32,
+    pub(crate) tasks: u32,
+    pub(crate) cpu: u64,
+    pub(crate) memory: u64,
+}
+
+/// What a job has, by places in the lists.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) parts: SmallVec<[Part; 1]>,
+    pub(crate) devices: SmallVec<[DeviceIx; 2]>,
+}
+
+impl Held {
+    /// One task more on a node.
+    fn add(&mut self, node: usize, cpu: u64, memory: u64) {
+        if let Some(last) = self.parts.last_mut().filter(|last| last.node as usize == node)
+            && let (Some(cpu), Some(memory)) = (last.cpu.checked_add(cpu), last.memory.checked_add(memory))
+        {
+            *last = Part { tasks: last.tasks + 1, cpu, memory, ..*last };
+            return;
+        }
+        self.parts.push(Part { node: node as u32, tasks: 1, cpu, memory });
+    }
+}
+
+/// All machines.
+#[derive(Clone)]
+pub(crate) struct Nodes {
+    list: Vec<Node>,
+    /// Places of nodes that are gone.
+    vacant: BTreeSet<usize>,
+    devices: Slab<DeviceIx, Device>,
+    by_name: HashMap<Name, usize, Build>,
+    by_uuid: HashMap<Name, DeviceIx, Build>,
+    /// What each node has when nothing runs; closed where it is not configured.
+    whole: Vec<Room>,
+    /// The same, closed where it takes no tasks.
+    idle: Vec<Room>,
+    /// What each node offers now.
+    field: Field,
+    filters: Filters,
+    capacity: Amounts,
+}
+
+impl Nodes {
+    /// The caller has checked that the configurations are sound, each and together.
+    pub(crate) fn new(configs: &[NodeConfig]) -> Self {
+        let mut all = Self {
+            list: Vec::new(),
+            vacant: BTreeSet::new(),
+            devices: Slab::new(),
+            by_name: HashMap::default(),
+            by_uuid: HashMap::default(),
+            whole: Vec::new(),
+            idle: Vec::new(),
+            field: Field::new(Vec::new()),
+            filters: Filters::new(),
+            capacity: [0; 3],
+        };
+        for config in configs {
+            all.configure(config.clone());
+        }
+        all
+    }
+
+    /// What each node has when nothing runs, by its place in the list.
+    pub(crate) fn whole(&self) -> &[Room] {
+        &self.whole
+    }
+
+    /// What the nodes that take tasks have when nothing runs.
+    pub(crate) fn idle(&self) -> &[Room] {
+        &self.idle
+    }
+
+    /// What each node offers now.
+    pub(crate) fn rooms(&self) -> &[Room] {
+        self.field.rooms()
+    }
+
+    /// What all configured nodes have together.
+    pub(crate) fn capacity(&self) -> Amounts {
+        self.capacity
+    }
+
+    /// All places; of those that nobody has, neither configured nor with tasks, nothing is to be seen.
+    pub(crate) fn all(&self) -> &[Node] {
+        &self.list
+    }
+
+    pub(crate) fn is_vacant(&self, node: usize) -> bool {
+        self.vacant.contains(&node)
+    }
+
+    pub(crate) fn device(&self, index: DeviceIx) -> &Device {
+        &self.devices[index]
+    }
+
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().map(|(_, device)| device)
+    }
+
+    pub(crate) fn find_device(&self, uuid: &Name) -> Option<DeviceIx> {
+        self.by_uuid.get(uuid).copied()
+    }
+
+    pub(crate) fn find_node(&self, name: &Name) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn filters(&self) -> &Filters {
+        &self.filters
+    }
+
+    /// What jobs of a shape ask for. Its filters have one user more, until [`dismiss`](Self::dismiss).
+    pub(crate) fn demand(&mut self, shape: &Shape) -> Demand {
+        let Self { filters, list, .. } = self;
+        Demand::of(shape, |_, group| filters.acquire(group, list.iter().map(traits)))
+    }
+
+    /// What jobs of a shape would ask for, and the filters for that where they are not there already.
+    pub(crate) fn trial(&self, shape: &Shape) -> (Demand, Option<Filters>) {
+        let known: Option<Vec<FilterIx>> = shape.tasks.iter().map(|group| self.filters.find(group)).collect();
+        if let Some(known) = known {
+            return (Demand::of(shape, |index, _| known[index]), None);
+        }
+        let mut filters = Filters::new();
+        for (at, node) in self.list.iter().enumerate() {
+            filters.update(at, traits(node));
+        }
+        let demand = Demand::of(shape, |_, group| filters.acquire(group, self.list.iter().map(traits)));
+        (demand, Some(filters))
+    }
+
+    /// Nobody has this demand any more.
+    pub(crate) fn dismiss(&mut self, demand: &Demand) {
+        for group in &demand.groups {
+            for dropped in self.filters.release(group.filter) {
+                self.field.forget(dropped);
+            }
+        }
+    }
+
+    /// Where a job fits now.
+    pub(crate) fn find(&mut self, demand: &Demand) -> Result<Packing, Misfit> {
+        pack(demand, &mut Search { field: &mut self.field, filters: &self.filters })
+    }
+
+    /// Where a job would fit, if this were free. Looks at every node.
+    pub(crate) fn pack(&self, demand: &Demand, rooms: &[Room]) -> Result<Packing, Misfit> {
+        pack(demand, &mut Walk { rooms: Cow::Borrowed(rooms), filters: &self.filters })
+    }
+
+    /// Where a job would fit if nothing else ran and all nodes took tasks; by the filters of its [`trial`](Self::trial).
+    pub(crate) fn pack_whole(&self, demand: &Demand, filters: &Filters) -> Result<Packing, Misfit> {
+        pack(demand, &mut Walk { rooms: Cow::Borrowed(&self.whole), filters })
+    }
+
+    /// Whether jobs of a shape that nobody has yet would fit now.
+    pub(crate) fn would_fit(&self, shape: &Shape) -> bool {
+        let (demand, filters) = self.trial(shape);
+        let filters = filters.as_ref().unwrap_or(&self.filters);
+        pack(&demand, &mut Walk { rooms: Cow::Borrowed(self.rooms()), filters }).is_ok()
+    }
+
+    /// What a node offers tasks of a group now, of each resource; `None` where its constraints keep them away.
+    pub(crate) fn offered(&self, node: usize, group: &Group, rooms: &[Room]) -> Option<[u64; 3]> {
+        let mask = self.filters.get(group.filter).fit(node)?;
+        let room = &rooms[node];
+        Some([room.cpu, room.memory, room.gpus.of(mask).into()])
+    }
+
+    /// Gives owners their numbers in a copy of the core.
+    pub(crate) fn renumber(&mut self, numbers: &HashMap<JobIx, JobIx, Build>) {
+        for device in self.devices.iter_mut() {
+            device.owner = device.owner.and_then(|owner| numbers.get(&owner).copied());
+        }
+    }
+
+    /// Whether any of this is on a node that could take a task of a job if nothing else ran there.
+    pub(crate) fn is_in_the_way(&self, demand: &Demand, held: &Held) -> bool {
+        let mut nodes = held.parts.iter().map(|part| part.node as usize);
+        let takes = |node: usize, group: &Group| {
+            self.filters.get(group.filter).fit(node).is_some_and(|mask| self.idle[node].fits(group, mask))
+        };
+        nodes.any(|node| demand.groups.iter().any(|group| takes(node, group)))
+    }
+
+    /// The first GPU of a placement that another job has.
+    pub(crate) fn conflict(&self, placement: &Placement) -> Option<(Name, JobIx)> {
+        placement.slots.iter().flat_map(|slot| &slot.gpus).find_map(|uuid| {
+            let owner = self.devices[self.find_device(uuid)?].owner?;
+            Some((uuid.clone(), owner))
+        })
+    }
+
+    /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such.
+    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement) -> Held {
+        let mut held = Held::default();
+        for slot in &placement.slots {
+            let node = match self.find_node(&slot.node) {
+                Some(node) => node,
+                None => self.add_node(slot.node.clone()),
+            };
+            let group = demand.group(slot.group);
+            held.add(node, group.cpu, group.memory);
+            for uuid in &slot.gpus {
+                let device = match self.find_device(uuid) {
+                    Some(device) => device,
+                    None => self.add_unknown_device(node, uuid),
+                };
+                held.devices.push(device);
+            }
+        }
+        for &device in &held.devices {
+            self.own(device, Some(owner));
+        }
+        for part in &held.parts {
+            let node = &mut self.list[part.node as usize];
+            node.cpu_used += u128::from(part.cpu);
+            node.memory_used += u128::from(part.memory);
+            node.tasks += part.tasks;
+        }
+        self.refresh_held(&held);
+        held
+    }
+
+    /// Brings the offers of all nodes up to date that a job has something of. A GPU can be another node's than its task.
+    fn refresh_held(&mut self, held: &Held) {
+        for part in &held.parts {
+            self.refresh(part.node as usize);
+        }
+        let mut last = held.parts.last().map(|part| part.node as usize);
+        for &device in &held.devices {
+            let node = self.devices[device].node;
+            if last != Some(node) {
+                self.refresh(node);
+                last = Some(node);
+            }
+        }
+    }
+
+    /// Takes what a job had off the books.
+    pub(crate) fn release(&mut self, held: &Held) {
+        for &device in &held.devices {
+            self.own(device, None);
+        }
+        for part in &held.parts {
+            let node = &mut self.list[part.node as usize];
+            node.cpu_used -= u128::from(part.cpu);
+            node.memory_used -= u128::from(part.memory);
+            node.tasks -= part.tasks;
+            node.over &= node.is_over();
+        }
+        self.refresh_held(held);
+        for &device in &held.devices {
+            self.forget_unlisted(device);
+        }
+        for part in &held.parts {
+            self.vacate(part.node as usize);
+        }
+    }
+
+    /// Forgets a GPU that nobody has and nobody configured.
+    fn forget_unlisted(&mut self, index: DeviceIx) {
+        let Device { node, configured, .. } = self.devices[index];
+        if !configured {
+            self.forget_device(index);
+            self.vacate(node);
+        }
+    }
+
+    /// Enters who has a GPU.
+    fn own(&mut self, index: DeviceIx, owner: Option<JobIx>) {
+        let device = &mut self.devices[index];
+        let (node, lane) = (device.node, device.lane);
+        let was_free = device.owner.is_none();
+        device.owner = owner;
+        if device.configured {
+            match (was_free, owner.is_none()) {
+                (true, false) => drop(self.list[node].free.take(lane)),
+                (false, true) => self.list[node].free.put(lane),
+                _ => {}
+            }
+        }
+    }
+
+    /// More may be taken here than there is: it was so before.
+    pub(crate) fn tolerate(&mut self, held: &Held) {
+        for part in &held.parts {
+            let node = &mut self.list[part.node as usize];
+            node.over = node.is_over();
+        }
+    }
+
+    fn refresh(&mut self, node: usize) {
+        let room = self.offer(node);
+        self.field.set(node, room);
+    }
+
+    /// What a node offers, from the books.
+    fn offer(&self, node: usize) -> Room {
+        let Node { cpu, memory, cpu_used, memory_used, free, .. } = &self.list[node];
+        let left = |has: u64, used: u128| i128::from(has) - i128::try_from(used).unwrap_or(i128::MAX);
+        self.room(node, left(cpu.0, *cpu_used), left(memory.0, *memory_used), *free)
+    }
+
+    /// What a node would offer with this left: nothing at all where that is less than nothing.
+    pub(crate) fn room(&self, node: usize, cpu: i128, memory: i128, gpus: Lanes) -> Room {
+        let idle = self.idle[node];
+        match (u64::try_from(cpu), u64::try_from(memory)) {
+            _ if !idle.open => Room::CLOSED,
+            (Ok(cpu), Ok(memory)) => Room { cpu, memory, gpus, ..idle },
+            _ => Room { cpu: 0, memory: 0, gpus: Lanes::default(), ..idle },
+        }
+    }
+}
+
+impl Node {
+    fn is_over(&self) -> bool {
+        self.cpu_used > self.cpu.0.into() || self.memory_used > self.memory.0.into()
+    }
+}
+
+/// What constraints look at; nothing where there is no such node.
+fn traits(node: &Node) -> Option<&Traits> {
+    node.configured.then_some(&node.traits)
+}

@@ -1,0 +1,213 @@
+//! Which nodes a task may go on, and which lanes of their GPUs it may have: constraints, worked out once for all jobs that have the same.
+//!
+//! A filter knows every node, so a job with constraints costs no more to place than one without. It is worked out when the first job with
+//! these constraints comes, and corrected for a node when that changes.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::amounts::MemoryBytes;
+use crate::hash::Build;
+use crate::ids::Name;
+use crate::job::{Selector, TaskGroup};
+use crate::scheduler::config::GpuKind;
+use crate::scheduler::place::room::Mask;
+use crate::slab::{Slab, index};
+
+index! {
+    /// A filter.
+    FilterIx
+}
+
+/// Filters that nobody uses any more are kept up to this number: jobs with the same constraints often come one after the other.
+const IDLE: usize = 64;
+
+/// A kind of GPU on a node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Lane {
+    pub(crate) model: Name,
+    pub(crate) memory: MemoryBytes,
+    pub(crate) kind: GpuKind,
+}
+
+/// What of a node constraints look at.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Traits {
+    pub(crate) labels: BTreeMap<Name, Name>,
+    pub(crate) lanes: SmallVec<[Lane; 1]>,
+}
+
+/// What is asked of GPUs.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct GpuRule {
+    models: Vec<Name>,
+    memory: MemoryBytes,
+    profile: Option<Name>,
+}
+
+impl GpuRule {
+    pub(crate) fn accepts(&self, lane: &Lane) -> bool {
+        let profile = if let GpuKind::Mig { profile } = &lane.kind { Some(profile) } else { None };
+        (self.models.is_empty() || self.models.contains(&lane.model))
+            && lane.memory >= self.memory
+            && profile == self.profile.as_ref()
+    }
+}
+
+/// What is asked of a node and its GPUs; of the latter nothing where none are asked for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Rule {
+    nodes: Vec<Selector>,
+    gpus: Option<GpuRule>,
+}
+
+impl Rule {
+    fn of(group: &TaskGroup) -> Self {
+        let asked = &group.constraints;
+        let gpus = (group.request.gpus > 0).then(|| GpuRule {
+            models: asked.gpu_models.clone(),
+            memory: asked.gpu_memory,
+            profile: asked.mig_profile.clone(),
+        });
+        Self { nodes: asked.nodes.clone(), gpus }
+    }
+
+    fn fit(&self, node: Option<&Traits>) -> Option<Mask> {
+        let node = node.filter(|node| self.nodes.iter().all(|selector| selector.accepts(&node.labels)))?;
+        let Some(gpus) = &self.gpus else { return Some(Mask::MAX) };
+        let lanes = node.lanes.iter().enumerate().filter(|(_, lane)| gpus.accepts(lane));
+        Some(lanes.fold(0, |mask, (at, _)| mask | 1 << at)).filter(|mask| *mask > 0)
+    }
+}
+
+/// What a filter says of each node: the lanes that tasks may have, all of them for tasks that ask for no GPUs; nothing where they may not go.
+#[derive(Clone)]
+pub(crate) struct Filter {
+    rule: Rule,
+    fits: Vec<Option<Mask>>,
+    /// Kinds of jobs that have it.
+    refs: u32,
+}
+
+impl Filter {
+    pub(crate) fn fit(&self, node: usize) -> Option<Mask> {
+        self.fits.get(node).copied().flatten()
+    }
+
+    /// What it says of the nodes in their order.
+    pub(crate) fn fits(&self) -> &[Option<Mask>] {
+        &self.fits
+    }
+}
+
+/// All filters in use.
+#[derive(Clone)]
+pub(crate) struct Filters {
+    list: Slab<FilterIx, Filter>,
+    by_rule: HashMap<Rule, FilterIx, Build>,
+    /// Those of tasks without constraints, that ask for no GPUs and for some. They are always there, and not in the table.
+    plain: [FilterIx; 2],
+    /// Filters besides those that nobody uses.
+    idle: usize,
+}
+
+impl Filters {
+    /// Without nodes.
+    pub(crate) fn new() -> Self {
+        let mut list = Slab::new();
+        let any = GpuRule { models: Vec::new(), memory: MemoryBytes::ZERO, profile: None };
+        let plain = [None, Some(any)].map(|gpus| {
+            let rule = Rule { nodes: Vec::new(), gpus };
+            list.insert(Filter { rule, fits: Vec::new(), refs: 0 })
+        });
+        Self { list, by_rule: HashMap::default(), plain, idle: 0 }
+    }
+
+    /// The filter of a group without constraints.
+    fn plain(&self, group: &TaskGroup) -> Option<FilterIx> {
+        group.constraints.is_none().then(|| self.plain[usize::from(group.request.gpus > 0)])
+    }
+
+    pub(crate) fn get(&self, index: FilterIx) -> &Filter {
+        &self.list[index]
+    }
+
+    /// The filter of a task group, if it is there.
+    pub(crate) fn find(&self, group: &TaskGroup) -> Option<FilterIx> {
+        self.plain(group).or_else(|| self.by_rule.get(&Rule::of(group)).copied())
+    }
+
+    /// The filter of a task group, with one user more. `nodes` are all nodes in their order, nothing where there is none.
+    pub(crate) fn acquire<'a>(&mut self, group: &TaskGroup, nodes: impl Iterator<Item = Option<&'a Traits>>) -> FilterIx {
+        if let Some(index) = self.plain(group) {
+            self.list[index].refs += 1;
+            return index;
+        }
+        let rule = Rule::of(group);
+        if let Some(&index) = self.by_rule.get(&rule) {
+            let filter = &mut self.list[index];
+            self.idle -= usize::from(filter.refs == 0);
+            filter.refs += 1;
+            return index;
+        }
+        let fits = nodes.map(|node| rule.fit(node)).collect();
+        let index = self.list.insert(Filter { rule: rule.clone(), fits, refs: 1 });
+        self.by_rule.insert(rule, index);
+        index
+    }
+
+    /// One user less. Gives the filters that were dropped because of that.
+    pub(crate) fn release(&mut self, index: FilterIx) -> Vec<FilterIx> {
+        let filter = &mut self.list[index];
+        filter.refs -= 1;
+        if self.plain.contains(&index) {
+            return Vec::new();
+        }
+        self.idle += usize::from(filter.refs == 0);
+        if self.idle <= IDLE {
+            return Vec::new();
+        }
+        self.idle = 0;
+        let unused: Vec<FilterIx> = self.unused().collect();
+        for &index in &unused {
+            if let Some(filter) = self.list.remove(index) {
+                self.by_rule.remove(&filter.rule);
+            }
+        }
+        unused
+    }
+
+    fn unused(&self) -> impl Iterator<Item = FilterIx> {
+        let unused = self.list.iter().filter(|(index, filter)| filter.refs == 0 && !self.plain.contains(index));
+        unused.map(|(index, _)| index)
+    }
+
+    /// Corrects what is said of a node; true if anything changed for anybody.
+    pub(crate) fn update(&mut self, node: usize, traits: Option<&Traits>) -> bool {
+        let mut changed = false;
+        for filter in self.list.iter_mut() {
+            if filter.fits.len() <= node {
+                filter.fits.resize(node + 1, None);
+            }
+            let fit = filter.rule.fit(traits);
+            changed |= filter.fits[node] != fit;
+            filter.fits[node] = fit;
+        }
+        changed
+    }
+
+    /// Every filter with the number of its users.
+    pub(crate) fn refs(&self) -> impl Iterator<Item = (FilterIx, u32)> {
+        self.list.iter().map(|(index, filter)| (index, filter.refs))
+    }
+
+    /// True when all filters say of all nodes what their rules do.
+    pub(crate) fn is_current<'a>(&self, nodes: impl Iterator<Item = Option<&'a Traits>> + Clone) -> bool {
+        let right = |filter: &Filter| nodes.clone().map(|node| filter.rule.fit(node)).eq(filter.fits.iter().copied());
+        self.unused().count() == self.idle
+            && self.by_rule.len() + 2 == self.list.len()
+            && self.list.iter().all(|(_, filter)| right(filter))
+    }
+}

@@ -1,0 +1,223 @@
+//! Packing: which tasks go on which nodes. All of a job, or as many as fit where the job says that fewer will do, or nothing.
+//!
+//! For one task group the answer is exact: if the group can be placed at all, it is. Several groups are placed largest first, which
+//! can miss a packing that exists; a second try spreads instead of packing. Choices depend on amounts and on the order of the nodes, so
+//! the same state gives the same placement everywhere; whether the nodes are walked or searched ([`field`]) makes no difference.
+
+pub(crate) mod field;
+pub(crate) mod filter;
+mod order;
+mod room;
+
+use smallvec::SmallVec;
+
+use crate::job::{Arrangement, Shape, TaskGroup};
+use crate::scheduler::config::Resource;
+use crate::scheduler::place::field::{Found, Offers, Query};
+use crate::scheduler::place::filter::FilterIx;
+pub(crate) use crate::scheduler::place::room::{LANES, Lanes, Mask, Room};
+use crate::scheduler::tree::share::Amounts;
+use crate::state::Placement;
+
+/// Equal tasks of a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Group {
+    /// Index into the shape's tasks.
+    pub(crate) index: u16,
+    pub(crate) replicas: u32,
+    pub(crate) cpu: u64,
+    pub(crate) memory: u64,
+    pub(crate) gpus: u32,
+    /// Where its tasks may go.
+    pub(crate) filter: FilterIx,
+}
+
+impl Group {
+    /// What each task asks for of one resource.
+    pub(crate) fn of(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Cpu => self.cpu,
+            Resource::Memory => self.memory,
+            Resource::Gpu => u64::from(self.gpus),
+        }
+    }
+}
+
+/// What a job asks for, its most demanding group first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Demand {
+    pub(crate) groups: SmallVec<[Group; 1]>,
+    /// Over all tasks.
+    pub(crate) total: Amounts,
+    pub(crate) tasks: u64,
+    /// How many tasks have to start together.
+    pub(crate) least: u64,
+    arrangement: Arrangement,
+}
+
+impl Demand {
+    /// What jobs of a shape ask for; `filter` says which nodes a group may go on, that of the shape's tasks with this index.
+    pub(crate) fn of(shape: &Shape, mut filter: impl FnMut(usize, &TaskGroup) -> FilterIx) -> Self {
+        let mut groups: SmallVec<[Group; 1]> = shape
+            .tasks
+            .iter()
+            .enumerate()
+            .map(|(index, group)| Group {
+                index: index as u16,
+                replicas: group.replicas,
+                cpu: group.request.cpu.0,
+                memory: group.request.memory.0,
+                gpus: group.request.gpus,
+                filter: filter(index, group),
+            })
+            .collect();
+        groups.sort_by_key(|group| std::cmp::Reverse((group.gpus, group.cpu, group.memory, std::cmp::Reverse(group.index))));
+        let total = Resource::ALL
+            .map(|resource| groups.iter().map(|group| u128::from(group.of(resource)) * u128::from(group.replicas)).sum());
+        let (tasks, least) = (shape.task_count(), shape.least_tasks());
+        Self { groups, total, tasks, least, arrangement: shape.arrangement }
+    }
+
+    /// What a placement holds.
+    pub(crate) fn held(&self, placement: &Placement) -> Amounts {
+        if placement.slots.len() as u64 == self.tasks {
+            return self.total;
+        }
+        Resource::ALL.map(|resource| placement.slots.iter().map(|slot| u128::from(self.group(slot.group).of(resource))).sum())
+    }
+
+    /// The group with this index in the shape; that of a slot is always there.
+    pub(crate) fn group(&self, index: u16) -> &Group {
+        let found = self.groups.iter().find(|group| group.index == index);
+        found.unwrap_or(&self.groups[0])
+    }
+}
+
+/// Tasks of a group on a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Share {
+    /// Index into the demand's groups.
+    pub(crate) group: usize,
+    /// Index of the node.
+    pub(crate) node: usize,
+    pub(crate) count: u32,
+    /// From which lanes their GPUs come.
+    pub(crate) gpus: Lanes,
+}
+
+/// A place for every task that starts.
+pub(crate) type Packing = SmallVec<[Share; 2]>;
+
+/// A group that found no place, and for how many of its tasks there was one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Misfit {
+    pub(crate) group: u16,
+    pub(crate) possible: u32,
+}
+
+/// Which node of those that fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Prefer {
+    /// The node with least left: keeps whole nodes free for large jobs.
+    Fullest,
+    /// The node with most left: the way out when packing tightly left no room for a later group.
+    Emptiest,
+}
+
+/// Places all tasks, or as many as will do, or says which group did not fit. Takes nothing.
+pub(crate) fn pack(demand: &Demand, offers: &mut impl Offers) -> Result<Packing, Misfit> {
+    let together = Query::Together(Prefer::Fullest);
+    let query = if demand.arrangement == Arrangement::Spread { Query::Apart } else { together };
+    if let [group] = &demand.groups[..] {
+        let mut packing = Packing::new();
+        return pack_group(0, group, offers, query, demand.least as u32, &mut packing).map(|()| packing);
+    }
+    let other = if query == together { Query::Together(Prefer::Emptiest) } else { together };
+    let whole =
+        pack_groups(demand, offers, query, false).or_else(|misfit| pack_groups(demand, offers, other, false).map_err(|_| misfit));
+    if demand.least == demand.tasks { whole } else { whole.or_else(|misfit| pack_some(demand, offers, query).ok_or(misfit)) }
+}
+
+/// As many tasks of each group as fit after those of the groups before, if that is enough.
+fn pack_some(demand: &Demand, offers: &mut impl Offers, query: Query) -> Option<Packing> {
+    let packing = pack_groups(demand, offers, query, true).ok()?;
+    let placed: u64 = packing.iter().map(|share| u64::from(share.count)).sum();
+    (placed >= demand.least).then_some(packing)
+}
+
+fn pack_groups(demand: &Demand, offers: &mut impl Offers, query: Query, some: bool) -> Result<Packing, Misfit> {
+    let mut packing = Packing::new();
+    let mut before: SmallVec<[(usize, Room); 8]> = SmallVec::new();
+    let placed = demand.groups.iter().enumerate().try_for_each(|(position, group)| {
+        let from = packing.len();
+        let least = if some { 0 } else { group.replicas };
+        pack_group(position, group, offers, query, least, &mut packing)?;
+        for share in &packing[from..] {
+            let room = offers.room(share.node);
+            before.push((share.node, room));
+            offers.put(share.node, room.less(group, share.count, share.gpus));
+        }
+        Ok(())
+    });
+    for (node, room) in before.into_iter().rev() {
+        offers.put(node, room);
+    }
+    placed.map(|()| packing)
+}
+
+/// Places at least `least` tasks of a group, and all of it where there is room.
+fn pack_group(
+    position: usize,
+    group: &Group,
+    offers: &mut impl Offers,
+    query: Query,
+    least: u32,
+    packing: &mut Packing,
+) -> Result<(), Misfit> {
+    // Only a damaged table has such a group.
+    let mut found = if group.replicas == 0 { Found::new() } else { offers.find(group, query) };
+    let possible: u64 = found.iter().map(|&(_, count)| u64::from(count)).sum();
+    if possible < u64::from(least) {
+        return Err(Misfit { group: group.index, possible: possible as u32 });
+    }
+    if query == Query::Apart {
+        deal(&mut found, group.replicas);
+    } else {
+        let mut left = group.replicas;
+        for (_, count) in &mut found {
+            *count = left.min(*count);
+            left -= *count;
+        }
+    }
+    for (node, count) in found {
+        let mask = offers.filter(group.filter).fit(node).unwrap_or(0);
+        let gpus = if group.gpus == 0 { Lanes::default() } else { offers.room(node).gpus.draw(mask, group.gpus, count) };
+        packing.push(Share { group: position, node, count, gpus });
+    }
+    Ok(())
+}
+
+/// Gives each node one task after the other, as long as there are tasks and it has room.
+fn deal(found: &mut Found, tasks: u32) {
+    let mut left = tasks;
+    let mut given: SmallVec<[u32; 8]> = smallvec::smallvec![0; found.len()];
+    let mut open: Vec<usize> = (0..found.len()).collect();
+    while left > 0 && !open.is_empty() {
+        open.retain(|&at| {
+            let gets = left > 0 && given[at] < found[at].1;
+            given[at] += u32::from(gets);
+            left -= u32::from(gets);
+            gets
+        });
+    }
+    for ((_, count), given) in found.iter_mut().zip(given) {
+        *count = given;
+    }
+}
+
+/// Takes what a packing takes.
+pub(crate) fn take(rooms: &mut [Room], demand: &Demand, packing: &Packing) {
+    for share in packing {
+        rooms[share.node] = rooms[share.node].less(&demand.groups[share.group], share.count, share.gpus);
+    }
+}

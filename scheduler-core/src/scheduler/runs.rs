@@ -1,0 +1,407 @@
+//! Jobs that hold resources: in the order in which they got them, and in that of their latest ends.
+//!
+//! The second order is what a reservation is worked out from. It is kept only while somebody asks for it: changes are noted and entered when
+//! it is asked for next, and where more has changed than there are runs it is given up, to be made anew. So a cluster where the head waits
+//! day and night pays for what changes, one where nobody waits pays nothing, and a few runs are just sorted.
+//!
+//! The order of ends: by the latest end that limits allow; runs that have not started count from now; runs without a limit come after
+//! all others. Ties go by who got his resources first.
+//!
+//! What must hold: an entry of the order of ends is that of a run that is there, under its end when it was last looked at; every run whose
+//! end may be another by now has been noted.
+
+use std::collections::BTreeMap;
+
+use crate::scheduler::nodes::{DeviceIx, Held, Part};
+use crate::scheduler::table::JobIx;
+use crate::slab::{Slab, index};
+use crate::time::{Span, Timestamp};
+
+index! {
+    /// A job that holds resources.
+    RunIx
+}
+
+/// So many runs are sorted when it is asked for their ends.
+const FEW: usize = 512;
+
+/// A job that holds resources.
+#[derive(Clone, Debug)]
+pub(crate) struct Active {
+    pub(crate) job: JobIx,
+    /// When it got them.
+    pub(crate) since: Timestamp,
+    /// It got them beyond its queue's guarantee.
+    pub(crate) borrowed: bool,
+    /// What they are.
+    pub(crate) held: Held,
+}
+
+/// When a job that holds resources has given them back at the latest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum End {
+    /// Its tasks run or are being ended.
+    At(Timestamp),
+    /// Its tasks have not started: so long from now.
+    In(Span),
+    /// Nobody knows.
+    Never,
+}
+
+impl End {
+    /// As a time, if there is one.
+    pub(crate) fn at(self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::In(span) => Some(now + span),
+            Self::Never => None,
+        }
+    }
+}
+
+struct Entry {
+    order: u64,
+    active: Active,
+    /// Under which end it stands in the order of ends, while that is kept.
+    end: Option<End>,
+}
+
+impl Entry {
+    fn brief(&self, run: RunIx) -> Brief {
+        match (&self.active.held.parts[..], &self.active.held.devices[..]) {
+            ([part], []) => Brief::One(*part, None),
+            ([part], [device]) => Brief::One(*part, Some(*device)),
+            _ => Brief::More(run),
+        }
+    }
+}
+
+/// What a run has, as it stands in the order of ends: most have one task with one GPU at most, and are read in sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Brief {
+    One(Part, Option<DeviceIx>),
+    More(RunIx),
+}
+
+/// What a run gives back.
+pub(crate) enum Back<'a> {
+    One(Part, Option<DeviceIx>),
+    All(&'a Held),
+}
+
+impl Back<'_> {
+    pub(crate) fn parts(&self) -> &[Part] {
+        match self {
+            Self::One(part, _) => std::slice::from_ref(part),
+            Self::All(held) => &held.parts,
+        }
+    }
+
+    pub(crate) fn devices(&self) -> &[DeviceIx] {
+        match self {
+            Self::One(_, device) => device.as_slice(),
+            Self::All(held) => &held.devices,
+        }
+    }
+}
+
+/// The order of ends: what runs have, by their ends and then by their order of start.
+struct Ends {
+    at: BTreeMap<(Timestamp, u64), Brief>,
+    within: BTreeMap<(Span, u64), Brief>,
+    never: BTreeMap<u64, Brief>,
+    /// Runs, by their order of start, that are new or whose end may be another.
+    noted: Vec<u64>,
+}
+
+impl Ends {
+    /// Of all runs at once. Small keys are sorted first and room is made exactly: of many runs this is the most that a pass ever does, and
+    /// memory that nobody has touched before is what costs most of it.
+    fn new(mut runs: Vec<(End, u64, RunIx)>, list: &Slab<RunIx, Entry>) -> Self {
+        runs.sort_unstable();
+        let started = runs.partition_point(|(end, ..)| matches!(end, End::At(_)));
+        let known = runs.partition_point(|(end, ..)| !matches!(end, End::Never));
+        let mut at = Vec::with_capacity(started);
+        let mut within = Vec::with_capacity(known - started);
+        let mut never = Vec::with_capacity(runs.len() - known);
+        for (end, order, run) in runs {
+            let brief = list[run].brief(run);
+            match end {
+                End::At(time) => at.push(((time, order), brief)),
+                End::In(span) => within.push(((span, order), brief)),
+                End::Never => never.push((order, brief)),
+            }
+        }
+        Self {
+            at: at.into_iter().collect(),
+            within: within.into_iter().collect(),
+            never: never.into_iter().collect(),
+            noted: Vec::new(),
+        }
+    }
+
+    fn enter(&mut self, end: End, order: u64, brief: Brief) {
+        match end {
+            End::At(at) => self.at.insert((at, order), brief),
+            End::In(span) => self.within.insert((span, order), brief),
+            End::Never => self.never.insert(order, brief),
+        };
+    }
+
+    fn leave(&mut self, end: End, order: u64) -> Option<Brief> {
+        match end {
+            End::At(at) => self.at.remove(&(at, order)),
+            End::In(span) => self.within.remove(&(span, order)),
+            End::Never => self.never.remove(&order),
+        }
+    }
+
+    fn get(&self, end: End, order: u64) -> Option<&Brief> {
+        match end {
+            End::At(at) => self.at.get(&(at, order)),
+            End::In(span) => self.within.get(&(span, order)),
+            End::Never => self.never.get(&order),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.at.len() + self.within.len() + self.never.len()
+    }
+}
+
+/// See the module.
+pub(crate) struct Runs {
+    list: Slab<RunIx, Entry>,
+    by_order: BTreeMap<u64, RunIx>,
+    next: u64,
+    ends: Option<Box<Ends>>,
+    few: usize,
+}
+
+impl Runs {
+    pub(crate) const fn new() -> Self {
+        Self { list: Slab::new(), by_order: BTreeMap::new(), next: 1, ends: None, few: FEW }
+    }
+
+    /// The same runs in the same order, of jobs that have other numbers.
+    pub(crate) fn copy(&self, mut job: impl FnMut(JobIx) -> JobIx) -> Self {
+        let mut copy = Self { next: self.next, few: self.few, ..Self::new() };
+        for (order, active) in self.iter() {
+            let active = Active { job: job(active.job), ..active.clone() };
+            let run = copy.list.insert(Entry { order, active, end: None });
+            copy.by_order.insert(order, run);
+        }
+        copy
+    }
+
+    /// The number that the next run gets.
+    pub(crate) const fn next_order(&self) -> u64 {
+        self.next
+    }
+
+    /// Enters a run; it is found by the number that is returned, which is never 0.
+    pub(crate) fn insert(&mut self, active: Active) -> u64 {
+        let order = self.next;
+        self.next += 1;
+        let run = self.list.insert(Entry { order, active, end: None });
+        self.by_order.insert(order, run);
+        self.note(order);
+        order
+    }
+
+    pub(crate) fn remove(&mut self, order: u64) -> Option<Active> {
+        let run = self.by_order.remove(&order)?;
+        let entry = self.list.remove(run)?;
+        if let (Some(ends), Some(end)) = (&mut self.ends, entry.end) {
+            ends.leave(end, order);
+        }
+        Some(entry.active)
+    }
+
+    /// Its end may be another from now on.
+    pub(crate) fn note(&mut self, order: u64) {
+        let Some(ends) = &mut self.ends else { return };
+        ends.noted.push(order);
+        if ends.noted.len() > self.list.len().max(self.few) {
+            self.ends = None;
+        }
+    }
+
+    pub(crate) fn get(&self, order: u64) -> Option<&Active> {
+        self.by_order.get(&order).map(|run| &self.list[*run].active)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_order.len()
+    }
+
+    /// In the order in which they got what they have.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Active)> {
+        self.by_order.iter().map(|(order, run)| (*order, &self.list[*run].active))
+    }
+
+    /// In the order in which they got what they have.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Active> {
+        self.by_order.values().map(|run| &self.list[*run].active)
+    }
+
+    /// Enters anew which of them are borrowed, in the order in which they got what they have. Nothing else may change.
+    pub(crate) fn recount_borrowed(&mut self, mut borrows: impl FnMut(&Active) -> bool) {
+        for run in self.by_order.values() {
+            let active = &mut self.list[*run].active;
+            active.borrowed = borrows(active);
+        }
+    }
+
+    /// Brings the order of ends up to date, or makes it, if there are more than a few runs.
+    pub(crate) fn know_ends(&mut self, end: impl Fn(&Active) -> End) {
+        let Self { list, by_order, ends, .. } = self;
+        if let Some(ends) = ends {
+            for order in std::mem::take(&mut ends.noted) {
+                let Some(&run) = by_order.get(&order) else { continue };
+                let entry = &mut list[run];
+                let new = end(&entry.active);
+                if entry.end != Some(new) {
+                    if let Some(old) = entry.end {
+                        ends.leave(old, order);
+                    }
+                    entry.end = Some(new);
+                    ends.enter(new, order, entry.brief(run));
+                }
+            }
+        } else if by_order.len() > self.few {
+            let mut runs = Vec::with_capacity(by_order.len());
+            for (&order, &run) in by_order.iter() {
+                let entry = &mut list[run];
+                let new = end(&entry.active);
+                entry.end = Some(new);
+                runs.push((new, order, run));
+            }
+            *ends = Some(Box::new(Ends::new(runs, list)));
+        }
+    }
+
+    /// What runs have, in the order of their latest ends, none of which is past. The caller says when runs end; where the order of ends is
+    /// up to date it is taken from there.
+    pub(crate) fn by_end(
+        &self,
+        now: Timestamp,
+        end: impl Fn(&Active) -> End,
+    ) -> impl Iterator<Item = (Option<Timestamp>, Back<'_>)> {
+        let kept = self.ends.as_deref().filter(|ends| ends.noted.is_empty());
+        let sorted = if kept.is_some() { Vec::new() } else { self.sorted(now, end) };
+        let sorted = sorted.into_iter().map(|(_, at, _, run)| (at, Brief::More(run)));
+        let kept = kept.into_iter().flat_map(move |ends| merged(ends, now));
+        kept.chain(sorted).map(move |(at, brief)| {
+            let back = match brief {
+                Brief::One(part, device) => Back::One(part, device),
+                Brief::More(run) => Back::All(&self.list[run].active.held),
+            };
+            (at.map(|at| at.max(now)), back)
+        })
+    }
+
+    fn sorted(&self, now: Timestamp, end: impl Fn(&Active) -> End) -> Vec<(bool, Option<Timestamp>, u64, RunIx)> {
+        let key = |(&order, &run): (&u64, &RunIx)| {
+            let at = end(&self.list[run].active).at(now);
+            (at.is_none(), at, order, run)
+        };
+        let mut runs: Vec<_> = self.by_order.iter().map(key).collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    /// True when the order of ends has every run that is not noted under its end, and nobody else.
+    pub(crate) fn is_consistent(&self, end: impl Fn(&Active) -> End) -> bool {
+        let found = self.by_order.iter().all(|(order, run)| self.list[*run].order == *order);
+        let Some(ends) = &self.ends else { return found && self.list.len() == self.by_order.len() };
+        let mut entered = 0;
+        let right = self.by_order.iter().all(|(order, &run)| {
+            let entry = &self.list[run];
+            let there = entry.end.is_some_and(|end| ends.get(end, *order) == Some(&entry.brief(run)));
+            entered += usize::from(entry.end.is_some());
+            there == entry.end.is_some() && (entry.end == Some(end(&entry.active)) || ends.noted.contains(order))
+        });
+        found && right && entered == ends.len()
+    }
+}
+
+/// Runs that have started and such that have not in one order, then those whose end nobody knows.
+fn merged(ends: &Ends, now: Timestamp) -> impl Iterator<Item = (Option<Timestamp>, Brief)> {
+    let mut started = ends.at.iter().map(|(&(at, order), brief)| ((at, order), *brief)).peekable();
+    let mut starting = ends.within.iter().map(move |(&(span, order), brief)| ((now + span, order), *brief)).peekable();
+    let known = std::iter::from_fn(move || match (started.peek(), starting.peek()) {
+        (Some((one, _)), Some((other, _))) if one > other => starting.next(),
+        (None, _) => starting.next(),
+        _ => started.next(),
+    });
+    known.map(|((at, _), brief)| (Some(at), brief)).chain(ends.never.values().map(|brief| (None, *brief)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::slab::Index;
+
+    fn end(number: usize, moved: bool) -> End {
+        match (number % 3, moved) {
+            (0, _) => End::At(Timestamp((number * 7919 % 101) as i64)),
+            (1, false) => End::In(Span((number * 31 % 50) as u64)),
+            (1, true) => End::At(Timestamp((number * 13 % 60) as i64)),
+            _ => End::Never,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The order that is kept is the one that sorting gives, whatever came, changed and went in between.
+        #[test]
+        fn ends_are_kept_as_sorting_would_have_them(steps in prop::collection::vec((0..4_u8, 0..1000_usize), 1..200)) {
+            let mut runs = Runs { few: 4, ..Runs::new() };
+            let mut there: Vec<u64> = Vec::new();
+            let mut moved = BTreeSet::new();
+            for (number, (what, pick)) in steps.into_iter().enumerate() {
+                let pick = pick.checked_rem(there.len());
+                match (what, pick) {
+                    (1, Some(at)) => prop_assert!(runs.remove(there.swap_remove(at)).is_some()),
+                    (2, Some(at)) => {
+                        moved.insert(there[at]);
+                        runs.note(there[at]);
+                    }
+                    _ => {
+                        let mut held = Held::default();
+                        held.parts.push(Part { node: number as u32, tasks: 1, cpu: 1, memory: 1 });
+                        if number % 4 == 0 {
+                            held.parts.push(Part { node: 0, tasks: 1, cpu: 2, memory: 2 });
+                        }
+                        let active = Active { job: JobIx::new(number), since: Timestamp(0), borrowed: false, held };
+                        there.push(runs.insert(active));
+                    }
+                }
+                let orders: BTreeMap<u32, u64> = runs.iter().map(|(order, active)| (active.held.parts[0].node, order)).collect();
+                let end = |active: &Active| {
+                    let number = active.held.parts[0].node;
+                    end(number as usize, moved.contains(&orders[&number]))
+                };
+                prop_assert!(runs.is_consistent(end));
+                let now = Timestamp(30);
+                let parts = |runs: &Runs| runs.by_end(now, end).map(|(at, back)| (at, back.parts().to_vec())).collect::<Vec<_>>();
+                let sorted = runs.sorted(now, end).into_iter();
+                let held = |run: RunIx| runs.list[run].active.held.parts.to_vec();
+                let sorted: Vec<_> = sorted.map(|(_, at, _, run)| (at.map(|at| at.max(now)), held(run))).collect();
+                prop_assert_eq!(&sorted, &parts(&runs));
+                if number % 3 == 0 {
+                    runs.know_ends(end);
+                    prop_assert!(runs.is_consistent(end));
+                    prop_assert_eq!(sorted, parts(&runs));
+                }
+                prop_assert_eq!(runs.len(), there.len());
+            }
+        }
+    }
+}
