@@ -22,6 +22,6 @@ pub use scheduler::{
     Ahead, BadWeight, Change, ChangeError, Closest, CohortConfig, CohortStanding, Config, ConfigError, Counted, Discipline,
     Estimate, Explanation, Exposure, FairShare, Fragmentation, Gang, GpuDevice, GpuKind, GpuUse, Hole, Inquiry, JobRef, JobView,
     Limits, LostRuns, NodeConfig, NodeState, NodeUse, Position, Preemption, QueueConfig, QueueStanding, QueueUse, Refused,
-    Resource, RestoreError, Rule, Scheduler, ShortFirst, Shortage, Shortfall, Standing, Suggestion, TenantLimits, TenantStanding,
-    Unknown, UsageRecord, Violation, Weight, Whose, Why,
+    Reservation, Resource, RestoreError, Rule, Scheduler, ShortFirst, Shortage, Shortfall, Standing, Suggestion, TenantLimits,
+    TenantStanding, Unknown, UsageRecord, Violation, Weight, Whose, Why,
 };

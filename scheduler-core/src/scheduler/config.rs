@@ -22,6 +22,9 @@ pub const AGE_PER_POINT_LIMIT: Span = Span::from_secs(7 * 24 * 3600);
 /// A job has at most this many tasks over all its groups.
 pub const TASK_LIMIT: u64 = 10_000;
 
+/// Most reservations that a pass can be told to keep: each is a look at all runs and nodes.
+pub const HEADS_LIMIT: u32 = 64;
+
 /// A node has at most this many GPUs, MIG instances counted.
 pub const GPU_LIMIT: usize = u16::MAX as usize;
 /// A node has GPUs of at most this many kinds: model, memory, MIG profile.
@@ -175,6 +178,12 @@ pub enum Discipline {
     /// That job gets a reservation, and others start beside it where that cannot delay it (EASY backfill).
     #[default]
     Easy,
+    /// So many jobs that cannot start each get a reservation at their earliest time, in the order of the jobs, and nothing that starts
+    /// beside them delays any of them (conservative backfill). 1 to [`HEADS_LIMIT`]; with 1 it is EASY backfill.
+    Conservative {
+        /// How many.
+        heads: u32,
+    },
 }
 
 /// Whose runs may be ended to make room. Only runs of preemptible queues ever are.
@@ -241,6 +250,11 @@ impl Config {
             if let Some(gpu) = node.gpus.iter().find(|gpu| !gpus.insert(&gpu.uuid)) {
                 return Err(ConfigError::DuplicateGpu { uuid: gpu.uuid.clone(), node: node.name.clone() });
             }
+        }
+        if let Discipline::Conservative { heads } = self.discipline
+            && !(1..=HEADS_LIMIT).contains(&heads)
+        {
+            return Err(ConfigError::Heads { got: heads });
         }
         if self.scan_limit == 0 { Err(ConfigError::ScanLimit) } else { Ok(()) }
     }

@@ -3,7 +3,9 @@
 use crate::amounts::MemoryBytes;
 use crate::ids::{JobId, Name};
 use crate::job::Selector;
-use crate::scheduler::config::{GPU_KIND_LIMIT, GPU_LIMIT, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, Resource, TASK_LIMIT};
+use crate::scheduler::config::{
+    GPU_KIND_LIMIT, GPU_LIMIT, HEADS_LIMIT, PRIORITY_LIMIT, QUEUE_PRIORITY_LIMIT, Resource, TASK_LIMIT,
+};
 use crate::time::Span;
 
 /// Whose limit stands in the way.
@@ -167,6 +169,12 @@ pub enum ConfigError {
     /// Nothing could ever be looked at.
     #[error("scan_limit is 0, must be at least 1")]
     ScanLimit,
+    /// No reservations, or more than a pass can work out in its time.
+    #[error("conservative backfill with {got} reservations, must be 1 to {HEADS_LIMIT}")]
+    Heads {
+        /// What was configured.
+        got: u32,
+    },
 }
 
 /// Why a job is not accepted. Nothing has changed.

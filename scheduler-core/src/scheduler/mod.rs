@@ -8,6 +8,7 @@
 
 mod admin;
 mod admit;
+mod agenda;
 mod backfill;
 mod by_id;
 pub(crate) mod config;
@@ -33,8 +34,9 @@ use hashbrown::HashSet;
 use priority_queue::PriorityQueue;
 
 pub use admin::UsageRecord;
+pub use agenda::Reservation;
 pub use config::{
-    AGE_PER_POINT_LIMIT, Config, Discipline, GPU_KIND_LIMIT, GPU_LIMIT, GpuDevice, GpuKind, NodeConfig, NodeState,
+    AGE_PER_POINT_LIMIT, Config, Discipline, GPU_KIND_LIMIT, GPU_LIMIT, GpuDevice, GpuKind, HEADS_LIMIT, NodeConfig, NodeState,
     PRIORITY_LIMIT, Preemption, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource, TASK_LIMIT,
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
@@ -84,6 +86,8 @@ pub struct Scheduler {
     scan_limit: usize,
     discipline: Discipline,
     preemption: Preemption,
+    /// What the last pass kept for blocked jobs, where it keeps room for several.
+    reservations: Vec<Reservation>,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
     /// What the last pass found; kept in copies that are made to explain, never in the core itself.
@@ -112,6 +116,7 @@ impl Scheduler {
             scan_limit: config.scan_limit,
             discipline: config.discipline,
             preemption: config.preemption,
+            reservations: Vec::new(),
             exhausted: false,
             trace: None,
         })

@@ -15,7 +15,9 @@
 //! Where preemption is on, runs are ended for the blocked head and for the first job at a gate, if that lets it start
 //! ([`preempt`](crate::scheduler::preempt)); it starts when they are gone, and until then its place is kept as that of any head.
 //!
-//! Under [`Discipline::Strict`] a pass ends at the blocked head instead.
+//! Under [`Discipline::Strict`] a pass ends at the blocked head instead. Under [`Discipline::Conservative`] the first few jobs that cannot
+//! start have reservations, not the first alone ([`agenda`](crate::scheduler::agenda)). Each is taken out of its bucket for the rest of the
+//! pass, so that the next one of its shape has its turn; when there are as many as there may be, buckets are put aside and narrowed as above.
 //!
 //! When a pass found nothing to start, the next one has nothing to look at until something is given back or another shape is queued.
 
@@ -31,19 +33,20 @@ use crate::hash::Build;
 use crate::intern::Interner;
 use crate::job::Policy;
 use crate::scheduler::Scheduler;
-use crate::scheduler::backfill::Shadow;
+use crate::scheduler::agenda::{Agenda, Reservation};
+use crate::scheduler::backfill::{Run, Shadow};
 use crate::scheduler::config::Discipline;
 use crate::scheduler::explain::trace::{Finding, Note};
 use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
-use crate::scheduler::runs::{Active, End};
+use crate::scheduler::runs::End;
 use crate::scheduler::table::{Job, JobIx, PolicyIx};
 use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
 use crate::scheduler::tree::{BucketIx, QueueIx, Stay, TenantIx, Unit};
 use crate::state::{JobState, StateKind};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// For so many jobs a pass looks for victims at most.
 const PREEMPTORS: usize = 16;
@@ -61,11 +64,18 @@ enum Head {
 }
 
 /// What becomes of the first job of the order.
-enum Verdict {
+pub(super) enum Verdict {
     Start(Packing),
     NoRoom,
-    /// There is room, but it stays too long to take it from the blocked head.
-    WouldDelay,
+    /// There is room, but it stays too long to take it from those for whom it is kept. Those that stay no longer than this may still pass.
+    WouldDelay(Option<Span>),
+    /// Room is kept for it.
+    Reserved {
+        /// At this time, if it is known.
+        at: Option<Timestamp>,
+        /// There is room for it now, which it would take from others for whom it is kept.
+        fits: bool,
+    },
     /// A limit is in the way.
     Limited(Barrier),
     /// Somebody ahead waits for the same limit.
@@ -75,10 +85,14 @@ enum Verdict {
 }
 
 /// What a pass has found so far.
-struct Pass {
+pub(super) struct Pass {
     head: Head,
+    /// Instead of the head, where several jobs have reservations.
+    pub(super) agenda: Option<Agenda>,
+    /// Those who have, taken out of their buckets.
+    taken_out: Vec<JobIx>,
     /// What is kept of the limits: for the head, and for those for whom runs are being ended.
-    kept: Vec<(BucketIx, Amounts)>,
+    pub(super) kept: Vec<(BucketIx, Amounts)>,
     closed: SmallVec<[Gate; 4]>,
     /// Buckets that are put aside or narrowed.
     buckets: Vec<BucketIx>,
@@ -92,7 +106,7 @@ struct Pass {
     /// Shapes of a queue that limits kept back.
     limited: HashMap<QueueIx, usize, Build>,
     /// Somebody was kept back who may not be next time, though nothing was given back.
-    undecided: bool,
+    pub(super) undecided: bool,
 }
 
 impl Scheduler {
@@ -104,7 +118,8 @@ impl Scheduler {
         }
         self.tree.pass_time(now);
         let mut fronts = self.fronts(now);
-        let mut pass = Pass::new();
+        let mut pass = Pass::new(self.discipline);
+        self.reservations.clear();
         let mut exhausted = false;
         while made.len() < limit && pass.no_room < self.scan_limit {
             let Some(mut front) = fronts.peek_mut() else {
@@ -134,7 +149,7 @@ impl Scheduler {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
                     }
-                    self.put_aside(bucket, &verdict, now, &mut pass);
+                    self.put_aside((bucket, job), &verdict, &mut pass);
                     None
                 }
             };
@@ -147,7 +162,7 @@ impl Scheduler {
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
         // So may those for whom no run would give way so far: waiting may put them before it.
         self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
-        self.end_pass(pass);
+        self.end_pass(pass, now);
         made
     }
 
@@ -177,6 +192,9 @@ impl Scheduler {
     fn find_place(&mut self, bucket: BucketIx, job: JobIx, now: Timestamp, pass: &mut Pass) -> Verdict {
         let kind = self.tree.bucket(bucket);
         let fits = self.nodes.find(&kind.demand);
+        if pass.agenda.is_some() {
+            return self.find_beside(bucket, job, fits.ok(), now, pass);
+        }
         let Ok(packing) = fits else {
             // What would not fit even if nothing else ran waits for other nodes, not for other jobs: it reserves nothing.
             if matches!(pass.head, Head::None) && self.nodes.pack(&kind.demand, self.nodes.idle()).is_ok() {
@@ -192,7 +210,8 @@ impl Scheduler {
         match &mut pass.head {
             Head::Reserved(shadow) => {
                 let admitted = shadow.admit(demand, self.stay_of(job).span(), packing, &self.nodes, now);
-                admitted.map_or(Verdict::WouldDelay, Verdict::Start)
+                let upto = shadow.at.map(|at| at.since(now));
+                admitted.map_or(Verdict::WouldDelay(upto), Verdict::Start)
             }
             Head::None | Head::Blocked(_) | Head::Hopeless => Verdict::Start(packing),
         }
@@ -201,8 +220,7 @@ impl Scheduler {
     /// Works out the reservation of the blocked head, if that was not needed so far.
     fn reserve_for_head(&mut self, now: Timestamp, pass: &mut Pass) {
         if let Head::Blocked(blocked) = pass.head {
-            let Self { active, jobs, policies, .. } = self;
-            active.know_ends(|active| latest_end(&jobs[active.job], policies));
+            self.know_ends();
             pass.head = match self.shadow(&self.tree.bucket(blocked).demand, now) {
                 Some(shadow) => Head::Reserved(shadow),
                 None => Head::Hopeless,
@@ -219,11 +237,12 @@ impl Scheduler {
     fn wants_room(&self, bucket: BucketIx, verdict: &Verdict, pass: &mut Pass) -> bool {
         let first = match verdict {
             Verdict::NoRoom => matches!(pass.head, Head::Blocked(head) if head == bucket),
+            Verdict::Reserved { .. } => pass.agenda.as_ref().is_some_and(|agenda| agenda.len() == 1),
             Verdict::Limited(barrier) => {
                 let total = &self.tree.bucket(bucket).demand.total;
                 barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
             }
-            Verdict::Start(_) | Verdict::WouldDelay | Verdict::KeptBack | Verdict::Later => false,
+            Verdict::Start(_) | Verdict::WouldDelay(_) | Verdict::KeptBack | Verdict::Later => false,
         };
         let wants = first && self.may_preempt() && pass.preemptors < PREEMPTORS;
         pass.preemptors += usize::from(wants);
@@ -241,7 +260,8 @@ impl Scheduler {
         if own.is_none() {
             self.reserve_for_head(now, pass);
         }
-        let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { None };
+        let extra = pass.agenda.as_ref().filter(|_| own.is_none()).and_then(Agenda::extra);
+        let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { extra.as_deref() };
         let made = self.preempt_for(Claim { job, before: &before, beside, first_round: pass.later.is_some(), now });
         if own.is_some() || made.is_some() {
             let total = self.tree.bucket(bucket).demand.total;
@@ -264,7 +284,12 @@ impl Scheduler {
                 trace.head = trace.head.or(blocked.then_some(job));
                 Finding::NoRoom
             }
-            Verdict::WouldDelay => Finding::WouldDelay,
+            Verdict::Reserved { fits: false, .. } => {
+                // The first is what others would delay; those after it are told of it as well.
+                trace.head = trace.head.or(Some(job));
+                Finding::NoRoom
+            }
+            Verdict::WouldDelay(_) | Verdict::Reserved { .. } => Finding::WouldDelay,
             Verdict::Limited(barrier) => Finding::Limited(*barrier),
             Verdict::KeptBack => {
                 let closed = pass.closed.iter().find(|gate| self.tree.concerns(**gate, bucket, &kind.demand.total));
@@ -276,7 +301,7 @@ impl Scheduler {
     }
 
     /// Takes those out of the pass for whom the verdict stands.
-    fn put_aside(&mut self, bucket: BucketIx, verdict: &Verdict, now: Timestamp, pass: &mut Pass) {
+    fn put_aside(&mut self, (bucket, job): (BucketIx, JobIx), verdict: &Verdict, pass: &mut Pass) {
         self.note(bucket, verdict, pass);
         let mut upto = None;
         let queue = self.tree.bucket(bucket).queue;
@@ -301,13 +326,21 @@ impl Scheduler {
                 return;
             }
             Verdict::KeptBack => pass.undecided = true,
-            // Whoever stays no longer than it takes until the head starts may still pass; if that was not enough for this one, nobody may.
-            Verdict::WouldDelay => upto = pass.until_head(now).filter(|&upto| self.tree.is_wider(bucket, upto)),
+            // If that was not enough for this one, nobody may.
+            Verdict::WouldDelay(stay) => upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto)),
+            Verdict::Reserved { at, .. } => {
+                if let Some(key) = self.key_of(job) {
+                    self.tree.remove(bucket, job, key, self.stay_of(job));
+                    pass.taken_out.push(job);
+                }
+                self.reservations.push(Reservation { job: self.jobs[job].id, at: *at });
+                return;
+            }
             Verdict::Start(_) | Verdict::NoRoom => {}
         }
         if self.tree.narrow(bucket, upto) {
             pass.buckets.push(bucket);
-            pass.no_room += usize::from(matches!(verdict, Verdict::Start(_) | Verdict::NoRoom | Verdict::WouldDelay));
+            pass.no_room += usize::from(matches!(verdict, Verdict::Start(_) | Verdict::NoRoom | Verdict::WouldDelay(_)));
         }
         if matches!(verdict, Verdict::Limited(_) | Verdict::KeptBack) {
             let shapes = pass.limited.entry(queue).or_default();
@@ -329,7 +362,12 @@ impl Scheduler {
         pass.queues.push(queue);
     }
 
-    fn end_pass(&mut self, pass: Pass) {
+    fn end_pass(&mut self, pass: Pass, now: Timestamp) {
+        for job in pass.taken_out {
+            if let Some(key) = self.key_of(job) {
+                self.tree.push(self.jobs[job].bucket, job, key, self.stay_of(job), now);
+            }
+        }
         for (bucket, amounts) in pass.kept {
             self.tree.unreserve(bucket, &amounts);
         }
@@ -342,8 +380,18 @@ impl Scheduler {
 
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
-        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.policies);
-        Shadow::new(demand, &self.nodes, || self.active.by_end(now, end))
+        Shadow::new(demand, &self.nodes, || self.runs(now))
+    }
+
+    /// What runs have, in the order of their latest ends.
+    pub(super) fn runs(&self, now: Timestamp) -> impl Iterator<Item = Run<'_>> {
+        self.active.by_end(now, |active| latest_end(&self.jobs[active.job], &self.policies))
+    }
+
+    /// Brings the order in which runs end up to date, before something is worked out from it.
+    pub(super) fn know_ends(&mut self) {
+        let Self { active, jobs, policies, .. } = self;
+        active.know_ends(|active| latest_end(&jobs[active.job], policies));
     }
 }
 
@@ -358,9 +406,12 @@ pub(super) fn latest_end(job: &Job, policies: &Interner<PolicyIx, Policy>) -> En
 }
 
 impl Pass {
-    fn new() -> Self {
+    fn new(discipline: Discipline) -> Self {
+        let agenda = if let Discipline::Conservative { heads } = discipline { Some(Agenda::new(heads as usize)) } else { None };
         Self {
             head: Head::None,
+            agenda,
+            taken_out: Vec::new(),
             kept: Vec::new(),
             closed: SmallVec::new(),
             buckets: Vec::new(),
@@ -372,12 +423,6 @@ impl Pass {
             limited: HashMap::default(),
             undecided: false,
         }
-    }
-
-    /// How long a job may stay that is to be over when the head starts, if that is known.
-    fn until_head(&self, now: Timestamp) -> Option<Stay> {
-        let Head::Reserved(shadow) = &self.head else { return None };
-        shadow.at.map(|at| Stay::within(at.since(now)))
     }
 
     fn close(&mut self, gate: Gate) {

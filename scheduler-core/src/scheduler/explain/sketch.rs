@@ -93,6 +93,7 @@ impl Scheduler {
             scan_limit: self.scan_limit,
             discipline: self.discipline,
             preemption: self.preemption,
+            reservations: Vec::new(),
             exhausted: false,
             trace: None,
         };
