@@ -243,7 +243,9 @@ impl Agenda {
             // What should have ended by now is taken to end now.
             let first = if number == 0 { 0 } else { future.ended_by(from) };
             let last = before.map_or(future.known(), |before| future.ended_by(before));
-            let Some((ended, packing)) = least(first, last, |ended| future.nodes.pack(demand, &rooms(ended)).ok()) else { continue };
+            let Some((ended, packing)) = least(first, last, |ended| future.nodes.pack(demand, &rooms(ended)).ok()) else {
+                continue;
+            };
             let at = if ended > first { future.runs[ended - 1].0 } else { Some(from) };
             // Whoever ends at the same instant leaves room beside it as well. The floor is what others need later, not what is left now.
             let mut left = future.rooms(at.map_or(ended, |at| future.ended_by(at)));
