@@ -10,7 +10,7 @@ use common::{Daemon, shell};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-const CONFIG: &str = "listen = \"off\"\ndecision_log = \"LOG\"\n[node]\ncpus = 4\nmemory = \"8Gi\"\n\
+const CONFIG: &str = "listen = \"off\"\ndecision_log = \"LOG\"\n[node]\ncpus = 4\nmemory = \"8Gi\"\nlabels = { zone = \"here\" }\n\
     [[queues]]\nname = \"low\"\npreemptible = true\n";
 
 /// The client that was built beside the daemon.
@@ -97,7 +97,8 @@ async fn what_a_daemon_decided_replays_over_a_kill_and_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_asked_when_its_jobs_would_start() {
     let folder = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(&folder.path().join("data"), &CONFIG.replace("LOG", folder.path().join("log").to_str().unwrap()));
+    let log = folder.path().join("log");
+    let mut daemon = Daemon::start(&folder.path().join("data"), &CONFIG.replace("LOG", log.to_str().unwrap()));
     let gate = folder.path().join("gate");
     let runs = daemon.submit(gated(&gate, 3)).await;
     daemon.until(&runs, "running").await;
@@ -141,5 +142,35 @@ async fn a_server_is_asked_when_its_jobs_would_start() {
     let answer = ask(&["--drain", node["items"][0]["name"].as_str().unwrap()]);
     assert!(starts(&answer, &|job| job["changed"]["start"].clone()).iter().all(|(_, start)| start.is_none()), "{answer:#}");
     assert!(answer["jobs"][0]["start"].is_string());
+
+    let name = node["items"][0]["name"].as_str().unwrap();
+    let mut picky = gated(&gate, 1);
+    picky["nodeSelector"] = json!({"zone": "here"});
+    let picky = daemon.submit(picky).await;
+    let (status, body) = daemon.post(&format!("/api/v1/nodes/{name}/cordon"), json!({})).await;
+    assert!(status.is_success(), "{body}");
+    let answer = ask(&["--add-node", "cpu=4"]);
+    let never = starts(&answer, &|job| job["start"].clone());
+    assert!(never.iter().all(|(_, start)| start.is_none()), "nothing new starts on a cordoned node: {answer:#}");
+    let changed = starts(&answer, &|job| job["changed"]["start"].clone());
+    let of = |id: &String| changed.iter().find(|(job, _)| job == id).unwrap().1;
+    assert_eq!((of(&second), of(&picky)), (Some(0), None), "the new node has no labels: {answer:#}");
+
+    // All that was changed meanwhile is in the log, too.
+    let fair = json!({"weight": 2, "fairShare": {"halfLife": "1d"}, "shortFirst": {"most": "1h"}});
+    let (status, body) = daemon.call("PUT", "/api/v1/queues/default-batch", Some(fair), &[]).await.unwrap();
+    assert!(status.is_success(), "{body}");
+    let (status, body) = daemon.post(&format!("/api/v1/nodes/{name}/resume"), json!({})).await;
+    assert!(status.is_success(), "{body}");
     std::fs::write(&gate, "").unwrap();
+    for id in [&runs, &second, &third, &fourth, &picky] {
+        daemon.finished(id).await;
+    }
+    assert!(daemon.terminate().success(), "{}", daemon.log());
+    let text = std::fs::read_to_string(&log).unwrap();
+    for call in ["setQueue", "setNodeState", "submit", "plan"] {
+        assert!(text.contains(&format!("\"input\":{{\"{call}\"")), "{call}");
+    }
+    let (code, found) = run(&["simulate", "--replay", log.to_str().unwrap()]);
+    assert_eq!((code, &found["difference"]), (Some(0), &Value::Null), "{found:#}");
 }

@@ -44,12 +44,12 @@ pub use workload::{Builder, Job, Queue, Workload};
 pub mod scheduler {
     pub use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
     pub use scheduler_core::ids::{Attempt, JobId, Name, Seq};
-    pub use scheduler_core::job::{LiveJob, Policy, Shape, StopPolicy, TaskGroup};
+    pub use scheduler_core::job::{Arrangement, Constraints, LiveJob, Policy, Selector, Shape, StopPolicy, TaskGroup};
     pub use scheduler_core::scheduler::PRIORITY_LIMIT;
     pub use scheduler_core::state::{JobState, Lifecycle, Placement, Slot, StopReason, WaitFor};
     pub use scheduler_core::time::{Span, Timestamp};
     pub use scheduler_core::{
-        BadWeight, CohortConfig, Config, FairShare, GpuDevice, Limits, NodeConfig, Preemption, QueueConfig, ShortFirst,
+        BadWeight, CohortConfig, Config, FairShare, GpuDevice, GpuKind, Limits, NodeConfig, Preemption, QueueConfig, ShortFirst,
         TenantLimits, Weight,
     };
 }

@@ -4,11 +4,12 @@
 //! it every other start would be wrong.
 
 use api::quantity::{Cpu, Duration, Gpus, Memory};
-use api::{CohortList, Job, Node, NodeList, Origin, QueueList, QueueSpec, State, TaskSpec};
+use api::{CohortList, Job, Node, NodeList, NodeState, Operator, Origin, QueueList, QueueSpec, State, TaskSpec};
 use jiff::Timestamp;
 use simulator::scheduler::{
-    Attempt, Config, CpuMillis, GpuDevice, JobId, JobState, Lifecycle, LiveJob, MemoryBytes, Name, NodeConfig, Placement,
-    Policy as JobPolicy, Request, Seq, Shape, Slot, Span, StopPolicy, StopReason, TaskGroup, WaitFor,
+    Arrangement, Attempt, Config, Constraints, CpuMillis, GpuDevice, GpuKind, JobId, JobState, Lifecycle, LiveJob, MemoryBytes,
+    Name, NodeConfig, Placement, Policy as JobPolicy, Request, Selector, Seq, Shape, Slot, Span, StopPolicy, StopReason,
+    TaskGroup, WaitFor,
 };
 use simulator::{Policy, Present};
 
@@ -46,7 +47,8 @@ pub(super) async fn read(client: &Client, now: Timestamp) -> Result<Read, Error>
     let config = Config {
         queues: specs.iter().map(|(name, spec)| queues::queue(name, spec)).collect(),
         cohorts: cohorts.items.iter().map(|cohort| queues::cohort(&cohort.name, &cohort.spec)).collect(),
-        nodes: nodes.items.iter().map(node).collect(),
+        // One that takes nothing new is left out: what is on it stays on the books.
+        nodes: nodes.items.iter().filter(|node| node.state == NodeState::Ready).map(node).collect(),
         preemption: Policy::Flash.preemption(),
         ..Config::default()
     };
@@ -54,9 +56,26 @@ pub(super) async fn read(client: &Client, now: Timestamp) -> Result<Read, Error>
 }
 
 fn node(node: &Node) -> NodeConfig {
-    let gpu = |gpu: &api::Gpu| GpuDevice::whole(gpu.uuid.as_str().into(), gpu.model.as_str().into(), MemoryBytes(gpu.memory.0));
     let gpus = node.gpus.iter().map(gpu).collect();
-    NodeConfig::new(node.name.as_str().into(), CpuMillis(node.cpu.0), MemoryBytes(node.memory.0), gpus)
+    let bare = NodeConfig::new(name(&node.name), CpuMillis(node.cpu.0), MemoryBytes(node.memory.0), gpus);
+    NodeConfig { labels: node.labels.iter().map(|(label, value)| (name(label), name(value))).collect(), ..bare }
+}
+
+fn gpu(gpu: &api::Gpu) -> GpuDevice {
+    let kind = match (gpu.kind, &gpu.mig_profile) {
+        (api::GpuKind::Mig, Some(profile)) => GpuKind::Mig { profile: name(profile) },
+        _ => GpuKind::Whole,
+    };
+    let whole = GpuDevice::whole(name(&gpu.uuid), name(&gpu.model), MemoryBytes(gpu.memory.0));
+    GpuDevice { kind, link_group: gpu.link_group, ..whole }
+}
+
+fn name(text: &str) -> Name {
+    Name::from(text)
+}
+
+fn names(texts: &[String]) -> Vec<Name> {
+    texts.iter().map(|text| name(text)).collect()
 }
 
 pub(super) fn time(at: Timestamp) -> simulator::scheduler::Timestamp {
@@ -75,6 +94,10 @@ fn live(job: &Job, now: Timestamp) -> Result<LiveJob, Error> {
     let named = |name: &Option<String>, default: &str| Name::from(name.as_deref().unwrap_or(default));
     let shape = Shape {
         min_available: spec.min_available.unwrap_or(0),
+        arrangement: match spec.placement {
+            None | Some(api::Arrangement::Pack) => Arrangement::Pack,
+            Some(api::Arrangement::Spread) => Arrangement::Spread,
+        },
         ..Shape::new(named(&spec.namespace, "default"), named(&spec.queue, "default-batch"), tasks)
     };
     let stop = spec.stop.clone().unwrap_or_default();
@@ -124,7 +147,31 @@ fn group(task: &TaskSpec) -> TaskGroup {
         memory: MemoryBytes(asked.memory.unwrap_or(Memory(0)).0),
         gpus: asked.gpu.unwrap_or(Gpus(0)).0,
     };
-    TaskGroup::new(task.name.as_deref().unwrap_or("task").into(), task.replicas.unwrap_or(1), request)
+    let models = asked.gpu_model.as_ref().map(|models| names(&models.0)).unwrap_or_default();
+    let constraints = Constraints {
+        nodes: selectors(task),
+        gpu_models: models,
+        gpu_memory: MemoryBytes(asked.gpu_memory.unwrap_or(Memory(0)).0),
+        mig_profile: None,
+    };
+    let group = TaskGroup::new(name(task.name.as_deref().unwrap_or("task")), task.replicas.unwrap_or(1), request);
+    TaskGroup { constraints, ..group }
+}
+
+/// What a task asks of its nodes' labels; a completed spec has all of it with the task.
+fn selectors(task: &TaskSpec) -> Vec<Selector> {
+    let values = task.node_selector.iter().flatten();
+    let values = values.map(|(label, any_of)| Selector::In { label: name(label), values: names(&any_of.0) });
+    let expressions = task.node_expressions.iter().flatten().map(|asked| {
+        let (label, values) = (name(&asked.key), names(&asked.values));
+        match asked.operator {
+            Operator::In => Selector::In { label, values },
+            Operator::NotIn => Selector::NotIn { label, values },
+            Operator::Exists => Selector::Exists { label },
+            Operator::DoesNotExist => Selector::Absent { label },
+        }
+    });
+    values.chain(expressions).collect()
 }
 
 /// Tasks are named `group`, or `group-replica` where a group has several.
