@@ -34,9 +34,7 @@ async fn a_line_goes_on_without_a_daemon_and_the_next_one_finds_it() {
     executor.observe().await.unwrap();
     drop((executor, inbox));
     std::fs::write(go.path().to_string(), "go\n").unwrap();
-    while std::fs::read_to_string(&log).unwrap_or_default().lines().count() < 5 {
-        tokio::task::yield_now().await;
-    }
+    until(|| std::fs::read_to_string(&log).unwrap_or_default().lines().count() == 5).await;
     let mut third = site.daemon().await;
     for order in &held {
         assert_eq!(third.inbox.ended(order.run).await, RunResult::Succeeded);
@@ -97,9 +95,7 @@ async fn a_runner_that_is_killed_between_the_record_of_a_start_and_the_program_h
     let mut rig = site.daemon().await;
     rig.executor.start(vec![order.clone(), held.clone()]).await.unwrap();
     // The last that it does before is to make the group, and before that it has written down that it begins.
-    while !group.join("cpu.max").exists() {
-        tokio::task::yield_now().await;
-    }
+    until(|| group.join("cpu.max").exists()).await;
     assert_eq!(rig.phase(order.run).await, Some(RunPhase::Starting));
     kill(site.runner_pid());
     std::fs::remove_file(&pipe).unwrap();

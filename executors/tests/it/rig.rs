@@ -256,6 +256,16 @@ pub(crate) fn lives(pid: i32) -> bool {
     !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X'])
 }
 
+/// Waits until something is so that nobody says.
+pub(crate) async fn until(so: impl Fn() -> bool) {
+    let look = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, look).await.expect("so in time");
+}
+
 /// Sends SIGKILL.
 pub(crate) fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
