@@ -35,6 +35,7 @@ lost 2, before   | stale           | same            | same            | same   
 succeeded 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
 lost 3, now      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
 succeeded 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
+update           | queued@500      | held            | later@1001      | later@990       | queued@500      | -                          | -                          | -                 | -                          | -                          | -                          | end
 cancel           | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | s-cancel bob@1030!stop | s-cancel bob@1030!stop | same     | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | end
 requeue          | -               | -               | -               | -               | -               | s-requeue bob@1030!stop    | s-requeue bob@1030!stop    | -                 | -                          | same                       | -                          | end
 time limit       | -               | -               | -               | -               | -               | -                          | s-limit@1030!stop          | -                 | -                          | -                          | -                          | end
@@ -97,6 +98,7 @@ fn event(row: &str) -> Event {
             };
             Event::Release { by, not_before }
         }
+        "update" => Event::Update { by, queue: "other".into(), policy: std::sync::Arc::new(policy()) },
         "due" => Event::Due,
         "place" => Event::Place { placement: std::sync::Arc::new(placement()) },
         "started" => Event::Started { attempt: Attempt(number.parse().unwrap()), at: time(995) },
