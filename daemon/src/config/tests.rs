@@ -202,7 +202,9 @@ fn reservations_are_counted_under_the_conservative_discipline_alone() {
     assert_eq!(rules("discipline = \"conservative\"\n").unwrap().reservations, Some(8));
     assert_eq!(rules("").unwrap().reservations, None);
     for text in ["reservations = 3\n", "discipline = \"fifo\"\nreservations = 3\n"] {
-        let error = rules(text).unwrap_err().to_string();
+        let mut settings = Settings::default();
+        file::read(Path::new("flashd.toml"), &format!("data = \"/tmp/x\"\n[scheduler]\n{text}"), &mut settings).unwrap();
+        let error = Config::complete(settings).unwrap_err().to_string();
         assert!(error.starts_with("scheduler.reservations: needs scheduler.discipline = \"conservative\""), "{error}");
     }
     // What is printed is read again, and a flag may say the other half.
