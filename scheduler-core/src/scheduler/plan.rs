@@ -307,6 +307,7 @@ impl Scheduler {
         let queue = self.tree.bucket(bucket).queue;
         match verdict {
             Verdict::Limited(barrier) => {
+                pass.undecided = pass.undecided || self.limited_by_kept(bucket, pass);
                 if barrier.can_open() {
                     pass.close(barrier.gate);
                     if let Gate::Pool(_, resource) = barrier.gate {
@@ -350,6 +351,22 @@ impl Scheduler {
                 self.put_queue_aside(queue, pass);
             }
         }
+    }
+
+    /// Whether nothing but what is kept of the limits for those before it is in a job's way. Then it matters who is before it, and the order
+    /// changes without anything being given back: by time, and by a job of the same shape that ranks higher.
+    fn limited_by_kept(&mut self, bucket: BucketIx, pass: &Pass) -> bool {
+        if pass.kept.is_empty() {
+            return false;
+        }
+        for (kept, amounts) in &pass.kept {
+            self.tree.unreserve(*kept, amounts);
+        }
+        let free = self.tree.barriers(bucket, &self.tree.bucket(bucket).demand.total).is_empty();
+        for (kept, amounts) in &pass.kept {
+            self.tree.reserve(*kept, amounts);
+        }
+        free
     }
 
     fn put_tenant_aside(&mut self, tenant: TenantIx, pass: &mut Pass) {
