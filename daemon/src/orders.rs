@@ -119,13 +119,11 @@ mod tests {
     use super::*;
 
     fn record(spec: &str) -> (JobRecord, Placement) {
-        let placement = Placement {
-            slots: vec![
+        let placement = Placement::new(vec![
                 Slot { group: 0, replica: 0, node: "n".into(), gpus: ["GPU-b".into(), "GPU-a".into()].into_iter().collect() },
                 Slot { group: 0, replica: 1, node: "n".into(), gpus: smallvec::SmallVec::new() },
                 Slot { group: 1, replica: 0, node: "n".into(), gpus: smallvec::SmallVec::new() },
-            ],
-        };
+            ]);
         let record = JobRecord {
             id: JobId(uuid::Uuid::from_u128(5)),
             seq: Seq(1),
