@@ -151,7 +151,9 @@ impl Scheduler {
         for node in there() {
             let mut sums = used.remove(&node.name).unwrap_or_default();
             let line = lines.remove(&node.name);
-            ensure(node.line.as_deref() == line.as_ref(), "line of a node", || format!("{}: {:?}, not {line:?}", node.name, node.line))?;
+            ensure(node.line.as_deref() == line.as_ref(), "line of a node", || {
+                format!("{}: {:?}, not {line:?}", node.name, node.line)
+            })?;
             let [cpu, memory] = line.map_or([0; 2], |line| line.set_aside());
             sums = (sums.0 + cpu, sums.1 + memory, sums.2);
             let booked = (node.cpu_used, node.memory_used, node.tasks);

@@ -216,7 +216,8 @@ impl Scheduler {
 
     /// Lines jobs up until there are so many transitions; to be asked after a pass.
     pub(super) fn line_up(&mut self, now: Timestamp, limit: usize, made: &mut Vec<Transition>) {
-        if self.lineup.held.is_empty() && !(self.lineup.holding && self.lineup.paces.values().any(|pace| pace.short().is_some())) {
+        if self.lineup.held.is_empty() && !(self.lineup.holding && self.lineup.paces.values().any(|pace| pace.short().is_some()))
+        {
             return;
         }
         let mut fronts = self.fronts(now);
@@ -280,7 +281,8 @@ impl Scheduler {
         }
         let paces = self.lineup.paces.range((bucket, 0)..=(bucket, u32::MAX));
         let (node, limits) = paces.filter_map(|(&(_, node), pace)| self.takes_ahead(node as usize, demand, pace)).next()?;
-        let slot = Slot { group: group.index, replica: 0, node: self.nodes.all()[node].name.clone(), gpus: smallvec::SmallVec::new() };
+        let slot =
+            Slot { group: group.index, replica: 0, node: self.nodes.all()[node].name.clone(), gpus: smallvec::SmallVec::new() };
         Some(Placement { slots: vec![slot], line: Some(line(limits, since, true)) })
     }
 
@@ -345,7 +347,8 @@ impl Scheduler {
         let (bucket, order, amounts) = (job.bucket, job.order, self.tree.bucket(job.bucket).demand.total);
         let Some(active) = self.active.get(order) else { return };
         let Some(node) = active.held.parts.first().map(|part| part.node) else { return };
-        let begun = if let JobState::Running { since, .. } = to { (*since).clamp(active.since, now.max(active.since)) } else { now };
+        let begun =
+            if let JobState::Running { since, .. } = to { (*since).clamp(active.since, now.max(active.since)) } else { now };
         let waited = begun.since(active.since);
         self.lineup.leave(node, order);
         self.active.set_since(order, begun);
@@ -357,7 +360,9 @@ impl Scheduler {
         let job = &self.jobs[index];
         let (Event::Ended { at, result, .. }, JobState::Running { since, .. }) = (event, &job.lifecycle.state) else { return };
         let Some(active) = self.active.get(job.order) else { return };
-        if !matches!(result, RunResult::Lost { .. }) && let [part] = active.held.parts[..] {
+        if !matches!(result, RunResult::Lost { .. })
+            && let [part] = active.held.parts[..]
+        {
             self.lineup.paces.entry((job.bucket, part.node)).or_default().note(at.since(*since));
         }
     }

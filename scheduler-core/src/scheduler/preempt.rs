@@ -24,7 +24,6 @@
 use std::cmp::Reverse;
 
 use crate::event::{Event, Transition};
-use crate::scheduler::{Scheduler, is_ahead};
 use crate::scheduler::backfill::Forecast;
 use crate::scheduler::config::Resource;
 use crate::scheduler::place::{Room, take};
@@ -33,6 +32,7 @@ use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::BucketIx;
 use crate::scheduler::tree::Stay;
 use crate::scheduler::tree::share::Amounts;
+use crate::scheduler::{Scheduler, is_ahead};
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
 
@@ -155,7 +155,8 @@ impl Scheduler {
         let (job, run) = (&self.jobs[claim.job], &self.jobs[active.job]);
         let goes_before = || self.goes_before(job, run, claim.now);
         // Ending one who has not begun would make no room: those are taken back instead.
-        if is_ahead(&run.lifecycle.state) || !matches!(run.lifecycle.state, JobState::Starting { .. } | JobState::Running { .. }) {
+        if is_ahead(&run.lifecycle.state) || !matches!(run.lifecycle.state, JobState::Starting { .. } | JobState::Running { .. })
+        {
             return None;
         }
         let asks = &self.tree.bucket(job.bucket).demand.total;
