@@ -230,7 +230,10 @@ impl Scheduler {
                 std::collections::binary_heap::PeekMut::pop(front);
                 continue;
             };
-            if without_room != Some(bucket) && !self.lacks_only_room(bucket) {
+            // Whoever is lined up changes what is left of limits, and leaves as little room as there was.
+            if self.is_kept_back(bucket)
+                || (without_room != Some(bucket) && self.nodes.find(&self.tree.bucket(bucket).demand).is_ok())
+            {
                 break;
             }
             without_room = Some(bucket);
@@ -246,13 +249,12 @@ impl Scheduler {
         }
     }
 
-    /// Whether jobs of a kind keep all limits, and there is no room for them.
-    fn lacks_only_room(&mut self, bucket: BucketIx) -> bool {
+    /// Whether a limit keeps jobs of a kind from starting, or they would borrow.
+    fn is_kept_back(&self, bucket: BucketIx) -> bool {
         let kind = self.tree.bucket(bucket);
         let total = &kind.demand.total;
-        let limited = self.tree.is_limited(kind.queue)
-            && (self.tree.would_borrow(bucket, total) || !self.tree.barriers(bucket, total).is_empty());
-        !limited && self.nodes.find(&self.tree.bucket(bucket).demand).is_err()
+        let limited = self.tree.is_limited(kind.queue);
+        limited && (self.tree.would_borrow(bucket, total) || !self.tree.barriers(bucket, total).is_empty())
     }
 
     /// Takes back those who wait where the first of the order could go, and whom it ranks above.
