@@ -197,6 +197,8 @@ fn who_passes_the_head_of_a_limited_queue_is_not_overlooked() {
     let blocks = Step::Submit { cores: 8, gpus: 0, limit: None, limited: false, priority: 2 };
     let steps = [blocks, Step::Plan, submit(5, 0, 0), submit(3, 1, 0), Step::Plan, submit(3, 1, 1), Step::Plan];
     let mut world = World::new();
-    steps.iter().for_each(|step| world.run(step).unwrap());
+    for step in &steps {
+        world.run(step).unwrap();
+    }
     assert_eq!(world.state(&world.jobs[3]).unwrap().kind(), StateKind::Starting);
 }

@@ -18,6 +18,7 @@ mod fleet;
 mod fragment;
 mod invariants;
 mod lineup;
+mod misfits;
 mod nodes;
 mod place;
 mod plan;
@@ -58,12 +59,13 @@ use crate::apply::{apply, initial};
 use crate::event::{Event, Rejected, Transition};
 use crate::hash::Build;
 use crate::ids::{JobId, Name, RunId, Seq};
-use crate::intern::Interner;
+use crate::intern::{Found, Interner};
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::lineup::Lineup;
 use crate::scheduler::nodes::Nodes;
+use crate::scheduler::place::Packing;
 use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
@@ -84,6 +86,8 @@ pub struct Scheduler {
     active: Runs,
     /// Those of them that were ordered before there was room.
     lineup: Lineup,
+    /// Where the job goes that is just being started; nothing for one that comes with its placement.
+    placing: Packing,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -116,6 +120,7 @@ impl Scheduler {
             timers: PriorityQueue::with_default_hasher(),
             active: Runs::new(),
             lineup: Lineup::default(),
+            placing: Packing::new(),
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -161,7 +166,9 @@ impl Scheduler {
             }
         }
         let LiveJob { seq, shape, policy, submitted_at, start_after, lifecycle, .. } = job;
-        let index = self.insert(NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false }, lifecycle, now);
+        let found = self.shapes.find(&shape);
+        let new = NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false };
+        let index = self.insert(new, found, lifecycle, now);
         if let Some(active) = self.active.get(self.jobs[index].order) {
             self.nodes.tolerate(&active.held);
         }
@@ -176,9 +183,10 @@ impl Scheduler {
         if self.jobs.find(job.id).is_some() {
             return Err(Refused::Duplicate { job: job.id });
         }
-        self.admit(&job.shape, &job.policy)?;
+        let found = self.shapes.find(&job.shape);
+        self.admit_found(&job.shape, &job.policy, found)?;
         let lifecycle = initial(&job, now);
-        let index = self.insert(job, lifecycle.clone(), now);
+        let index = self.insert(job, found, lifecycle.clone(), now);
         let shape = self.tree.bucket(self.jobs[index].bucket).shape;
         self.shapes.set_checked(shape);
         Ok(lifecycle)
@@ -228,8 +236,8 @@ impl Scheduler {
         now + pause + jitter::retry(run, pause)
     }
 
-    fn insert(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
-        let shape_ix = self.shapes.acquire(&job.shape);
+    fn insert(&mut self, job: NewJob, found: Found<ShapeIx>, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
+        let shape_ix = self.shapes.acquire_found(&job.shape, found);
         let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, |shape| self.nodes.demand(shape));
         if !is_new {
             // A bucket has one reference to its shape, however many jobs it has.
@@ -296,7 +304,7 @@ impl Scheduler {
         if takes && let Some(placement) = job.lifecycle.state.placement() {
             let demand = &self.tree.bucket(bucket).demand;
             let held = demand.held(placement);
-            let taken = self.nodes.take(index, demand, placement);
+            let taken = self.nodes.take(index, demand, placement, &std::mem::take(&mut self.placing));
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
             let borrowed = self.tree.would_borrow(bucket, &held);
             let order = self.active.insert(Active { job: index, since, borrowed, held: taken });

@@ -37,7 +37,8 @@ use crate::scheduler::agenda::{Agenda, Reservation};
 use crate::scheduler::backfill::{Run, Shadow};
 use crate::scheduler::config::Discipline;
 use crate::scheduler::explain::trace::{Finding, Note};
-use crate::scheduler::place::{Demand, Packing};
+use crate::scheduler::misfits::Misfits;
+use crate::scheduler::place::{Demand, Packing, Room};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::runs::End;
 use crate::scheduler::table::{Job, JobIx, PolicyIx};
@@ -50,6 +51,12 @@ use crate::time::{Span, Timestamp};
 
 /// For so many jobs a pass looks for victims at most.
 const PREEMPTORS: usize = 16;
+
+/// Looking at so many nodes costs no more than looking at a job.
+const NODES_A_JOB: usize = 64;
+
+/// For so many transitions a pass makes room beforehand: growing by doubling moves each of them twice.
+const AT_ONCE: usize = 256;
 
 /// What a pass knows of the first job that did not fit.
 enum Head {
@@ -101,6 +108,11 @@ pub(super) struct Pass {
     /// Queues whose first jobs would borrow, while those within their guarantees are looked at.
     later: Option<Vec<QueueIx>>,
     no_room: usize,
+    misfits: Misfits,
+    /// Jobs that found no room since it was last asked whether anybody could.
+    since_asked: usize,
+    /// The buckets whose turn comes next in the units that had theirs last, latest first.
+    ahead: [Option<BucketIx>; 2],
     /// Jobs for which victims were looked for.
     preemptors: usize,
     /// Shapes of a queue that limits kept back.
@@ -122,6 +134,8 @@ impl Scheduler {
             self.line_up(now, limit, &mut made);
             return made;
         }
+        let waiting = self.counts[StateKind::Queued as usize] as usize;
+        made.reserve(limit.min(waiting).min(AT_ONCE));
         self.tree.pass_time(now);
         let mut fronts = self.fronts(now);
         let mut pass = Pass::new(self.discipline);
@@ -146,7 +160,11 @@ impl Scheduler {
                 continue;
             };
             let started = match self.judge(bucket, job, now, &mut pass) {
-                Verdict::Start(packing) => self.start(job, bucket, &packing, now),
+                Verdict::Start(packing) => {
+                    let started = self.start(job, bucket, packing, now);
+                    self.look_ahead(unit, &mut pass);
+                    started
+                }
                 verdict @ Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => {
                     self.note(bucket, &verdict, &pass);
                     break;
@@ -155,7 +173,12 @@ impl Scheduler {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
                     }
+                    let no_room = matches!(verdict, Verdict::NoRoom);
                     self.put_aside((bucket, job), &verdict, &mut pass);
+                    if no_room && self.is_full(&mut pass) {
+                        exhausted = true;
+                        break;
+                    }
                     None
                 }
             };
@@ -171,6 +194,24 @@ impl Scheduler {
         self.end_pass(pass, now);
         self.line_up(now, limit, &mut made);
         made
+    }
+
+    /// Whether no node has room for even the smallest task that anybody queues for, so that the rest of the pass need not be looked at. Asked
+    /// so seldom that looking at all nodes costs no more than the jobs that were looked at meanwhile.
+    fn is_full(&self, pass: &mut Pass) -> bool {
+        pass.since_asked += 1;
+        // A pass that is explained, keeps room for several or may end runs has more to say of those that do not fit.
+        if pass.since_asked * NODES_A_JOB < self.nodes.rooms().len()
+            || self.trace.is_some()
+            || pass.agenda.is_some()
+            || self.may_preempt()
+        {
+            return false;
+        }
+        pass.since_asked = 0;
+        let [cpu, memory, gpus] = self.tree.smallest();
+        let fits = |room: &Room| room.open && room.cpu >= cpu && room.memory >= memory && u64::from(room.gpus.total()) >= gpus;
+        !self.nodes.rooms().iter().any(fits)
     }
 
     /// Everybody who has a first job, by its rank.
@@ -198,11 +239,11 @@ impl Scheduler {
     /// Whether, and where, a job can start now without delaying the blocked head. The first one for which there is no room becomes the head.
     fn find_place(&mut self, bucket: BucketIx, job: JobIx, now: Timestamp, pass: &mut Pass) -> Verdict {
         let kind = self.tree.bucket(bucket);
-        let fits = self.nodes.find(&kind.demand);
+        let fits = pass.misfits.unless_known(&kind.demand, || self.nodes.find(&kind.demand).ok());
         if pass.agenda.is_some() {
-            return self.find_beside(bucket, job, fits.ok(), now, pass);
+            return self.find_beside(bucket, job, fits, now, pass);
         }
-        let Ok(packing) = fits else {
+        let Some(packing) = fits else {
             // What would not fit even if nothing else ran waits for other nodes, not for other jobs: it reserves nothing.
             if matches!(pass.head, Head::None) && self.nodes.pack(&kind.demand, self.nodes.idle()).is_ok() {
                 let total = kind.demand.total;
@@ -235,10 +276,32 @@ impl Scheduler {
         }
     }
 
-    fn start(&mut self, job: JobIx, bucket: BucketIx, packing: &Packing, now: Timestamp) -> Option<Transition> {
-        let line = self.place_in_line(job, packing, now);
-        let placement = Placement { line, ..self.nodes.placement(&self.tree.bucket(bucket).demand, packing) };
-        self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok()
+    fn start(&mut self, job: JobIx, bucket: BucketIx, packing: Packing, now: Timestamp) -> Option<Transition> {
+        let line = self.place_in_line(job, &packing, now);
+        let placement = Placement { line, ..self.nodes.placement(&self.tree.bucket(bucket).demand, &packing) };
+        self.placing = packing;
+        self.jobs.expect_reports(job);
+        let made = self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok();
+        self.placing.clear();
+        made
+    }
+
+    /// Has brought into the cache what the next turn of a unit reads first, and of those units that had their turns before it what is found
+    /// through that: with many jobs queued none of it is there, and units take turns, so there is time.
+    fn look_ahead(&self, unit: Unit, pass: &mut Pass) {
+        let next = self.tree.first(unit);
+        if let Some((bucket, job)) = next {
+            self.tree.prefetch(bucket);
+            self.jobs.prefetch(job);
+        }
+        let [before, long_before] = pass.ahead;
+        if let Some(bucket) = before {
+            self.tree.prefetch_line(bucket);
+        }
+        if let Some(bucket) = long_before {
+            self.tree.prefetch_jobs(bucket);
+        }
+        pass.ahead = [next.map(|(bucket, _)| bucket), before];
     }
 
     /// Whether runs may be ended for this job: it is the blocked head, or passes nobody at the gates.
@@ -444,6 +507,9 @@ impl Pass {
             queues: Vec::new(),
             later: Some(Vec::new()),
             no_room: 0,
+            misfits: Misfits::new(),
+            since_asked: 0,
+            ahead: [None; 2],
             preemptors: 0,
             limited: HashMap::default(),
             undecided: false,

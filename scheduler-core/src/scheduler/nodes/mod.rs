@@ -279,14 +279,18 @@ impl Nodes {
         })
     }
 
-    /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such.
-    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement) -> Held {
+    /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such. Where it was made from a packing just
+    /// now, that says which nodes they are.
+    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement, packing: &Packing) -> Held {
         let mut held = Held::default();
+        let known = if demand.groups.len() == 1 { &packing[..] } else { &[] };
+        let mut known = known.iter().flat_map(|share| std::iter::repeat_n(share.node, share.count as usize));
         for slot in &placement.slots {
-            let node = match self.find_node(&slot.node) {
+            let node = match known.next().or_else(|| self.find_node(&slot.node)) {
                 Some(node) => node,
                 None => self.add_node(slot.node.clone()),
             };
+            debug_assert_eq!(self.list[node].name, slot.node, "the packing is another placement's");
             let group = demand.group(slot.group);
             held.add(node, group.cpu, group.memory);
             for uuid in &slot.gpus {

@@ -24,6 +24,9 @@ impl Lanes {
         if mask == 1 {
             return self.0[0].into();
         }
+        if mask == Mask::MAX {
+            return self.total();
+        }
         self.0.iter().enumerate().map(|(lane, &count)| if mask >> lane & 1 == 1 { u32::from(count) } else { 0 }).sum()
     }
 

@@ -150,7 +150,11 @@ pub(crate) struct Tree {
     tenants: Slab<TenantIx, Tenant>,
     by_namespace: HashMap<(QueueIx, Name), TenantIx, Build>,
     buckets: Slab<BucketIx, Bucket>,
-    by_shape: HashMap<ShapeIx, BucketIx, Build>,
+    by_shape: Vec<Option<BucketIx>>,
+    /// Of each resource no task asks for less.
+    smallest: [u64; 3],
+    /// Buckets that were freed since that was worked out.
+    freed: usize,
 }
 
 /// The longest time that a job holds resources once its tasks run: its time limit and its grace.
@@ -221,7 +225,9 @@ impl Tree {
             tenants: Slab::new(),
             by_namespace: HashMap::default(),
             buckets: Slab::new(),
-            by_shape: HashMap::default(),
+            by_shape: Vec::new(),
+            smallest: [u64::MAX; 3],
+            freed: 0,
         };
         for config in queues {
             tree.add_queue(config.clone(), true);
@@ -252,6 +258,11 @@ impl Tree {
 
     pub(crate) fn bucket(&self, index: BucketIx) -> &Bucket {
         &self.buckets[index]
+    }
+
+    /// Of each resource as much as every task asks for at least.
+    pub(crate) const fn smallest(&self) -> [u64; 3] {
+        self.smallest
     }
 
     /// Puts a job into its bucket.
@@ -366,6 +377,25 @@ impl Tree {
         let ((bucket, job), _) = self.tenants[self.buckets[bucket].tenant].buckets.first()?;
         self.buckets.prefetch(bucket);
         Some(job)
+    }
+
+    /// Has a bucket brought into the cache.
+    pub(crate) fn prefetch(&self, bucket: BucketIx) {
+        self.buckets.prefetch(bucket);
+    }
+
+    /// Has brought into the cache how the jobs of a bucket stand; the bucket itself is taken to be there.
+    pub(crate) fn prefetch_line(&self, bucket: BucketIx) {
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.jobs.prefetch_runs();
+        }
+    }
+
+    /// Has the first jobs of a bucket brought into the cache; how they stand is taken to be there.
+    pub(crate) fn prefetch_jobs(&self, bucket: BucketIx) {
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.jobs.prefetch_jobs();
+        }
     }
 
     /// Where the first job of a unit stands among the first jobs of all.
