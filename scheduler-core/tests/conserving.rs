@@ -189,3 +189,22 @@ proptest! {
         world.run(&Step::Plan)?;
     }
 }
+
+/// Nothing can start, and then one more of a kind that waits comes before the others: it is another head, beside which others may start.
+#[test]
+fn one_more_of_a_kind_may_be_another_head() {
+    let submit = |cores, gpus, limited, priority| Step::Submit { cores, gpus, limit: Some(1), limited, priority };
+    let mut world = World::new();
+    for step in [
+        submit(8, 0, false, 1),
+        submit(6, 0, true, 1),
+        submit(3, 0, true, 0),
+        submit(6, 1, false, 0),
+        Step::Plan,
+        submit(6, 1, false, 2),
+        Step::Advance(1),
+        Step::Plan,
+    ] {
+        world.run(&step).unwrap();
+    }
+}

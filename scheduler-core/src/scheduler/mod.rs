@@ -24,6 +24,7 @@ mod plan;
 mod policy;
 mod preempt;
 mod runs;
+mod spare;
 mod table;
 mod tree;
 mod view;
@@ -83,6 +84,8 @@ pub struct Scheduler {
     active: Runs,
     /// Where the job goes that is just being started; nothing for one that comes with its placement.
     placing: Packing,
+    /// Transitions that the last pass made.
+    made_before: usize,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -115,6 +118,7 @@ impl Scheduler {
             timers: PriorityQueue::with_default_hasher(),
             active: Runs::new(),
             placing: Packing::new(),
+            made_before: 0,
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -273,9 +277,10 @@ impl Scheduler {
                 self.timers.push(index, Reverse((*at, seq)));
             }
             JobState::Queued { since } => {
-                // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
-                self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
                 let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, seq);
+                // One more of a kind that waits changes nothing, unless it comes before the others and so may be another head, or its priority
+                // lets it have runs ended.
+                self.exhausted &= self.tree.bucket(bucket).is_behind(key) && !self.may_preempt();
                 self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {

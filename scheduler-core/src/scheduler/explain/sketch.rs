@@ -89,6 +89,7 @@ impl Scheduler {
             timers: priority_queue::PriorityQueue::with_default_hasher(),
             active: Runs::new(),
             placing: Packing::new(),
+            made_before: 0,
             counts: self.counts,
             retry_backoff: self.retry_backoff,
             retry_backoff_max: self.retry_backoff_max,
