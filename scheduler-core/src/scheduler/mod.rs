@@ -25,6 +25,7 @@ mod plan;
 mod policy;
 mod preempt;
 mod runs;
+mod spare;
 mod table;
 mod tree;
 mod view;
@@ -88,6 +89,8 @@ pub struct Scheduler {
     lineup: Lineup,
     /// Where the job goes that is just being started; nothing for one that comes with its placement.
     placing: Packing,
+    /// Transitions that the last pass made.
+    made_before: usize,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -121,6 +124,7 @@ impl Scheduler {
             active: Runs::new(),
             lineup: Lineup::default(),
             placing: Packing::new(),
+            made_before: 0,
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -286,9 +290,10 @@ impl Scheduler {
                 self.timers.push(index, Reverse((*at, seq)));
             }
             JobState::Queued { since } => {
-                // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
-                self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
                 let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, seq);
+                // One more of a kind that waits changes nothing, unless it comes before the others and so may be another head, or its priority
+                // lets it have runs ended.
+                self.exhausted &= self.tree.bucket(bucket).is_behind(key) && !self.may_preempt();
                 self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {

@@ -38,7 +38,7 @@ use crate::scheduler::backfill::{Run, Shadow};
 use crate::scheduler::config::Discipline;
 use crate::scheduler::explain::trace::{Finding, Note};
 use crate::scheduler::misfits::Misfits;
-use crate::scheduler::place::{Demand, Packing, Room};
+use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::runs::End;
 use crate::scheduler::table::{Job, JobIx, PolicyIx};
@@ -52,11 +52,8 @@ use crate::time::{Span, Timestamp};
 /// For so many jobs a pass looks for victims at most.
 const PREEMPTORS: usize = 16;
 
-/// Looking at so many nodes costs no more than looking at a job.
-const NODES_A_JOB: usize = 64;
-
-/// For so many transitions a pass makes room beforehand: growing by doubling moves each of them twice.
-const AT_ONCE: usize = 256;
+/// Room for more transitions than this is not made beforehand.
+const AT_ONCE: usize = 1024;
 
 /// What a pass knows of the first job that did not fit.
 enum Head {
@@ -110,9 +107,9 @@ pub(super) struct Pass {
     no_room: usize,
     misfits: Misfits,
     /// Jobs that found no room since it was last asked whether anybody could.
-    since_asked: usize,
+    pub(super) since_asked: usize,
     /// The buckets whose turn comes next in the units that had theirs last, latest first.
-    ahead: [Option<BucketIx>; 2],
+    pub(super) ahead: [Option<BucketIx>; 2],
     /// Jobs for which victims were looked for.
     preemptors: usize,
     /// Shapes of a queue that limits kept back.
@@ -134,8 +131,8 @@ impl Scheduler {
             self.line_up(now, limit, &mut made);
             return made;
         }
-        let waiting = self.counts[StateKind::Queued as usize] as usize;
-        made.reserve(limit.min(waiting).min(AT_ONCE));
+        // As many as last time: growing by doubling moves each of them twice, and room for more than come has to be found first.
+        made.reserve(limit.min(self.made_before));
         self.tree.pass_time(now);
         let mut fronts = self.fronts(now);
         let mut pass = Pass::new(self.discipline);
@@ -192,26 +189,9 @@ impl Scheduler {
         // So may those for whom no run would give way so far: waiting may put them before it.
         self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
         self.end_pass(pass, now);
+        self.made_before = made.len().min(AT_ONCE);
         self.line_up(now, limit, &mut made);
         made
-    }
-
-    /// Whether no node has room for even the smallest task that anybody queues for, so that the rest of the pass need not be looked at. Asked
-    /// so seldom that looking at all nodes costs no more than the jobs that were looked at meanwhile.
-    fn is_full(&self, pass: &mut Pass) -> bool {
-        pass.since_asked += 1;
-        // A pass that is explained, keeps room for several or may end runs has more to say of those that do not fit.
-        if pass.since_asked * NODES_A_JOB < self.nodes.rooms().len()
-            || self.trace.is_some()
-            || pass.agenda.is_some()
-            || self.may_preempt()
-        {
-            return false;
-        }
-        pass.since_asked = 0;
-        let [cpu, memory, gpus] = self.tree.smallest();
-        let fits = |room: &Room| room.open && room.cpu >= cpu && room.memory >= memory && u64::from(room.gpus.total()) >= gpus;
-        !self.nodes.rooms().iter().any(fits)
     }
 
     /// Everybody who has a first job, by its rank.
@@ -284,24 +264,6 @@ impl Scheduler {
         let made = self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok();
         self.placing.clear();
         made
-    }
-
-    /// Has brought into the cache what the next turn of a unit reads first, and of those units that had their turns before it what is found
-    /// through that: with many jobs queued none of it is there, and units take turns, so there is time.
-    fn look_ahead(&self, unit: Unit, pass: &mut Pass) {
-        let next = self.tree.first(unit);
-        if let Some((bucket, job)) = next {
-            self.tree.prefetch(bucket);
-            self.jobs.prefetch(job);
-        }
-        let [before, long_before] = pass.ahead;
-        if let Some(bucket) = before {
-            self.tree.prefetch_line(bucket);
-        }
-        if let Some(bucket) = long_before {
-            self.tree.prefetch_jobs(bucket);
-        }
-        pass.ahead = [next.map(|(bucket, _)| bucket), before];
     }
 
     /// Whether runs may be ended for this job: it is the blocked head, or passes nobody at the gates.

@@ -13,6 +13,7 @@ mod ahead;
 mod audit;
 mod cohort;
 mod copy;
+mod fetch;
 mod grow;
 mod heap;
 pub(crate) mod key;
@@ -199,6 +200,11 @@ impl Bucket {
         self.jobs.len()
     }
 
+    /// Whether a job with this key would not be its first.
+    pub(crate) fn is_behind(&self, key: Key) -> bool {
+        self.jobs.first().is_some_and(|(first, _)| first < key)
+    }
+
     /// Number of its unfinished jobs in any state.
     pub(crate) const fn refs(&self) -> u32 {
         self.refs
@@ -370,32 +376,6 @@ impl Tree {
     pub(crate) fn first(&self, unit: Unit) -> Option<(BucketIx, JobIx)> {
         let (tenant, _) = self.queue(self.front(unit)?).tenants.first()?;
         self.tenants[tenant].buckets.first().map(|(front, _)| front)
-    }
-
-    /// The job that stands for the tenant of a bucket. What there is of it here is brought into the cache.
-    pub(crate) fn upcoming(&self, bucket: BucketIx) -> Option<JobIx> {
-        let ((bucket, job), _) = self.tenants[self.buckets[bucket].tenant].buckets.first()?;
-        self.buckets.prefetch(bucket);
-        Some(job)
-    }
-
-    /// Has a bucket brought into the cache.
-    pub(crate) fn prefetch(&self, bucket: BucketIx) {
-        self.buckets.prefetch(bucket);
-    }
-
-    /// Has brought into the cache how the jobs of a bucket stand; the bucket itself is taken to be there.
-    pub(crate) fn prefetch_line(&self, bucket: BucketIx) {
-        if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.jobs.prefetch_runs();
-        }
-    }
-
-    /// Has the first jobs of a bucket brought into the cache; how they stand is taken to be there.
-    pub(crate) fn prefetch_jobs(&self, bucket: BucketIx) {
-        if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.jobs.prefetch_jobs();
-        }
     }
 
     /// Where the first job of a unit stands among the first jobs of all.
