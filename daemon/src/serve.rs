@@ -15,7 +15,7 @@ use api::Origin;
 use executors::Executor;
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
-use scheduler_core::scheduler::{NodeConfig, Preemption};
+use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
 use store::sqlite::SqliteStore;
@@ -60,6 +60,9 @@ fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
         discipline: match config.scheduler.discipline {
             Discipline::Easy => scheduler_core::Discipline::Easy,
             Discipline::Fifo => scheduler_core::Discipline::Strict,
+            Discipline::Conservative => scheduler_core::Discipline::Conservative {
+                heads: u32::try_from(config.scheduler.reservations.unwrap_or(1)).unwrap_or(HEADS_LIMIT),
+            },
         },
         preemption: Preemption {
             within_queue: preemption.within_queue,

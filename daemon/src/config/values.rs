@@ -187,6 +187,8 @@ pub enum Discipline {
     Easy,
     /// Nobody starts before it does.
     Fifo,
+    /// So do several jobs behind it, and others start beside them where that can delay none.
+    Conservative,
 }
 
 /// A whole number from `MIN` to `MAX`.
