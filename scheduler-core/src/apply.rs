@@ -61,7 +61,7 @@ pub fn apply(
         Event::Cancel { by } => step.cancel(event, Outcome::Cancelled { by: by.clone() }),
         Event::Requeue { .. } => step.requeue(event),
         Event::TimeLimit => step.time_limit(event),
-        Event::Preempt { .. } => step.preempt(event),
+        Event::Preempt { .. } | Event::Evict { .. } => step.make_way(event),
     }
 }
 
@@ -150,7 +150,7 @@ impl Step<'_> {
             (Some(StopReason::Preempted { age_from, .. }), _) => JobState::Queued { since: (*age_from).min(self.now) },
             (None, RunResult::Succeeded) => finish(Outcome::Succeeded),
             (None, RunResult::Failed { reason }) => finish(Outcome::Failed { reason: reason.clone() }),
-            (None, RunResult::Lost { message }) => {
+            (Some(StopReason::Evicted { message }), _) | (None, RunResult::Lost { message }) => {
                 lost = lost.saturating_add(1);
                 if lost >= self.policy.max_attempts {
                     finish(Outcome::Failed { reason: FailReason::Infrastructure { message: message.clone() } })
@@ -198,8 +198,8 @@ impl Step<'_> {
         }
     }
 
-    /// A run that is being ended for whatever reason makes room anyhow.
-    fn preempt(&self, event: &Event) -> Applied {
+    /// A run that is being ended for whatever reason gives what it has back anyhow.
+    fn make_way(&self, event: &Event) -> Applied {
         match &self.lifecycle.state {
             JobState::Starting { .. } | JobState::Running { .. } => self.stop(event),
             _ => self.not_here(),

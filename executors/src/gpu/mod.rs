@@ -85,6 +85,8 @@ pub struct GpuProcess {
     pub pid: u32,
     /// What it holds, in bytes; `None` where the driver does not tell it.
     pub memory_bytes: Option<u64>,
+    /// It draws and does not compute: a desktop.
+    pub graphics: bool,
 }
 
 /// How a GPU was when it was looked at. `None` is whatever this one, or its driver, does not tell.

@@ -15,6 +15,7 @@ use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
+use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 use nvml_wrapper::{Device, Nvml as Library, cuda_driver_version_major, cuda_driver_version_minor};
 
 use super::{Driver, Gpu, GpuProcess, GpuSource, MigPart, Reading, Rounds, Survey, Where};
@@ -401,16 +402,19 @@ fn usage(gpu: &Arc<Gpu>, device: &Device<'_>, shared: &Reading, rounds: &Rounds)
     let computing = device.running_compute_processes();
     rounds.calling("nvmlDeviceGetGraphicsRunningProcesses_v3");
     let drawing = device.running_graphics_processes().unwrap_or_default();
-    let process = |info: nvml_wrapper::struct_wrappers::device::ProcessInfo| GpuProcess {
+    let process = |info: ProcessInfo, graphics: bool| GpuProcess {
         pid: info.pid,
         memory_bytes: match info.used_gpu_memory {
             UsedGpuMemory::Used(bytes) => Some(bytes),
             UsedGpuMemory::Unavailable => None,
         },
+        graphics,
     };
     let processes = computing.ok().map(|computing| {
-        let mut all: Vec<GpuProcess> = computing.into_iter().chain(drawing).map(process).collect();
-        all.sort_by_key(|process| process.pid);
+        let computing = computing.into_iter().map(|info| process(info, false));
+        let mut all: Vec<GpuProcess> = computing.chain(drawing.into_iter().map(|info| process(info, true))).collect();
+        // Whoever does both computes.
+        all.sort_by_key(|process| (process.pid, process.graphics));
         all.dedup_by_key(|process| process.pid);
         all
     });

@@ -86,8 +86,8 @@ async fn what_nvml_says_is_what_there_is() {
     assert_eq!((first.memory_used_bytes, first.busy_percent, first.celsius), (Some(3 << 30), Some(30), Some(60)));
     assert_eq!((first.milliwatts, first.energy_millijoules, first.ecc_errors), (Some(300_000), Some(5_000), Some(2)));
     let processes = [
-        GpuProcess { pid: 42, memory_bytes: Some(2 << 30) },
-        GpuProcess { pid: 43, memory_bytes: Some(0) },
+        GpuProcess { pid: 42, memory_bytes: Some(2 << 30), graphics: false },
+        GpuProcess { pid: 43, memory_bytes: Some(0), graphics: true },
     ];
     assert_eq!(first.processes.as_deref(), Some(&processes[..]));
     let groups: Vec<_> = view.survey.gpus.iter().map(|reading| (reading.gpu.link_group, reading.gpu.pcie_group)).collect();
