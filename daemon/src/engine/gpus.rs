@@ -53,9 +53,10 @@ pub(super) fn set_aside(core: &mut Recorded, directory: &Directory, observed: &O
     let changes: Vec<(Name, Option<Name>)> =
         gpus.map(|gpu| (gpu, against(gpu.uuid))).filter(|(gpu, why)| gpu.aside != why.as_ref()).map(|(gpu, why)| (gpu.uuid.clone(), why)).collect();
     for (uuid, why) in changes {
-        match &why {
-            Some(why) => tracing::warn!(%uuid, %why, "GPU is set aside"),
-            None => tracing::info!(%uuid, "GPU may be promised again"),
+        if let Some(why) = &why {
+            tracing::warn!(%uuid, %why, "GPU is set aside");
+        } else {
+            tracing::info!(%uuid, "GPU may be promised again");
         }
         if let Err(error) = core.set_gpu_aside(&uuid, why) {
             tracing::error!(%uuid, %error, "setting a GPU aside");

@@ -22,7 +22,7 @@ pub(crate) fn own_path() -> Option<PathBuf> {
     // SAFETY: the address is one of this library's functions, and the structure is filled in before it is read.
     let name = unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
-        if libc::dladdr(own_path as *const () as *const libc::c_void, &raw mut info) == 0 || info.dli_fname.is_null() {
+        if libc::dladdr((own_path as *const ()).cast(), &raw mut info) == 0 || info.dli_fname.is_null() {
             return None;
         }
         CStr::from_ptr(info.dli_fname)

@@ -115,12 +115,9 @@ pub(crate) fn initialise() {
 }
 
 pub(crate) fn shut_down() -> Result<(), Failure> {
-    with(|world| match world.initialised {
-        0 => Err(Code::Uninitialized as Failure),
-        _ => {
-            world.initialised -= 1;
-            Ok(())
-        }
+    with(|world| {
+        world.initialised = world.initialised.checked_sub(1).ok_or(Code::Uninitialized as Failure)?;
+        Ok(())
     })
 }
 

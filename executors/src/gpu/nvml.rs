@@ -175,10 +175,8 @@ impl<'a> Session<'a> {
         let parts = if is_divided { instances(&device, rounds) } else { Vec::new() };
         let is_same = self.known.get(&index).is_some_and(|known| {
             known.is_divided == is_divided
-                && match is_divided {
-                    false => known.gpus.iter().map(|gpu| &gpu.uuid).eq([&uuid]),
-                    true => known.gpus.iter().map(|gpu| &gpu.uuid).eq(parts.iter().map(|(uuid, _)| uuid)),
-                }
+                && known.gpus.len() == if is_divided { parts.len() } else { 1 }
+                && known.gpus.iter().all(|gpu| gpu.uuid == uuid || parts.iter().any(|(part, _)| *part == gpu.uuid))
         });
         if !is_same {
             let whole = describe(&device, index, uuid, rounds);
