@@ -91,6 +91,9 @@ pub struct Gpu {
     /// The job that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
+    /// The namespace of that job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Whether it is promised to jobs.
     #[serde(default)]
     pub state: GpuState,

@@ -2,7 +2,7 @@
 
 use api::Origin;
 use scheduler_core::Scheduler;
-use scheduler_core::ids::{Name, Revision};
+use scheduler_core::ids::{JobId, Name, Revision};
 use scheduler_core::scheduler::{self as core, QueueConfig, QueueUse, Standing};
 use scheduler_core::time::Timestamp;
 
@@ -21,7 +21,11 @@ pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revisio
     let core = lock(shared);
     let mut queues: Vec<_> = core.queues().map(|queue| view(&core, directory, &queue, now)).collect();
     queues.sort_by(|one, other| one.name.cmp(&other.name));
-    let nodes = core.nodes().map(|node| nodes::view(&node, directory, board)).collect();
+    let mut nodes: Vec<api::Node> = core.nodes().map(|node| nodes::view(&node, directory, board)).collect();
+    for gpu in nodes.iter_mut().flat_map(|node| &mut node.gpus) {
+        let view = gpu.job.and_then(|job| core.view(JobId(job)));
+        gpu.namespace = view.map(|view| view.shape.namespace.to_string());
+    }
     let fragmentation = nodes::fragmentation(&core);
     let cohorts = cohorts(&core, directory);
     let driver = board.driver.clone();
