@@ -86,6 +86,11 @@ pub enum Event {
         /// Who.
         by: Name,
     },
+    /// What it runs on is not fit for it any more: a GPU is sick or gone. Its run ends and counts as lost by infrastructure.
+    Evict {
+        /// What happened.
+        message: Name,
+    },
     /// Its time limit is over.
     TimeLimit,
     /// The planner ends its run to make room for another job.
@@ -178,7 +183,7 @@ pub enum Rejected {
 
 impl Event {
     /// The word under which it is recorded and shown: `held`, `released`, `due`, `placed`, `started`, `ended`, `notBegun`,
-    /// `cancelled`, `requeued`, `timeLimit`, `preempted`.
+    /// `cancelled`, `requeued`, `evicted`, `timeLimit`, `preempted`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Hold { .. } => "held",
@@ -190,6 +195,7 @@ impl Event {
             Self::NotBegun { .. } => "notBegun",
             Self::Cancel { .. } => "cancelled",
             Self::Requeue { .. } => "requeued",
+            Self::Evict { .. } => "evicted",
             Self::TimeLimit => "timeLimit",
             Self::Preempt { .. } => "preempted",
         }
@@ -200,6 +206,7 @@ impl Event {
         match self {
             Self::Cancel { by } => Some(StopReason::Cancel { by: by.clone() }),
             Self::Requeue { by } => Some(StopReason::Requeue { by: by.clone() }),
+            Self::Evict { message } => Some(StopReason::Evicted { message: message.clone() }),
             Self::TimeLimit => Some(StopReason::TimeLimit),
             Self::Preempt { by, age_from } => Some(StopReason::Preempted { by: *by, age_from: *age_from }),
             Self::Hold { .. }

@@ -16,7 +16,7 @@ use super::{Command, DECISIONS, Engine, change, lock};
 use crate::backend::{Action, BackendError, SubmitRequest};
 use crate::clock;
 use crate::metrics::RunEnd;
-use crate::objects::edit::Changed;
+use crate::objects::edit::{Change, Changed};
 
 const FIRST: Attempt = Attempt(1);
 
@@ -98,7 +98,7 @@ impl Turn {
     }
 
     /// Feeds one event to the core.
-    fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
+    pub(super) fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
         let namespace = core.view(job).map(|view| view.shape.namespace.clone()).ok_or(Rejected::Unknown)?;
         let transition = core.handle(job, event, now)?;
         self.change(namespace, transition);
@@ -140,13 +140,21 @@ impl Engine {
                     turn.waiters.acts.push((reply, answer));
                 }
                 Command::Change { change, reply } => {
+                    let is_gpu = matches!(change, Change::Gpu(..));
                     let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    if is_gpu {
+                        self.settle_gpus(&mut core);
+                    }
                     turn.waiters.changes.push((reply, answer));
                 }
+                Command::Gpus(observed) => self.take_gpus(&mut core, &mut turn, *observed, now),
+                Command::Checked(report) => self.report(&mut core, &mut turn, report, now),
             }
         }
         for report in reports.drain(..) {
-            self.report(&mut core, &mut turn, report, now);
+            if let Some(report) = self.gate(&core, report) {
+                self.report(&mut core, &mut turn, report, now);
+            }
         }
         let due = core.tick(now, DECISIONS);
         let begun = std::time::Instant::now();

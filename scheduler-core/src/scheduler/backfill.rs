@@ -99,7 +99,7 @@ impl<'a> Forecast<'a> {
             left.cpu += i128::from(part.cpu);
             left.memory += i128::from(part.memory);
         }
-        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.configured) {
+        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.is_offered()) {
             self.left[device.node].gpus.put(device.lane);
         }
         let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);

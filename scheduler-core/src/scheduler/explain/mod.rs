@@ -16,7 +16,7 @@ pub(in crate::scheduler) mod trace;
 mod why;
 
 pub use why::{
-    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion,
     Unknown, Why,
 };
 
@@ -205,7 +205,7 @@ fn look_closer(known: &mut Explanation, subject: &Subject, mut sketch: Sketch, n
         Some((victims, until)) => Why::MakingRoom { victims, until: (!asked).then_some(until) },
         None => sketch.core.found(index, &trace, now),
     };
-    if matches!(known.why, Why::Never(_) | Why::NoNodes | Why::NodesClosed { .. }) {
+    if matches!(known.why, Why::Never(_) | Why::NoNodes | Why::NodesClosed { .. } | Why::GpusAside { .. }) {
         known.estimate = Some(Estimate::Unknown(Unknown::Change));
         return;
     }

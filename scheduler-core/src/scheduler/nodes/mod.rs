@@ -57,7 +57,7 @@ pub(crate) struct Node {
     pub(crate) line: Option<Box<LineBook>>,
     /// Tasks on it.
     pub(crate) tasks: u32,
-    /// Its configured GPUs without an owner.
+    /// Its configured GPUs without an owner, but for those that are set aside.
     pub(crate) free: Lanes,
     /// Its devices in the order of the configuration, then those that only jobs know.
     pub(crate) devices: Vec<DeviceIx>,
@@ -75,6 +75,15 @@ pub(crate) struct Device {
     pub(crate) owner: Option<JobIx>,
     /// False for one that only jobs know: it is never offered.
     pub(crate) configured: bool,
+    /// Why it is not offered for now. Whoever has it keeps it.
+    pub(crate) aside: Option<Name>,
+}
+
+impl Device {
+    /// Whether it may be promised to somebody as soon as nobody has it.
+    pub(crate) const fn is_offered(&self) -> bool {
+        self.configured && self.aside.is_none()
+    }
 }
 
 /// What a job has on one node.
@@ -376,7 +385,7 @@ impl Nodes {
         let (node, lane) = (device.node, device.lane);
         let was_free = device.owner.is_none();
         device.owner = owner;
-        if device.configured {
+        if device.is_offered() {
             match (was_free, owner.is_none()) {
                 (true, false) => drop(self.list[node].free.take(lane)),
                 (false, true) => self.list[node].free.put(lane),
