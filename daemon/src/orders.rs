@@ -70,6 +70,7 @@ pub fn start_order(
         nice: spec.nice.unwrap_or(0),
         rlimits: spec.rlimits,
         line: None,
+        pod: None,
     })
 }
 
