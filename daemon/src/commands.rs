@@ -50,6 +50,11 @@ pub fn openapi() -> anyhow::Result<()> {
     print(&http::openapi_json().context("writing the document")?)
 }
 
+/// `flashd crds`.
+pub fn crds() -> anyhow::Result<()> {
+    print(&k8s_types::definitions_yaml().context("writing the definitions")?)
+}
+
 /// `flashd doctor`: one line a check; fails if something needed is missing.
 pub fn doctor(settings: Settings) -> anyhow::Result<()> {
     let config = Config::load(settings)?;
