@@ -106,11 +106,18 @@ pub enum Reason {
         first: Ahead,
         /// What it would lack itself.
         shortfall: Shortfall,
+        /// When it starts at the latest, where it has a reservation of its own behind the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>, format = DateTime)]
+        expected_start: Option<jiff::Timestamp>,
     },
     /// It would fit, and could delay one who is ahead and for whom room is kept.
     Reservation {
         /// Who that is.
         first: Ahead,
+        /// How many others have reservations behind that one; it may be one of them that would be delayed.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: u64,
         /// When that job starts at the latest; absent where no time limits tell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<String>, format = DateTime)]
@@ -383,4 +390,9 @@ pub struct Attempt {
     pub for_job: Option<JobRef>,
     /// As a person would say it.
     pub message: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

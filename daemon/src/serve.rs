@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, anyhow};
@@ -15,7 +16,7 @@ use executors::Executor;
 use executors::gpu::{Watcher, Where};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
-use scheduler_core::scheduler::{NodeConfig, Preemption};
+use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
 use store::sqlite::SqliteStore;
@@ -24,6 +25,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::boot::Boot;
 use crate::config::values::Discipline;
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
@@ -66,6 +68,9 @@ fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
         discipline: match config.scheduler.discipline {
             Discipline::Easy => scheduler_core::Discipline::Easy,
             Discipline::Fifo => scheduler_core::Discipline::Strict,
+            Discipline::Conservative => scheduler_core::Discipline::Conservative {
+                heads: u32::try_from(config.scheduler.reservations.unwrap_or(1)).unwrap_or(HEADS_LIMIT),
+            },
         },
         preemption: Preemption {
             within_queue: preemption.within_queue,
@@ -121,6 +126,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tapper = log.as_ref().map(DecisionLog::tapper);
     let seeds = seeds(&config, node).context("configuration of queues")?;
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
+    let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
     let core = Arc::new(Mutex::new(first));
     let directory = SharedDirectory::default();
     directory.set(names);
@@ -135,6 +141,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let feed = Feed::new(head.last_revision);
     let nudge = Arc::new(Notify::new());
     let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
+    let holding = Arc::new(AtomicBool::new(false));
+    let doubtful = boot.doubtful().clone();
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
         seeds,
@@ -148,6 +156,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         observed,
         known_gpus,
         gate: sees.then_some(gate),
+        holding: holding.clone(),
+        boot,
     });
     let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
@@ -180,6 +190,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         reports: channels.reports.clone(),
         nudge,
         metrics: metrics.clone(),
+        holding,
+        doubtful,
     };
     let retention = Retention {
         store: store.clone(),

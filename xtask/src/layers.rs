@@ -14,7 +14,7 @@ use crate::length;
 use crate::step::{cargo, output_of, root};
 
 /// Every crate of the workspace with those that it may depend on, in any way. `daemon` is on no list.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("scheduler-core", &[]),
     ("store", &["scheduler-core"]),
     ("executors", &["scheduler-core", "nvml-stand-in"]),
@@ -27,6 +27,8 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("benches", &["scheduler-core", "api", "store", "simulator"]),
     ("hotpaths", &["scheduler-core"]),
     ("xtask", &[]),
+    ("control-plane", &[]),
+    ("k8s-types", &[]),
 ];
 
 /// All that `scheduler-core` may be built from, dependencies of dependencies included. Growing this list is a decision.

@@ -73,6 +73,9 @@ pub struct Config {
 pub struct SchedulerRules {
     /// What happens behind a job that finds no room.
     pub discipline: Discipline,
+    /// How many blocked jobs get a reservation; said where the discipline is conservative, and nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reservations: Option<u64>,
     /// Whose runs may be ended to make room.
     pub preemption: PreemptionRules,
 }
@@ -215,6 +218,9 @@ pub enum ConfigError {
     /// A path that is needed is not known.
     #[error("no {0}")]
     Missing(&'static str),
+    /// Two settings, wherever each was said, do not go together.
+    #[error("{0}")]
+    Contradiction(&'static str),
 }
 
 /// Queues that exist from the start, when the file does not say otherwise of them.
@@ -226,6 +232,21 @@ fn built_in_queues() -> [(&'static str, i32, bool); 3] {
 pub const DEFAULT_QUEUE: &str = "default-batch";
 /// Where jobs belong that name no namespace.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Blocked jobs that get a reservation under the conservative discipline, where nothing is said.
+const RESERVATIONS: u64 = 8;
+
+/// How many blocked jobs get a reservation, where that is to be said.
+fn reservations(settings: &Settings) -> Result<Option<u64>, ConfigError> {
+    let said = settings.scheduler_reservations.map(|count| count.0);
+    match settings.scheduler_discipline.unwrap_or_default() {
+        Discipline::Conservative => Ok(Some(said.unwrap_or(RESERVATIONS))),
+        Discipline::Easy | Discipline::Fifo if said.is_some() => Err(ConfigError::Contradiction(
+            "scheduler.reservations: needs scheduler.discipline = \"conservative\"; `easy` has one reservation, `fifo` none",
+        )),
+        Discipline::Easy | Discipline::Fifo => Ok(None),
+    }
+}
 
 /// `text` is one of this module's own labels.
 fn own_label(text: &'static str) -> Result<Label, ConfigError> {
@@ -248,6 +269,7 @@ impl Config {
 
     /// Defaults for what is still empty.
     fn complete(settings: Settings) -> Result<Self, ConfigError> {
+        let reservations = reservations(&settings)?;
         let data = settings
             .data
             .or_else(paths::default_data)
@@ -328,6 +350,7 @@ impl Config {
             },
             scheduler: SchedulerRules {
                 discipline: settings.scheduler_discipline.unwrap_or_default(),
+                reservations,
                 preemption: PreemptionRules {
                     within_queue: settings.scheduler_preemption_within_queue.unwrap_or(false),
                     // Does nothing where nothing is guaranteed; where something is, it would be no guarantee without it.

@@ -131,6 +131,9 @@ pub struct Settings {
     /// What happens behind a job that finds no room [default: easy]
     #[arg(long, env = "FLASHD_SCHEDULER_DISCIPLINE", value_enum, help_heading = "Scheduling")]
     pub scheduler_discipline: Option<Discipline>,
+    /// With conservative: how many blocked jobs get a reservation [default: 8]
+    #[arg(long, env = "FLASHD_SCHEDULER_RESERVATIONS", value_name = "N", help_heading = "Scheduling")]
+    pub scheduler_reservations: Option<Count<1, { scheduler_core::scheduler::HEADS_LIMIT as u64 }>>,
     /// End runs of lower priority for a job of the same queue [default: false]
     #[arg(long, env = "FLASHD_SCHEDULER_PREEMPTION_WITHIN_QUEUE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Scheduling")]
     pub scheduler_preemption_within_queue: Option<bool>,
@@ -192,6 +195,7 @@ impl Settings {
             ("limits.watchers", &mut self.limits_watchers),
             ("limits.drain_timeout", &mut self.limits_drain_timeout),
             ("scheduler.discipline", &mut self.scheduler_discipline),
+            ("scheduler.reservations", &mut self.scheduler_reservations),
             ("scheduler.preemption.within_queue", &mut self.scheduler_preemption_within_queue),
             ("scheduler.preemption.reclaim", &mut self.scheduler_preemption_reclaim),
             ("scheduler.preemption.across_queues", &mut self.scheduler_preemption_across_queues),

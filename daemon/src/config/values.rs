@@ -187,6 +187,8 @@ pub enum Discipline {
     Easy,
     /// Nobody starts before it does.
     Fifo,
+    /// So do several jobs behind it, and others start beside them where that can delay none.
+    Conservative,
 }
 
 /// What is done with a GPU that somebody uses past the scheduler.

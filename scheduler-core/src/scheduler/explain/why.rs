@@ -85,11 +85,15 @@ pub enum Why {
         first: Ahead,
         /// What it would lack itself at present.
         shortfall: Shortfall,
+        /// When it starts at the latest, if it has a reservation itself and the time limits of what runs allow to say so.
+        expected: Option<Timestamp>,
     },
     /// It would fit now, and could delay one who is ahead and has a reservation.
     Reserved {
         /// Who that is.
         head: Ahead,
+        /// How many others have a reservation behind that one; it may be one of them that would be delayed.
+        more: usize,
         /// When that job starts at the latest; `None` where no time limits tell.
         at: Option<Timestamp>,
         /// The longest time that this job may hold its resources: time limit and grace.
@@ -139,6 +143,15 @@ pub enum Why {
     Scheduling,
     /// It is placed and its start is on the way.
     Starting,
+    /// It is ordered, and begins as soon as those before it have left room on its node.
+    LinedUp {
+        /// Where.
+        node: Name,
+        /// How many were lined up before it and have not been heard of yet.
+        behind: usize,
+        /// About how long that takes, where that is known.
+        wait: Option<Span>,
+    },
     /// It runs.
     Running {
         /// Since when.
