@@ -70,6 +70,8 @@ pub struct Keeper {
     /// Those that were lost when they were seen last: their runs have been told.
     lost: BTreeSet<Name>,
     held: BTreeMap<RunId, Held>,
+    /// What the engine knows; causes to leave are told once.
+    told: Observed,
 }
 
 impl Keeper {
@@ -88,6 +90,7 @@ impl Keeper {
             sick: BTreeMap::new(),
             lost: BTreeSet::new(),
             held: BTreeMap::new(),
+            told: Observed::default(),
         }
     }
 
@@ -106,15 +109,16 @@ impl Keeper {
 
     /// Keeps until `stop`, or until the engine is gone.
     pub async fn run(mut self, engine: GpuCommands, mut ends: mpsc::Receiver<GatedEnd>, stop: CancellationToken) {
-        let mut told = Observed::default();
+        let mut gate_open = true;
         loop {
             let hurry = if self.held.is_empty() { None } else { Some(HURRY) };
             let seen = tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.views.changed() => if changed.is_err() { return } else { true },
-                end = ends.recv() => match end {
+                // Nobody sends any where nothing can be seen.
+                end = ends.recv(), if gate_open => match end {
                     Some(end) => { self.hold(end); false }
-                    None => return,
+                    None => { gate_open = false; false }
                 },
                 () = tokio::time::sleep(hurry.unwrap_or(Duration::MAX)), if hurry.is_some() => {
                     self.parts.watcher.look();
@@ -123,13 +127,8 @@ impl Keeper {
             };
             let view = Arc::clone(&self.views.borrow_and_update());
             if seen {
-                let observed = self.judge(&view).await;
-                if observed != told {
-                    told.clone_from(&observed);
-                    told.evict.clear();
-                    if !engine.observed(observed).await {
-                        return;
-                    }
+                if !self.tell(&view, &engine).await {
+                    return;
                 }
                 self.drain_sick(&engine).await;
             }
@@ -137,6 +136,17 @@ impl Keeper {
                 return;
             }
         }
+    }
+
+    /// Judges what was seen, and says so where that is news. False when the engine is gone.
+    async fn tell(&mut self, view: &View, engine: &GpuCommands) -> bool {
+        let observed = self.judge(view).await;
+        if observed == self.told {
+            return true;
+        }
+        self.told.clone_from(&observed);
+        self.told.evict.clear();
+        engine.observed(observed).await
     }
 
     fn hold(&mut self, end: GatedEnd) {
@@ -282,8 +292,7 @@ impl Keeper {
             }
         }
         if stuck {
-            let observed = self.judge(view).await;
-            if !engine.observed(observed).await {
+            if !self.tell(view, engine).await {
                 return false;
             }
         }

@@ -6,7 +6,9 @@
 //!   is told on, with the name of that call.
 //! - A GPU is known by its UUID. Its index, and all else of it, may be another after a restart.
 
+mod device;
 mod fixed;
+mod groups;
 mod nvml;
 mod process;
 mod watch;
