@@ -18,8 +18,8 @@ use crate::start::{Stamps, one_by_one};
 
 const SIZES: [u64; 7] = [1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000];
 /// Jobs in a request while the queue is filled.
-const BATCH: u64 = 500;
-/// Requests, one job each, that are measured at each size.
+const BATCH: u64 = 250;
+/// Requests, one job each, that are measured at each size; fewer at the smallest.
 const SINGLES: u64 = 4_000;
 const STARTS: u32 = 40;
 const CALLS: u32 = 30;
@@ -32,14 +32,15 @@ pub(super) fn measure(options: &ServerOptions, most: u64) -> Result<Curve> {
     let mut points = Vec::new();
     let mut queued = 0;
     for size in SIZES.into_iter().filter(|size| *size <= most) {
-        let missing = ((size - queued).saturating_sub(SINGLES) / BATCH).max(2);
+        let singles = SINGLES.min(size / 4);
+        let missing = (size.saturating_sub(queued + singles) / BATCH).max(2);
         let fill = LoopOptions { connections: 4, requests: Some(missing - 1), warmup: Some(1), threads: 1, seed: size };
         let begun = Instant::now();
         let (filled, answers) = load(&server.client, &fill, Dialect::Batch(BATCH as usize))?;
         let seconds = begun.elapsed().as_secs_f64();
         let last: Value = serde_json::from_slice(&answers.last).context("reading the answer to a batch")?;
         let last = last["jobs"][0]["id"].as_str().context("a batch that answers no ids")?.to_owned();
-        let single = LoopOptions { connections: 64, requests: Some(SINGLES), warmup: Some(100), threads: 1, seed: size + 1 };
+        let single = LoopOptions { connections: 64, requests: Some(singles), warmup: Some(50), threads: 1, seed: size + 1 };
         let (singles, _) = load(&server.client, &single, Dialect::One)?;
         queued = count_queued(&server)?;
         let job =

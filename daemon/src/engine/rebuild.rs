@@ -9,8 +9,9 @@ use store::{Store, StoreError};
 use crate::decision_log::Tapper;
 use crate::objects::{Directory, LoadError, Seeds, Stored};
 
-/// Rows taken from the store at a time: bounds the memory beside the core itself.
-const PAGE: u32 = 10_000;
+/// Rows taken from the store at a time. Few: what a page takes is memory that the allocator has at hand, where megabytes would be given back to
+/// the system after each page and cleared by it for the next.
+const PAGE: u32 = 1_000;
 
 /// Why the core could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
