@@ -314,7 +314,8 @@ async fn gpus_that_are_written_down_are_given_and_faults_are_named() {
     ] {
         let file = folder.path().join("flashd.toml");
         std::fs::write(&file, format!("{CONFIG}{fixed}{more}")).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_flashd")).args(["config", "check", "--config"]).arg(&file).output().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_flashd")).args(["config", "check", "--config"]).arg(&file).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && told.contains(said), "{said}: {told}");
     }
