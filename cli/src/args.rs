@@ -5,8 +5,8 @@
 use clap::{Parser, Subcommand, builder::Styles};
 
 use crate::commands::{
-    act, cancel, cohorts, completion, events, gpus, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit, token,
-    wait, why,
+    act, cancel, cohorts, completion, events, gpus, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit,
+    token, wait, why,
 };
 
 /// Runs jobs on the CPUs and GPUs of this machine or cluster, in turn and fairly.

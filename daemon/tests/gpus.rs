@@ -48,7 +48,8 @@ impl Machine {
     async fn until(&self, uuid: &str, what: impl Fn(&Value) -> bool) -> Value {
         let wait = async {
             loop {
-                let gpu = self.gpu(uuid).await;
+                // One that has not been found yet is none.
+                let (_, gpu) = self.daemon.get(&format!("/api/v1/gpus/{uuid}")).await;
                 if what(&gpu) {
                     return gpu;
                 }
@@ -307,14 +308,15 @@ async fn gpus_that_are_written_down_are_given_and_faults_are_named() {
     assert_eq!(daemon.finished(&job).await["placement"][0]["gpus"], json!(["amd-0"]));
     assert_eq!(told(&daemon, &["logs", &job]).trim(), "amd-0");
     for (more, said) in [
-        ("memori = \"1Gi\"\n", "flashd.toml:13: unknown field `memori`"),
-        (fixed, "flashd.toml:13: GPU `amd-0` is there twice"),
-        ("[[gpu.static]]\nuuid = \"a b\"\nmodel = \"x\"\nmemory = \"1Gi\"\n", "flashd.toml:14: `a b` is not the name of a GPU"),
+        ("memori = \"1Gi\"\n", "flashd.toml:12: unknown field `memori`"),
+        (fixed, "flashd.toml:12: GPU `amd-0` is there twice"),
+        ("[[gpu.static]]\nuuid = \"a b\"\nmodel = \"x\"\nmemory = \"1Gi\"\n", "flashd.toml:13: `a b` is not the name of a GPU"),
         ("[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\n", "missing field `memory`"),
     ] {
         let file = folder.path().join("flashd.toml");
         std::fs::write(&file, format!("{CONFIG}{fixed}{more}")).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_flashd")).args(["config", "check", "--config"]).arg(&file).output().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_flashd")).args(["config", "check", "--config"]).arg(&file).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && told.contains(said), "{said}: {told}");
     }

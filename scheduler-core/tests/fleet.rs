@@ -317,7 +317,9 @@ fn a_gpu_that_is_set_aside_is_nobodys_until_it_is_let() {
     world.submit(&job(2).asks(1, 1, 1), at(1));
     world.submit(&job(3).asks(1, 1, 2), at(1));
     assert_eq!(world.plan(at(1)), NONE);
-    let Some(Why::GpusAside { gpus, more: 0 }) = world.core.explain(id(3), at(1)).map(|found| found.why) else { panic!("not why") };
+    let Some(Why::GpusAside { gpus, more: 0 }) = world.core.explain(id(3), at(1)).map(|found| found.why) else {
+        panic!("not why")
+    };
     let named: Vec<_> = gpus.iter().map(|gpu| (gpu.uuid.as_str(), gpu.node.as_str(), gpu.why.as_str())).collect();
     assert_eq!(named, [(free.as_str(), "a", "somebody else uses it")]);
     // Whoever has one keeps it, and it does not come back when he ends.

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 /// It is not there, or the own program is not known.
 pub fn built() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let library = program.with_file_name(format!("{}nvml_stand_in{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
+    let library =
+        program.with_file_name(format!("{}nvml_stand_in{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
     if library.is_file() { Ok(library) } else { Err(io::Error::new(io::ErrorKind::NotFound, library.display().to_string())) }
 }
 

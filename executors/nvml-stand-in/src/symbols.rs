@@ -308,8 +308,7 @@ unsafe fn put_processes(thing: &Thing<'_>, graphics: bool, count: *mut c_uint, t
 fn pci(state: &State, device: &Device) -> nv::nvmlPciInfo_t {
     let index = state.devices.iter().position(|other| other.uuid.get_ref() == device.uuid.get_ref()).unwrap_or_default();
     let address = device.pci.clone().unwrap_or_else(|| format!("0000:{:02x}:00.0", index + 1));
-    let parts: Vec<c_uint> =
-        address.split([':', '.']).map(|part| c_uint::from_str_radix(part, 16).unwrap_or_default()).collect();
+    let parts: Vec<c_uint> = address.split([':', '.']).map(|part| c_uint::from_str_radix(part, 16).unwrap_or_default()).collect();
     let number = |at: usize| parts.get(at).copied().unwrap_or_default();
     // SAFETY: numbers and characters, of which all zeros are valid.
     let mut info: nv::nvmlPciInfo_t = unsafe { std::mem::zeroed() };

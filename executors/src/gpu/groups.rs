@@ -9,7 +9,8 @@ pub(super) struct Groups(Vec<BTreeSet<String>>);
 impl Groups {
     /// Says that two belong together.
     pub(super) fn join(&mut self, one: &str, other: &str) {
-        let (with, without) = std::mem::take(&mut self.0).into_iter().partition(|group| group.contains(one) || group.contains(other));
+        let (with, without) =
+            std::mem::take(&mut self.0).into_iter().partition(|group| group.contains(one) || group.contains(other));
         self.0 = without;
         let mut joined: BTreeSet<String> = Vec::into_iter(with).flatten().collect();
         joined.extend([one.to_owned(), other.to_owned()]);

@@ -210,16 +210,15 @@ impl<'a> Session<'a> {
             for (other_index, _) in devices.range(..index) {
                 let level = self.library.device_by_index(*other_index).and_then(|other| device.topology_common_ancestor(other));
                 let theirs = self.known.get(other_index).and_then(|known| known.gpus.first()?.pci.clone());
-                if let (Ok(TopologyLevel::Internal | TopologyLevel::Single | TopologyLevel::Multiple), Some(theirs)) = (level, theirs) {
+                if let (Ok(TopologyLevel::Internal | TopologyLevel::Single | TopologyLevel::Multiple), Some(theirs)) =
+                    (level, theirs)
+                {
                     switches.join(&own, &theirs);
                 }
             }
         }
-        let of: Vec<(u32, String)> = self
-            .known
-            .iter()
-            .filter_map(|(index, known)| Some((*index, known.gpus.first()?.pci.clone()?)))
-            .collect();
+        let of: Vec<(u32, String)> =
+            self.known.iter().filter_map(|(index, known)| Some((*index, known.gpus.first()?.pci.clone()?))).collect();
         let (links, switches) = (links.numbered(&of), switches.numbered(&of));
         for (index, known) in &mut self.known {
             for gpu in &mut known.gpus {
@@ -275,14 +274,7 @@ impl<'a> Session<'a> {
     }
 
     /// How a device is, or each of its instances.
-    fn read(
-        &self,
-        index: u32,
-        device: &Device<'a>,
-        rounds: &Rounds,
-        xids: &mut BTreeMap<String, Vec<u64>>,
-        survey: &mut Survey,
-    ) {
+    fn read(&self, index: u32, device: &Device<'a>, rounds: &Rounds, xids: &mut BTreeMap<String, Vec<u64>>, survey: &mut Survey) {
         let Some(known) = self.known.get(&index) else { return };
         let uuid = known.gpus.first().map(|gpu| gpu.mig.as_ref().map_or(&gpu.uuid, |mig| &mig.parent));
         let shared = Reading {

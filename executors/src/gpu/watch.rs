@@ -81,11 +81,8 @@ impl Watcher {
     /// [`WatcherError`].
     pub fn start(mut source: Box<dyn GpuSource>, interval: Duration, patience: Duration) -> Result<Self, WatcherError> {
         let (nudge, nudges) = sync_channel(1);
-        let shared = Arc::new(Shared {
-            views: watch::Sender::new(Arc::default()),
-            call: Mutex::new(None),
-            begun: AtomicU64::new(1),
-        });
+        let shared =
+            Arc::new(Shared { views: watch::Sender::new(Arc::default()), call: Mutex::new(None), begun: AtomicU64::new(1) });
         let mut rounds = Rounds { shared: Arc::downgrade(&shared), nudges, interval };
         spawn("gpus", move || source.run(&mut rounds))?;
         let watched = Arc::downgrade(&shared);

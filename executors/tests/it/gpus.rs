@@ -164,7 +164,8 @@ async fn an_old_driver_leaves_out_what_it_does_not_know() {
 
 #[tokio::test]
 async fn without_a_usable_driver_there_are_no_gpus_and_a_reason() {
-    let machine = Machine::new(&format!("{}[[faults]]\nfunction = \"nvmlInit_v2\"\nerror = \"driver_not_loaded\"\n", device(1, "")));
+    let machine =
+        Machine::new(&format!("{}[[faults]]\nfunction = \"nvmlInit_v2\"\nerror = \"driver_not_loaded\"\n", device(1, "")));
     let view = machine.until(|view| view.round > 0).await;
     assert!(view.survey.gpus.is_empty());
     assert!(view.survey.problems[0].contains("driver"), "{:?}", view.survey.problems);
