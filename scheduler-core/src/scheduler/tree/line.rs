@@ -178,7 +178,7 @@ impl Line {
             entries.map(|entry| (entry.order(), run.stay)).collect::<Vec<_>>()
         };
         let mut jobs: Vec<_> = self.runs.iter().flat_map(from_run).collect();
-        jobs.extend(self.strays.iter().flat_map(|strays| strays.iter()));
+        jobs.extend(self.strays.iter().flat_map(|strays| strays.iter().take(count)));
         if jobs.len() > count && count > 0 {
             jobs.select_nth_unstable(count - 1);
         }
