@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(5);
 /// Length that a Unix socket's path may have on Linux.
 const SOCKET_PATH_MAX: usize = 107;
+/// A machine of two processors, whatever there is.
+const DEFAULT_CONFIG: &str = "[node]\ncpus = 2\n";
 
 /// Which socket carries the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,6 +61,9 @@ pub(crate) struct ServerOptions {
     /// Leave the data folder there.
     #[arg(long)]
     keep: bool,
+    /// What flashd.toml says.
+    #[arg(skip = DEFAULT_CONFIG.to_owned())]
+    pub(crate) config: String,
 }
 
 impl ServerOptions {
@@ -72,6 +77,7 @@ impl ServerOptions {
             flashd: None,
             dir: Some(dir.to_owned()),
             keep: true,
+            config: DEFAULT_CONFIG.to_owned(),
         }
     }
 }
@@ -99,7 +105,7 @@ impl Launch {
         }
         let program = options.flashd.clone().unwrap_or_else(|| this.with_file_name("flashd"));
         let config = folder.join("flashd.toml");
-        std::fs::write(&config, "[node]\ncpus = 2\n").with_context(|| format!("writing {}", config.display()))?;
+        std::fs::write(&config, &options.config).with_context(|| format!("writing {}", config.display()))?;
         let args =
             ["serve".into(), "--data".into(), data.into(), "--listen".into(), address.into(), "--config".into(), config.into()];
         Ok(Self { program, args: args.into(), folder, log })
@@ -216,8 +222,19 @@ impl Server {
         })
     }
 
+    /// Our own server's process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Its runner's process.
+    pub(crate) fn runner(&self) -> Option<u32> {
+        let runner = runners(&self.launch.as_ref()?.data()).into_iter().next()?;
+        u32::try_from(runner.as_raw_nonzero().get()).ok()
+    }
+
     /// Our own server's folder.
-    fn folder(&self) -> Result<&Path> {
+    pub(crate) fn folder(&self) -> Result<&Path> {
         self.launch.as_ref().map(|launch| launch.folder.as_path()).context("this needs a server of our own: without --server")
     }
 

@@ -1,6 +1,7 @@
 //! `flashd`: wires core, store and executors together and gives them a face.
 
 pub mod backend;
+pub mod boot;
 pub mod clock;
 pub mod commands;
 pub mod config;

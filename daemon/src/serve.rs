@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, anyhow};
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::boot::Boot;
 use crate::config::values::Discipline;
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
@@ -107,6 +109,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tapper = log.as_ref().map(DecisionLog::tapper);
     let seeds = seeds(&config, node).context("configuration of queues")?;
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
+    let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
     let core = Arc::new(Mutex::new(first));
     let directory = SharedDirectory::default();
     directory.set(names);
@@ -114,6 +117,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let feed = Feed::new(head.last_revision);
     let nudge = Arc::new(Notify::new());
     let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
+    let holding = Arc::new(AtomicBool::new(false));
+    let doubtful = boot.doubtful().clone();
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
         seeds,
@@ -124,6 +129,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         orders: orders.clone(),
         nudge: nudge.clone(),
         metrics: metrics.clone(),
+        holding: holding.clone(),
+        boot,
     });
     let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
@@ -156,6 +163,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         reports: channels.reports.clone(),
         nudge,
         metrics: metrics.clone(),
+        holding,
+        doubtful,
     };
     let retention = Retention {
         store: store.clone(),

@@ -69,6 +69,13 @@ pub enum Event {
         /// If this was lost and is tried again: not before this time. Given from outside, because it is jittered.
         retry_at: Timestamp,
     },
+    /// The executor says that the run never began and never will: no process of it was made.
+    NotBegun {
+        /// Which try.
+        attempt: Attempt,
+        /// When that was settled.
+        at: Timestamp,
+    },
     /// A user cancels it.
     Cancel {
         /// Who.
@@ -106,6 +113,11 @@ pub enum Effect {
         run: RunId,
         /// How.
         policy: StopPolicy,
+    },
+    /// Take this run back if it has not begun.
+    Withdraw {
+        /// The run.
+        run: RunId,
     },
     /// The end of this run is on record; the executor may forget it.
     Forget {
@@ -165,8 +177,8 @@ pub enum Rejected {
 }
 
 impl Event {
-    /// The word under which it is recorded and shown: `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`,
-    /// `requeued`, `timeLimit`, `preempted`.
+    /// The word under which it is recorded and shown: `held`, `released`, `due`, `placed`, `started`, `ended`, `notBegun`,
+    /// `cancelled`, `requeued`, `timeLimit`, `preempted`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Hold { .. } => "held",
@@ -175,6 +187,7 @@ impl Event {
             Self::Place { .. } => "placed",
             Self::Started { .. } => "started",
             Self::Ended { .. } => "ended",
+            Self::NotBegun { .. } => "notBegun",
             Self::Cancel { .. } => "cancelled",
             Self::Requeue { .. } => "requeued",
             Self::TimeLimit => "timeLimit",
@@ -194,7 +207,8 @@ impl Event {
             | Self::Due
             | Self::Place { .. }
             | Self::Started { .. }
-            | Self::Ended { .. } => None,
+            | Self::Ended { .. }
+            | Self::NotBegun { .. } => None,
         }
     }
 }

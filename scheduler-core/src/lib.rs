@@ -23,5 +23,5 @@ pub use scheduler::{
     Estimate, Explanation, Exposure, FairShare, Fragmentation, Gang, GpuDevice, GpuKind, GpuUse, Hole, Inquiry, JobRef, JobView,
     Limits, LostRuns, NodeConfig, NodeState, NodeUse, Position, Preemption, QueueConfig, QueueStanding, QueueUse, Refused,
     Reservation, Resource, RestoreError, Rule, Scheduler, ShortFirst, Shortage, Shortfall, Standing, Suggestion, TenantLimits,
-    TenantStanding, Unknown, UsageRecord, Violation, Weight, Whose, Why,
+    TenantStanding, Unknown, UsageRecord, Violation, Weight, Whose, Why, line_of,
 };

@@ -51,6 +51,10 @@ pub enum Input {
         /// Transitions at most.
         limit: usize,
     },
+    /// [`Scheduler::set_holding`].
+    SetHolding(bool),
+    /// [`Scheduler::take_withdrawn`].
+    TakeWithdrawn,
     /// [`Scheduler::set_queue`].
     SetQueue(Box<QueueConfig>),
     /// [`Scheduler::remove_queue`].
@@ -96,6 +100,8 @@ pub enum Answer {
     Accepted(Lifecycle),
     /// What was changed, in this order.
     Changed(Vec<Change>),
+    /// Runs that are taken back if they have not begun.
+    Withdrawn(Vec<RunId>),
     /// Records that were left aside.
     Aside(usize),
     /// What became of the runs of a node that was lost.
@@ -280,6 +286,20 @@ impl Recorded {
         made
     }
 
+    /// See [`Scheduler::set_holding`].
+    pub fn set_holding(&mut self, holding: bool) {
+        self.core.set_holding(holding);
+        self.tell(Timestamp(0), Some(Input::SetHolding(holding)), || Answer::Done);
+    }
+
+    /// See [`Scheduler::take_withdrawn`]. Nothing is told where there was nobody: that changes nothing.
+    pub fn take_withdrawn(&mut self) -> Vec<RunId> {
+        let runs = self.core.take_withdrawn();
+        let input = (!runs.is_empty()).then_some(Input::TakeWithdrawn);
+        self.tell(Timestamp(0), input, || Answer::Withdrawn(runs.clone()));
+        runs
+    }
+
     /// See [`Scheduler::restore_usage`]. The records say the time themselves.
     pub fn restore_usage(&mut self, records: &[UsageRecord]) -> usize {
         let aside = self.core.restore_usage(records);
@@ -355,6 +375,11 @@ pub fn replay(core: &mut Scheduler, input: Input, at: Timestamp) -> Answer {
         Input::Handle { job, event } => core.handle(job, event, at).told(),
         Input::Tick { limit } => core.tick(at, limit).told(),
         Input::Plan { limit } => core.plan(at, limit).told(),
+        Input::SetHolding(holding) => {
+            core.set_holding(holding);
+            Answer::Done
+        }
+        Input::TakeWithdrawn => Answer::Withdrawn(core.take_withdrawn()),
         Input::SetQueue(config) => core.set_queue(*config, at).told(),
         Input::RemoveQueue(name) => core.remove_queue(&name, at).told(),
         Input::SetCohort(config) => core.set_cohort(*config, at).told(),

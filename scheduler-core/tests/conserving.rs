@@ -189,3 +189,14 @@ proptest! {
         world.run(&Step::Plan)?;
     }
 }
+
+/// What is kept of a limit for the head keeps back a job of another shape; a job of that shape which ranks above the head is not kept back.
+#[test]
+fn who_passes_the_head_of_a_limited_queue_is_not_overlooked() {
+    let submit = |cores, gpus, priority| Step::Submit { cores, gpus, limit: Some(1), limited: true, priority };
+    let blocks = Step::Submit { cores: 8, gpus: 0, limit: None, limited: false, priority: 2 };
+    let steps = [blocks, Step::Plan, submit(5, 0, 0), submit(3, 1, 0), Step::Plan, submit(3, 1, 1), Step::Plan];
+    let mut world = World::new();
+    steps.iter().for_each(|step| world.run(step).unwrap());
+    assert_eq!(world.state(&world.jobs[3]).unwrap().kind(), StateKind::Starting);
+}

@@ -16,6 +16,7 @@ mod snapshot;
 mod turn;
 mod usage;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Action, BackendError, SubmitRequest};
+use crate::boot::Boot;
 use crate::clock;
 use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
@@ -93,6 +95,10 @@ pub struct Parts {
     pub nudge: Arc<Notify>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Whether the executor holds orders; the reconciler says it.
+    pub holding: Arc<AtomicBool>,
+    /// What is to be noted of this boot of the machine.
+    pub boot: Boot,
 }
 
 /// Owner of the core.
@@ -104,6 +110,7 @@ pub struct Engine {
     /// As it is after what has been decided; [`Parts::directory`] follows the commits.
     directory: Directory,
     usage: usage::UsageClock,
+    boot: Boot,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
     degraded: Option<Degraded>,
@@ -142,14 +149,16 @@ pub enum EngineError {
 
 impl Engine {
     /// An engine that continues where the store's head stands.
-    pub fn new(parts: Parts) -> (Self, Channels) {
+    pub fn new(mut parts: Parts) -> (Self, Channels) {
         let (command_sender, commands) = mpsc::channel(QUEUE);
         let (report_sender, reports) = mpsc::channel(QUEUE);
         let (degraded_flag, degraded) = tokio::sync::watch::channel(None);
         let head = parts.store.head();
         let directory = Directory::clone(&parts.directory.get());
+        let boot = std::mem::take(&mut parts.boot);
         let engine = Self {
             parts,
+            boot,
             directory,
             usage: usage::UsageClock::new(),
             commands,
@@ -259,6 +268,7 @@ impl Engine {
         self.count(&turn.batch);
         let Turn { batch, records, effects, waiters, again, .. } = turn;
         let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
+        let notes_boot = batch.objects.iter().any(|object| object.kind == store::ObjectKind::Note);
         let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
@@ -267,6 +277,9 @@ impl Engine {
                 self.parts.metrics.commit_batch.observe(size as f64);
                 self.parts.metrics.revision.set(committed.last.0);
                 self.recovered();
+                if notes_boot {
+                    self.boot.noted();
+                }
                 if redirected {
                     self.parts.directory.set(self.directory.clone());
                 }

@@ -1,5 +1,7 @@
 //! What one turn decides: pure bookkeeping around the core's answers, no IO and no await.
 
+use std::sync::atomic::Ordering;
+
 use executors::Report;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
@@ -119,6 +121,10 @@ impl Engine {
         let now = clock::now();
         let core = self.parts.core.clone();
         let mut core = lock(&core);
+        let holding = self.parts.holding.load(Ordering::Relaxed);
+        if core.is_holding() != holding {
+            core.set_holding(holding);
+        }
         let mut turn = Turn { watched: self.parts.feed.is_watched(), ..Turn::default() };
         turn.batch.term = self.parts.store.head().term;
         // Submits first: their records have to stand before all others.
@@ -151,9 +157,11 @@ impl Engine {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
         }
+        turn.effects.extend(core.take_withdrawn().into_iter().map(|run| Effect::Withdraw { run }));
         if !turn.batch.changes.is_empty() {
             self.usage.touch();
         }
+        turn.batch.objects.extend(self.boot.due(&core));
         turn.batch.objects.extend(self.usage.object(&core, now, false));
         turn
     }
@@ -242,11 +250,9 @@ impl Engine {
                 let retry_at = core.retry_at(run, now);
                 (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some(word))
             }
-            // No order waits in a line yet, so none is dropped there.
             Report::NotBegun { run, message, at } => {
-                let result = RunResult::Lost { message: message.into() };
-                let retry_at = core.retry_at(run, now);
-                (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some("lost"))
+                tracing::debug!(%run, message, "not begun");
+                (run, Event::NotBegun { attempt: run.attempt, at }, Some("notBegun"))
             }
             Report::Disturbed { message } => {
                 tracing::warn!(%message, "executor disturbed");

@@ -17,7 +17,8 @@
 
 use smallvec::SmallVec;
 
-use crate::scheduler::nodes::Nodes;
+use crate::scheduler::nodes::lines::{Pair, least};
+use crate::scheduler::nodes::{Nodes, Part};
 use crate::scheduler::place::field::{Field, Search};
 use crate::scheduler::place::{Demand, Group, Lanes, Mask, Packing, Room, pack, take};
 use crate::scheduler::runs::Back;
@@ -49,6 +50,8 @@ struct Left {
 pub(super) struct Forecast<'a> {
     nodes: &'a Nodes,
     left: Vec<Left>,
+    /// What the runs of a line that have not ended ask for, of those nodes where one has.
+    lines: SmallVec<[(usize, Pair); 1]>,
 }
 
 impl<'a> Forecast<'a> {
@@ -60,12 +63,35 @@ impl<'a> Forecast<'a> {
             memory: left(node.memory.0, node.memory_used),
             gpus: node.free,
         });
-        Self { nodes, left: all.collect() }
+        Self { nodes, left: all.collect(), lines: SmallVec::new() }
+    }
+
+    /// A run of the line of a node has ended. While those that are left ask for more than the line may have in use, that leaves no room.
+    /// The largest limits are taken to stay: whatever they really are, there is no less room.
+    fn end_in_line(&mut self, part: &Part) {
+        let node = part.node as usize;
+        let Some(line) = self.nodes.line(node) else { return };
+        let at = self.lines.iter().position(|(of, _)| *of == node).unwrap_or_else(|| {
+            self.lines.push((node, line.asked()));
+            self.lines.len() - 1
+        });
+        let (largest, asked) = (line.largest(), self.lines[at].1);
+        let rest = [asked[0].saturating_sub(part.cpu.into()), asked[1].saturating_sub(part.memory.into())];
+        let (before, after) = (least(largest, asked), least(largest, rest));
+        self.lines[at].1 = rest;
+        let left = &mut self.left[node];
+        left.cpu += i128::try_from(before[0] - after[0]).unwrap_or(i128::MAX);
+        left.memory += i128::try_from(before[1] - after[1]).unwrap_or(i128::MAX);
     }
 
     /// A run has ended: GPUs go back to the node that lists them now. Says which nodes have more because of that.
     pub(super) fn end(&mut self, back: &Back<'_>, mut touched: impl FnMut(&Self, usize)) {
+        let in_line = matches!(back, Back::All(held) if held.line.is_some());
         for part in back.parts() {
+            if in_line {
+                self.end_in_line(part);
+                continue;
+            }
             let left = &mut self.left[part.node as usize];
             left.cpu += i128::from(part.cpu);
             left.memory += i128::from(part.memory);

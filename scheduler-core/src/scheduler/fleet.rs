@@ -108,6 +108,7 @@ impl Scheduler {
     /// What was decided before may be decided otherwise now.
     fn nodes_changed(&mut self) {
         self.tree.set_capacity(self.nodes.capacity());
+        self.lineup.forget_paces();
         self.look_again();
     }
 }

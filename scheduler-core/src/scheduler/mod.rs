@@ -17,6 +17,7 @@ mod explain;
 mod fleet;
 mod fragment;
 mod invariants;
+mod lineup;
 mod nodes;
 mod place;
 mod plan;
@@ -47,6 +48,7 @@ pub use explain::{
 pub use fleet::LostRuns;
 pub use fragment::{Fragmentation, HOLES, Hole};
 pub use invariants::Violation;
+pub use lineup::line_of;
 pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 pub use tree::ledger::Counted;
 pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
@@ -60,6 +62,7 @@ use crate::intern::Interner;
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::explain::trace::Trace;
+use crate::scheduler::lineup::Lineup;
 use crate::scheduler::nodes::Nodes;
 use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
@@ -79,6 +82,8 @@ pub struct Scheduler {
     timers: PriorityQueue<JobIx, Reverse<(Timestamp, Seq)>, Build>,
     /// Jobs that hold resources.
     active: Runs,
+    /// Those of them that were ordered before there was room.
+    lineup: Lineup,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -110,6 +115,7 @@ impl Scheduler {
             nodes,
             timers: PriorityQueue::with_default_hasher(),
             active: Runs::new(),
+            lineup: Lineup::default(),
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -210,9 +216,10 @@ impl Scheduler {
         made
     }
 
-    /// When [`tick`](Self::tick) has something to do, if ever.
+    /// When [`tick`](Self::tick) or, for a line that stands still, [`plan`](Self::plan) has something to do, if ever.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        self.timers.peek().map(|(_, Reverse((due, _)))| *due)
+        let timer = self.timers.peek().map(|(_, Reverse((due, _)))| *due);
+        timer.into_iter().chain(self.lineup.next_wakeup()).min()
     }
 
     /// When a run that infrastructure loses now is tried again: exponential backoff with a jitter of up to the same length.
@@ -243,6 +250,12 @@ impl Scheduler {
         let (id, seq) = (job.id, job.seq);
         let held = job.lifecycle.state.placement().is_some();
         let holds = to.state.placement().is_some();
+        if self.lineup.holding {
+            self.note_pace(index, &event);
+        }
+        if is_ahead(&self.jobs[index].lifecycle.state) {
+            self.end_wait(index, &to.state, now);
+        }
         self.leave(index, held && !holds, now);
         if to.state.kind() == StateKind::Finished {
             self.counts[StateKind::Finished as usize] += 1;
@@ -286,8 +299,14 @@ impl Scheduler {
             let taken = self.nodes.take(index, demand, placement);
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
             let borrowed = self.tree.would_borrow(bucket, &held);
-            self.jobs[index].order = self.active.insert(Active { job: index, since, borrowed, held: taken });
+            let order = self.active.insert(Active { job: index, since, borrowed, held: taken });
+            self.jobs[index].order = order;
             self.tree.take(bucket, &held, now);
+            if is_ahead(&self.jobs[index].lifecycle.state)
+                && let Some(part) = self.active.get(order).and_then(|active| active.held.parts.first())
+            {
+                self.lineup.enter(part.node, order, now);
+            }
         } else if job.order > 0 {
             self.active.note(job.order);
         }
@@ -324,6 +343,9 @@ impl Scheduler {
             self.exhausted = false;
             let since = active.map_or(now, |active| {
                 self.nodes.release(&active.held);
+                if let (Some(_), Some(part)) = (active.held.line, active.held.parts.first()) {
+                    self.lineup.progress(part.node, now);
+                }
                 active.since
             });
             self.jobs[index].order = 0;
@@ -339,6 +361,7 @@ impl Scheduler {
         if let Some((shape, demand)) = self.tree.release(job.bucket) {
             self.shapes.release(shape);
             self.nodes.dismiss(&demand);
+            self.lineup.forget_kind(job.bucket);
         }
     }
 
@@ -357,6 +380,11 @@ impl Scheduler {
     fn shape_of(&self, job: &Job) -> &Arc<Shape> {
         self.shapes.get(self.tree.bucket(job.bucket).shape)
     }
+}
+
+/// Whether a job was ordered before there was room for it, and has not been heard of since.
+fn is_ahead(state: &JobState) -> bool {
+    matches!(state, JobState::Starting { placement } if placement.is_ahead())
 }
 
 /// Enough slots, the first replicas of each group in order, each with as many GPUs as it asked for.

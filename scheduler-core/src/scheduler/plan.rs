@@ -45,7 +45,7 @@ use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
 use crate::scheduler::tree::{BucketIx, QueueIx, Stay, TenantIx, Unit};
-use crate::state::{JobState, StateKind};
+use crate::state::{JobState, Placement, StateKind};
 use crate::time::{Span, Timestamp};
 
 /// For so many jobs a pass looks for victims at most.
@@ -110,10 +110,16 @@ pub(super) struct Pass {
 }
 
 impl Scheduler {
-    /// Starts queued jobs, at most `limit`, and ends runs to make room where that is on; what is returned is entered already.
+    /// Starts queued jobs, at most `limit`, those first for whom there is room, then whoever is lined up
+    /// ([`lineup`](crate::scheduler::lineup)), and ends runs to make room where that is on; what is returned is entered already.
     pub fn plan(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let mut made = Vec::new();
-        if limit == 0 || self.exhausted || self.counts[StateKind::Queued as usize] == 0 {
+        self.review_lines(now);
+        if limit == 0 || self.counts[StateKind::Queued as usize] == 0 {
+            return made;
+        }
+        if self.exhausted {
+            self.line_up(now, limit, &mut made);
             return made;
         }
         self.tree.pass_time(now);
@@ -163,11 +169,12 @@ impl Scheduler {
         // So may those for whom no run would give way so far: waiting may put them before it.
         self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
         self.end_pass(pass, now);
+        self.line_up(now, limit, &mut made);
         made
     }
 
     /// Everybody who has a first job, by its rank.
-    fn fronts(&self, now: Timestamp) -> BinaryHeap<(Rank, Unit)> {
+    pub(super) fn fronts(&self, now: Timestamp) -> BinaryHeap<(Rank, Unit)> {
         self.tree.units().iter().filter_map(|&unit| Some((self.tree.rank(unit, now)?, unit))).collect()
     }
 
@@ -229,7 +236,8 @@ impl Scheduler {
     }
 
     fn start(&mut self, job: JobIx, bucket: BucketIx, packing: &Packing, now: Timestamp) -> Option<Transition> {
-        let placement = self.nodes.placement(&self.tree.bucket(bucket).demand, packing);
+        let line = self.place_in_line(job, packing, now);
+        let placement = Placement { line, ..self.nodes.placement(&self.tree.bucket(bucket).demand, packing) };
         self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok()
     }
 
@@ -307,6 +315,7 @@ impl Scheduler {
         let queue = self.tree.bucket(bucket).queue;
         match verdict {
             Verdict::Limited(barrier) => {
+                pass.undecided = pass.undecided || self.limited_by_kept(bucket, pass);
                 if barrier.can_open() {
                     pass.close(barrier.gate);
                     if let Gate::Pool(_, resource) = barrier.gate {
@@ -350,6 +359,22 @@ impl Scheduler {
                 self.put_queue_aside(queue, pass);
             }
         }
+    }
+
+    /// Whether nothing but what is kept of the limits for those before it is in a job's way. Then it matters who is before it, and the order
+    /// changes without anything being given back: by time, and by a job of the same shape that ranks higher.
+    fn limited_by_kept(&mut self, bucket: BucketIx, pass: &Pass) -> bool {
+        if pass.kept.is_empty() {
+            return false;
+        }
+        for (kept, amounts) in &pass.kept {
+            self.tree.unreserve(*kept, amounts);
+        }
+        let free = self.tree.barriers(bucket, &self.tree.bucket(bucket).demand.total).is_empty();
+        for (kept, amounts) in &pass.kept {
+            self.tree.reserve(*kept, amounts);
+        }
+        free
     }
 
     fn put_tenant_aside(&mut self, tenant: TenantIx, pass: &mut Pass) {

@@ -69,6 +69,7 @@ struct Entry {
 impl Entry {
     fn brief(&self, run: RunIx) -> Brief {
         match (&self.active.held.parts[..], &self.active.held.devices[..]) {
+            _ if self.active.held.line.is_some() => Brief::More(run),
             ([part], []) => Brief::One(*part, None),
             ([part], [device]) => Brief::One(*part, Some(*device)),
             _ => Brief::More(run),
@@ -229,6 +230,13 @@ impl Runs {
 
     pub(crate) fn get(&self, order: u64) -> Option<&Active> {
         self.by_order.get(&order).map(|run| &self.list[*run].active)
+    }
+
+    /// It has had what it has since another time; nothing that orders runs.
+    pub(crate) fn set_since(&mut self, order: u64, since: Timestamp) {
+        if let Some(run) = self.by_order.get(&order) {
+            self.list[*run].active.since = since;
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

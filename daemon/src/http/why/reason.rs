@@ -129,6 +129,16 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
             let message = format!("It is placed{}, and its tasks are being started.", where_it_is(&placement));
             (Reason::Starting { placement }, message)
         }
+        Why::LinedUp { node, behind, wait } => {
+            let after = match behind {
+                0 => "first in line there".to_owned(),
+                1 => "behind 1 other".to_owned(),
+                behind => format!("behind {behind} others"),
+            };
+            let soon = wait.map(|wait| format!(", in about {}", words::span(Span(wait.0.next_multiple_of(1000))))).unwrap_or_default();
+            let message = format!("It is lined up on node {node}, {after}, and begins as soon as they leave room{soon}.");
+            (Reason::Starting { placement: placement(record, spec) }, message)
+        }
         Why::Running { since, until, exposure } => running(*since, *until, *exposure, placement(record, spec)),
         Why::Stopping { reason, for_job, deadline } => stopping(reason, *for_job, *deadline),
     }

@@ -66,7 +66,10 @@ impl Scheduler {
                 (if retried { backoff } else { Why::NotBefore(*at) }, Some(Estimate::NotBefore(*at)))
             }
             JobState::Queued { .. } => self.glance(index, now),
-            JobState::Starting { .. } => (Why::Starting, None),
+            JobState::Starting { .. } => match self.waits_in_line(index) {
+                Some((node, behind, wait)) => (Why::LinedUp { node, behind, wait }, None),
+                None => (Why::Starting, None),
+            },
             JobState::Running { since, .. } => {
                 let until = policy.time_limit.map(|limit| *since + limit);
                 (Why::Running { since: *since, until, exposure: self.exposure(index) }, None)

@@ -12,6 +12,7 @@ use crate::intern::Interner;
 use crate::job::NewJob;
 use crate::scheduler::Scheduler;
 use crate::scheduler::explain::trace::Trace;
+use crate::scheduler::lineup::Lineup;
 use crate::scheduler::runs::Runs;
 use crate::scheduler::table::{Job, JobIx, Table};
 use crate::scheduler::tree::key::Key;
@@ -87,6 +88,7 @@ impl Scheduler {
             nodes: self.nodes.clone(),
             timers: priority_queue::PriorityQueue::with_default_hasher(),
             active: Runs::new(),
+            lineup: Lineup::default(),
             counts: self.counts,
             retry_backoff: self.retry_backoff,
             retry_backoff_max: self.retry_backoff_max,

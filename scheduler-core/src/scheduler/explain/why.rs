@@ -121,6 +121,15 @@ pub enum Why {
     Scheduling,
     /// It is placed and its start is on the way.
     Starting,
+    /// It is ordered, and begins as soon as those before it have left room on its node.
+    LinedUp {
+        /// Where.
+        node: Name,
+        /// How many were lined up before it and have not been heard of yet.
+        behind: usize,
+        /// About how long that takes, where that is known.
+        wait: Option<Span>,
+    },
     /// It runs.
     Running {
         /// Since when.

@@ -63,6 +63,7 @@ impl Nodes {
             configured: false,
             cpu_used: 0,
             memory_used: 0,
+            line: None,
             tasks: 0,
             free: Lanes::default(),
             devices: Vec::new(),

@@ -43,7 +43,7 @@ impl Nodes {
         if demand.groups.len() > 1 {
             slots.sort_unstable_by_key(|slot| (slot.group, slot.replica));
         }
-        Placement { slots }
+        Placement::new(slots)
     }
 
     /// GPUs for the next task of a share.

@@ -1,6 +1,7 @@
 //! Machines: what they have, what is taken of it, and which job has which GPU.
 //!
-//! What must hold: the amounts taken on a node are the sum of the requests of the tasks on it; a GPU has at most one owner; what a node
+//! What must hold: the amounts taken on a node are the sum of the requests of the tasks on it, those of its line apart, for which as much is
+//! taken as they may have in use at a time ([`lines`]); a GPU has at most one owner; what a node
 //! offers is what it has less what is taken, and nothing at all where more is taken than it has, or where it takes no tasks. More
 //! is taken than there is only after a restore or a change: a machine came back smaller, or is not configured any more. Such takings are
 //! kept on the books until their runs end, and never promised to a second job.
@@ -12,6 +13,7 @@
 mod audit;
 mod change;
 mod choice;
+pub(crate) mod lines;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -24,6 +26,7 @@ use crate::hash::Build;
 use crate::ids::Name;
 use crate::job::Shape;
 use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState};
+use crate::scheduler::nodes::lines::{Limits, LineBook};
 use crate::scheduler::place::field::{Field, Search, Walk};
 use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
 use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, pack};
@@ -50,6 +53,8 @@ pub(crate) struct Node {
     /// Wider than any amount, so that no sum can overflow.
     pub(crate) cpu_used: u128,
     pub(crate) memory_used: u128,
+    /// Its line, while anybody is in it; what is set aside for it is part of what is used.
+    pub(crate) line: Option<Box<LineBook>>,
     /// Tasks on it.
     pub(crate) tasks: u32,
     /// Its configured GPUs without an owner.
@@ -86,6 +91,8 @@ pub(crate) struct Part {
 pub(crate) struct Held {
     pub(crate) parts: SmallVec<[Part; 1]>,
     pub(crate) devices: SmallVec<[DeviceIx; 2]>,
+    /// Its limits, where it is in the line of its node: then it has one part.
+    pub(crate) line: Option<Limits>,
 }
 
 impl Held {
@@ -293,10 +300,17 @@ impl Nodes {
         for &device in &held.devices {
             self.own(device, Some(owner));
         }
+        if held.parts.len() == 1 && held.devices.is_empty() {
+            held.line = placement.line.map(|line| [line.cpu.0, line.memory.0]);
+        }
         for part in &held.parts {
             let node = &mut self.list[part.node as usize];
-            node.cpu_used += u128::from(part.cpu);
-            node.memory_used += u128::from(part.memory);
+            if let Some(limits) = held.line {
+                node.line_up(part, limits);
+            } else {
+                node.cpu_used += u128::from(part.cpu);
+                node.memory_used += u128::from(part.memory);
+            }
             node.tasks += part.tasks;
         }
         self.refresh_held(&held);
@@ -325,8 +339,12 @@ impl Nodes {
         }
         for part in &held.parts {
             let node = &mut self.list[part.node as usize];
-            node.cpu_used -= u128::from(part.cpu);
-            node.memory_used -= u128::from(part.memory);
+            if let Some(limits) = held.line {
+                node.leave_line(part, limits);
+            } else {
+                node.cpu_used -= u128::from(part.cpu);
+                node.memory_used -= u128::from(part.memory);
+            }
             node.tasks -= part.tasks;
             node.over &= node.is_over();
         }
