@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, builder::Styles};
 
 use crate::commands::{
     act, cancel, cohorts, completion, events, gpus, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit,
-    token, wait, why,
+    token, update, wait, why,
 };
 
 /// Runs jobs on the CPUs and GPUs of this machine or cluster, in turn and fairly.
@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Stop running jobs and queue them again
     #[command(after_help = act::REQUEUE_EXAMPLES)]
     Requeue(act::Args),
+    /// Change jobs that wait: priority, queue, limits
+    #[command(after_help = update::EXAMPLES)]
+    Update(update::Args),
     /// Show what happened to jobs, or follow it
     #[command(after_help = events::EXAMPLES)]
     Events(events::Args),

@@ -55,6 +55,7 @@ pub fn apply(
     match event {
         Event::Hold { .. } => step.hold(),
         Event::Release { not_before, .. } => step.release(*not_before),
+        Event::Update { .. } => step.update(),
         Event::Due => step.due(),
         Event::Place { placement } => step.place(placement),
         Event::Started { attempt, at } => step.started(*attempt, *at),
@@ -96,6 +97,14 @@ impl Step<'_> {
                 _ => self.to(JobState::Queued { since: self.now }),
             },
             JobState::Waiting { on: WaitFor::NotBefore(_) } | JobState::Queued { .. } => self.already(),
+            _ => self.not_here(),
+        }
+    }
+
+    /// What it asks to be changed lies beside the lifecycle; here is only whether it is not too late.
+    fn update(&self) -> Applied {
+        match &self.lifecycle.state {
+            state @ (JobState::Waiting { .. } | JobState::Queued { .. }) => self.to(state.clone()),
             _ => self.not_here(),
         }
     }

@@ -44,6 +44,7 @@ requeue          | -               | -               | -               | -      
 time limit       | -               | -               | -               | -               | -               | -                          | -                          | s-limit@1030!stop          | -                 | -                          | -                          | -                          | -                          | end
 preempt          | -               | -               | -               | -               | -               | s-preempt 9 400@1030!stop  | s-preempt 9 400@1030!stop  | s-preempt 9 400@1030!stop  | -                 | -                          | -                          | -                          | -                          | end
 evict            | -               | -               | -               | -               | -               | s-evict xid@1030!stop      | s-evict xid@1030!stop      | s-evict xid@1030!stop      | -                 | -                          | -                          | -                          | -                          | end
+update           | queued@500      | held            | later@1001      | later@990       | queued@500      | -                          | -                         | -                          | -                 | -                          | -                          | -                          | -                          | end
 ";
 
 fn time(seconds: i64) -> Timestamp {
@@ -110,6 +111,7 @@ fn event(row: &str) -> Event {
             };
             Event::Release { by, not_before }
         }
+        "update" => Event::Update { by, queue: "other".into(), policy: std::sync::Arc::new(policy()) },
         "due" => Event::Due,
         "place" => Event::Place { placement: std::sync::Arc::new(placement()) },
         "started" => Event::Started { attempt: Attempt(number.parse().unwrap()), at: time(995) },

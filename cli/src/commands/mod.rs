@@ -20,6 +20,7 @@ pub(crate) mod show;
 pub(crate) mod simulate;
 pub(crate) mod submit;
 pub(crate) mod token;
+pub(crate) mod update;
 pub(crate) mod wait;
 pub(crate) mod why;
 
@@ -64,6 +65,7 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Hold(args) => act::run(&client, "hold", &args).await,
         Command::Release(args) => act::run(&client, "release", &args).await,
         Command::Requeue(args) => act::run(&client, "requeue", &args).await,
+        Command::Update(args) => update::run(&client, &args).await,
         Command::Events(args) => events::run(&client, &args).await,
         Command::Queues(args) => queues::run(&client, &args).await,
         Command::Cohorts(args) => cohorts::run(&client, &args).await,

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Channels, Command, SharedCore, lock, snapshot};
-use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest};
+use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest, Update};
 use crate::clock;
 use crate::gpus::SharedBoard;
 use crate::objects::edit::{Change, Changed};
@@ -72,6 +72,10 @@ impl Backend for EngineHandle {
 
     async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError> {
         self.ask(|reply| Command::Act { job, action, by, reply }).await
+    }
+
+    async fn update(&self, job: JobId, update: Update) -> Result<(), BackendError> {
+        self.ask(|reply| Command::Update { job, update, reply }).await
     }
 
     async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError> {

@@ -29,7 +29,7 @@ use store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Action, BackendError, SubmitRequest};
+use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::boot::Boot;
 use crate::clock;
 use crate::decision_log::Tapper;
@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Submit { request: SubmitRequest, reply: oneshot::Sender<Result<Vec<JobId>, BackendError>> },
     /// A user's wish about one job.
     Act { job: JobId, action: Action, by: Name, reply: oneshot::Sender<Result<(), BackendError>> },
+    /// A user's wish that a job that waits be otherwise.
+    Update { job: JobId, update: Update, reply: oneshot::Sender<Result<(), BackendError>> },
     /// An administrator's wish about a queue, a cohort, a priority class or a node.
     Change { change: Change, reply: oneshot::Sender<Result<Changed, BackendError>> },
     /// What was found out about the GPUs.
@@ -257,7 +259,7 @@ impl Engine {
         }
         let size = |command: &Command| match command {
             Command::Submit { request, .. } => request.jobs.len(),
-            Command::Act { .. } | Command::Change { .. } | Command::Gpus(_) | Command::Checked(_) => 1,
+            Command::Act { .. } | Command::Update { .. } | Command::Change { .. } | Command::Gpus(_) | Command::Checked(_) => 1,
         };
         let mut jobs: usize = commands.iter().map(size).sum();
         while commands.len() < GATHER && jobs < GATHER_JOBS {
@@ -334,7 +336,9 @@ impl Engine {
         for command in commands.drain(..) {
             match command {
                 Command::Submit { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
-                Command::Act { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
+                Command::Act { reply, .. } | Command::Update { reply, .. } => {
+                    drop(reply.send(Err(BackendError::Unavailable(why.clone()))))
+                }
                 Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
                 // Reconciling brings the end back.
                 Command::Checked(_) => {}

@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use executors::Report;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
-use scheduler_core::job::NewJob;
+use scheduler_core::job::{NewJob, Shape};
 use scheduler_core::record::Recorded;
 use scheduler_core::time::Timestamp;
-use store::{Batch, Committed, EventRecord, KeyRecord, Submit};
+use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
 use super::{Command, DECISIONS, Engine, change, lock};
-use crate::backend::{Action, BackendError, SubmitRequest};
+use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
 use crate::metrics::RunEnd;
 use crate::objects::edit::{Change, Changed};
@@ -137,6 +137,10 @@ impl Engine {
                 }
                 Command::Act { job, action, by, reply } => {
                     let answer = act(&mut core, &mut turn, job, action, by, now);
+                    turn.waiters.acts.push((reply, answer));
+                }
+                Command::Update { job, update, reply } => {
+                    let answer = self::update(&mut core, &mut turn, job, update, now);
                     turn.waiters.acts.push((reply, answer));
                 }
                 Command::Change { change, reply } => {
@@ -300,6 +304,26 @@ fn act(core: &mut Recorded, turn: &mut Turn, job: JobId, action: Action, by: Nam
         }
     };
     turn.handle(core, job, event, now).map_err(BackendError::Rejected)
+}
+
+/// What the core would not take now is not taken; what it has taken is written with its spec.
+fn update(core: &mut Recorded, turn: &mut Turn, job: JobId, update: Update, now: Timestamp) -> Result<(), BackendError> {
+    let view = core.view(job).ok_or(BackendError::NotFound)?;
+    if view.shape.queue != update.from.0 || **view.policy != update.from.1 {
+        return Err(BackendError::Overtaken);
+    }
+    if view.shape.queue != update.queue {
+        // Another queue has other limits.
+        let shape = Shape { queue: update.queue.clone(), ..Shape::clone(view.shape) };
+        core.admit(&shape, &update.policy).map_err(|refused| BackendError::Refused { index: 0, refused })?;
+    }
+    let Update { queue, policy, spec, by, .. } = update;
+    turn.handle(core, job, Event::Update { by, queue, policy }, now).map_err(BackendError::Rejected)?;
+    if let Some(view) = core.view(job) {
+        let (shape, policy) = (view.shape.clone(), view.policy.clone());
+        turn.batch.updates.push(JobUpdate { job, seq: view.seq, shape, policy, spec });
+    }
+    Ok(())
 }
 
 /// A run's identity from a job's present attempt.

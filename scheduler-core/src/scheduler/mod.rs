@@ -70,7 +70,7 @@ use crate::scheduler::place::Packing;
 use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
-use crate::scheduler::tree::{Stay, Tree};
+use crate::scheduler::tree::{BucketIx, Stay, Tree};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
 use crate::time::{Span, Timestamp};
 
@@ -200,7 +200,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// See [`Rejected`]; nothing has changed then. [`Event::Place`] and [`Event::Preempt`] are the planner's alone: they are
-    /// rejected here.
+    /// rejected here. Whether a job may be so is asked of [`admit`](Self::admit) before an [`Event::Update`].
     pub fn handle(&mut self, job: JobId, event: Event, now: Timestamp) -> Result<Transition, Rejected> {
         let index = self.jobs.find(job).ok_or(Rejected::Unknown)?;
         if matches!(event, Event::Place { .. } | Event::Preempt { .. }) {
@@ -241,17 +241,48 @@ impl Scheduler {
     }
 
     fn insert(&mut self, job: NewJob, found: Found<ShapeIx>, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
-        let shape_ix = self.shapes.acquire_found(&job.shape, found);
-        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, |shape| self.nodes.demand(shape));
+        let kind = (self.acquire(&job.shape, found), self.policies.acquire(&job.policy));
+        let record = Job::new(job.id, job.seq, job.submitted_at, job.start_after, lifecycle, kind);
+        let index = self.jobs.insert(record);
+        self.enter(index, true, now);
+        index
+    }
+
+    /// The bucket of a shape, which was looked up, for one more job.
+    fn acquire(&mut self, shape: &Arc<Shape>, found: Found<ShapeIx>) -> BucketIx {
+        let shape_ix = self.shapes.acquire_found(shape, found);
+        let (bucket, is_new) = self.tree.acquire(shape_ix, shape, |shape| self.nodes.demand(shape));
         if !is_new {
             // A bucket has one reference to its shape, however many jobs it has.
             self.shapes.release(shape_ix);
         }
-        let policy = self.policies.acquire(&job.policy);
-        let record = Job::new(job.id, job.seq, job.submitted_at, job.start_after, lifecycle, (bucket, policy));
-        let index = self.jobs.insert(record);
-        self.enter(index, true, now);
-        index
+        bucket
+    }
+
+    /// One job less in a bucket.
+    fn release(&mut self, bucket: BucketIx) {
+        if let Some((shape, demand)) = self.tree.release(bucket) {
+            self.shapes.release(shape);
+            self.nodes.dismiss(&demand);
+            self.lineup.forget_kind(bucket);
+        }
+    }
+
+    /// Gives a job that is on no books of its state another queue and policy.
+    fn update(&mut self, index: JobIx, queue: &Name, policy: &Arc<Policy>) {
+        let shape = self.shape_of(&self.jobs[index]);
+        if shape.queue != *queue {
+            let shape = Arc::new(Shape { queue: queue.clone(), ..Shape::clone(shape) });
+            let found = self.shapes.find(&shape);
+            let bucket = self.acquire(&shape, found);
+            let before = std::mem::replace(&mut self.jobs[index].bucket, bucket);
+            self.release(before);
+        }
+        let policy = self.policies.acquire(policy);
+        let before = std::mem::replace(&mut self.jobs[index].policy, policy);
+        self.policies.release(before);
+        // It may start now where nothing could, and whoever waited behind it as well.
+        self.exhausted = false;
     }
 
     /// The one way in which a job of this core changes.
@@ -269,6 +300,9 @@ impl Scheduler {
             self.end_wait(index, &to.state, now);
         }
         self.leave(index, held && !holds, now);
+        if let Event::Update { queue, policy, .. } = &event {
+            self.update(index, queue, policy);
+        }
         if to.state.kind() == StateKind::Finished {
             self.counts[StateKind::Finished as usize] += 1;
             self.forget(index);
@@ -371,11 +405,7 @@ impl Scheduler {
     fn forget(&mut self, index: JobIx) {
         let Some(job) = self.jobs.remove(index) else { return };
         self.policies.release(job.policy);
-        if let Some((shape, demand)) = self.tree.release(job.bucket) {
-            self.shapes.release(shape);
-            self.nodes.dismiss(&demand);
-            self.lineup.forget_kind(job.bucket);
-        }
+        self.release(job.bucket);
     }
 
     /// The key of a queued job.

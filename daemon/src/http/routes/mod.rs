@@ -58,7 +58,7 @@ fn parts() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(submit::create, jobs::list))
         .routes(routes!(submit::create_batch))
-        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::show, actions::update))
         .routes(routes!(jobs::why))
         .routes(routes!(jobs::history))
         .routes(routes!(logs::logs))
