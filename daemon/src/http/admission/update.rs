@@ -43,8 +43,11 @@ impl Admission {
         let directory = self.directory.get();
         let queue = spec.queue.get_or_insert_with(|| DEFAULT_QUEUE.to_owned());
         // One that its own jobs alone know may be kept.
-        let queue =
-            if queue.as_str() == record.queue.as_str() { record.queue.clone() } else { known(directory.queues.keys(), queue, "queue")?.clone() };
+        let queue = if queue.as_str() == record.queue.as_str() {
+            record.queue.clone()
+        } else {
+            known(directory.queues.keys(), queue, "queue")?.clone()
+        };
         if spec.priority_class != before.priority_class || spec.priority != before.priority {
             resolve_class(&mut spec, &directory)?;
         }
