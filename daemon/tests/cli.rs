@@ -228,7 +228,8 @@ async fn a_log_and_the_events_are_followed_over_a_restart() {
         words.push(event["event"].as_str().unwrap().to_owned());
     }
     assert_eq!(words, ["submitted", "placed", "started", "ended"]);
-    kill_process(Pid::from_child(&events), Signal::INT).unwrap();
+    // Not INT: it is ignored by what was started in the background of a shell.
+    kill_process(Pid::from_child(&events), Signal::TERM).unwrap();
     events.wait().unwrap();
 }
 

@@ -8,6 +8,7 @@ mod bench;
 mod bench_chart;
 mod bench_plan;
 mod bench_table;
+mod cluster;
 mod generated;
 mod instructions;
 mod layers;
@@ -43,6 +44,10 @@ usage: cargo xtask <command> [options]
         [--peers NAME,..]    hq, pueue, gflow, tsp, nq, slurm, or none; all of them unless said
         [--no-install]       only the peers that are there; otherwise absent ones go into target/peers/
         [--no-build]         measure the programs that are in target/release as they are
+  cluster                    a real Kubernetes control plane, with nodes that are simulated
+        build                compile it from its Go modules into target/control-plane (some minutes, once; needs Go)
+        up                   start one that stays: [--nodes N] plain nodes and [--gpu-nodes N] with 8 GPUs, 2 each unless said
+        down | status        stop it; show it, and how to reach it
   curves                     figures over sizes: jobs queued and running, watchers, nodes; charts in target/bench/
         [--quick]            a tenth of the sizes
         [--only NAME,..]     queued, running, watchers, nodes
@@ -65,6 +70,7 @@ fn run() -> Result<()> {
         "test" => tests_run::command(&rest),
         "lint" => lint::command(&rest),
         "bench" => bench::command(&rest),
+        "cluster" => cluster::command(&rest),
         "curves" => scale::curves(&rest),
         "soak" => scale::soak(&rest),
         "instructions" => instructions::command(&rest),

@@ -207,7 +207,15 @@ mod tests {
 
     fn event(job: Uuid, what: &str, attempt: u32, outcome: Option<OutcomeWord>) -> JobEvent {
         let state = if outcome.is_some() { State::Finished } else { State::Queued };
-        let outcome = outcome.map(|result| Outcome { result, reason: None, message: None, task: None, exit_code: None, signal: None, by: None });
+        let outcome = outcome.map(|result| Outcome {
+            result,
+            reason: None,
+            message: None,
+            task: None,
+            exit_code: None,
+            signal: None,
+            by: None,
+        });
         let (namespace, event) = ("default".to_owned(), what.to_owned());
         JobEvent { revision: 1, job, namespace, at: jiff::Timestamp::UNIX_EPOCH, event, state, attempt, outcome }
     }
@@ -241,7 +249,15 @@ mod tests {
         assert_eq!(faults(&good, |book, _| book.acknowledge(Uuid::from_u128(8), asked)), 1, "lost");
         assert_eq!(faults(&good, |book, job| book.acknowledge(job, asked)), 1, "an id for two");
         assert_eq!(faults(&good, |book, _| book.enter(&event(Uuid::from_u128(9), "submitted", 0, None))), 1, "nobody's");
-        assert_eq!(faults(&good, |book, job| book.enter(&event(job, "ended", 1, Some(OutcomeWord::Succeeded)))), 1, "ended twice");
-        assert_eq!(faults(&good, |book, job| book.enter(&event(job, "cancelled", 1, Some(OutcomeWord::Cancelled)))), 1, "cancelled");
+        assert_eq!(
+            faults(&good, |book, job| book.enter(&event(job, "ended", 1, Some(OutcomeWord::Succeeded)))),
+            1,
+            "ended twice"
+        );
+        assert_eq!(
+            faults(&good, |book, job| book.enter(&event(job, "cancelled", 1, Some(OutcomeWord::Cancelled)))),
+            1,
+            "cancelled"
+        );
     }
 }
