@@ -50,11 +50,8 @@ pub(super) fn set_aside(core: &mut Recorded, directory: &Directory, observed: &O
         drained.or_else(|| observed.aside.get(uuid).cloned())
     };
     let gpus = core.nodes().flat_map(|node| node.gpus).filter(|gpu| gpu.configured);
-    let changes: Vec<(Name, Option<Name>)> = gpus
-        .map(|gpu| (gpu, against(gpu.uuid)))
-        .filter(|(gpu, why)| gpu.aside != why.as_ref())
-        .map(|(gpu, why)| (gpu.uuid.clone(), why))
-        .collect();
+    let changes: Vec<(Name, Option<Name>)> =
+        gpus.map(|gpu| (gpu, against(gpu.uuid))).filter(|(gpu, why)| gpu.aside != why.as_ref()).map(|(gpu, why)| (gpu.uuid.clone(), why)).collect();
     for (uuid, why) in changes {
         if let Some(why) = &why {
             tracing::warn!(%uuid, %why, "GPU is set aside");
@@ -125,8 +122,7 @@ impl Engine {
         let Report::Ended { run, .. } = &report else { return Some(report) };
         let view = core.view(run.job).filter(|view| view.lifecycle.attempt == run.attempt);
         let placement = view.and_then(|view| view.lifecycle.state.placement());
-        let gpus: Vec<Name> =
-            placement.iter().flat_map(|placed| &placed.slots).flat_map(|slot| slot.gpus.iter().cloned()).collect();
+        let gpus: Vec<Name> = placement.iter().flat_map(|placed| &placed.slots).flat_map(|slot| slot.gpus.iter().cloned()).collect();
         if gpus.is_empty() {
             return Some(report);
         }

@@ -141,8 +141,10 @@ mod tests {
 
     #[test]
     fn sick_is_what_no_program_did() {
-        let with =
-            |xids: Vec<u64>, ecc| Seen { reading: Reading { xids, ecc_errors: ecc, ..Reading::default() }, processes: vec![] };
+        let with = |xids: Vec<u64>, ecc| Seen {
+            reading: Reading { xids, ecc_errors: ecc, ..Reading::default() },
+            processes: vec![],
+        };
         assert_eq!(sickness(&with(vec![31], None), None, &[13, 31]), None);
         assert!(sickness(&with(vec![31, 79], None), None, &[31]).is_some_and(|why| why.contains("Xid 79")));
         assert_eq!(sickness(&with(vec![], Some(4)), Some(4), &[]), None);

@@ -185,10 +185,7 @@ impl Keeper {
         }
         let is_there = |uuid: &Name| board.gpus.contains_key(uuid);
         // One that is not listed any more while a run has it is as lost as one that does not answer.
-        for uuid in owners
-            .keys()
-            .filter(|uuid| self.parts.sees && view.stall.is_none() && view.survey.driver.is_some() && !is_there(uuid))
-        {
+        for uuid in owners.keys().filter(|uuid| self.parts.sees && view.stall.is_none() && view.survey.driver.is_some() && !is_there(uuid)) {
             observed.evict.insert(uuid.clone(), "it is not there any more".into());
         }
         self.forget(&board);

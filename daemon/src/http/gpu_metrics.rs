@@ -59,9 +59,7 @@ pub fn insert(text: &mut String, nodes: &[Node]) {
     }
     let states = ["ready", "aside", "drained", "gone"];
     let states = gpus().flat_map(|(node, gpu)| {
-        states.map(|state| {
-            (format!("{},state=\"{state}\"", gpu_labels(node, gpu)), f64::from(u8::from(gpu.state.as_str() == state)))
-        })
+        states.map(|state| (format!("{},state=\"{state}\"", gpu_labels(node, gpu)), f64::from(u8::from(gpu.state.as_str() == state))))
     });
     family(text, "flashd_gpu_state", "1 for the state that the GPU is in", states);
     text.push_str(END);
@@ -131,11 +129,7 @@ mod tests {
             processes: vec![process(50, job), process(10, None)],
             ..Gpu::default()
         };
-        let nodes = [Node {
-            name: "box".to_owned(),
-            gpus: vec![held, Gpu { uuid: "GPU-2".to_owned(), ..Gpu::default() }],
-            ..Node::default()
-        }];
+        let nodes = [Node { name: "box".to_owned(), gpus: vec![held, Gpu { uuid: "GPU-2".to_owned(), ..Gpu::default() }], ..Node::default() }];
         let mut text = "a 1\n# EOF\n".to_owned();
         insert(&mut text, &nodes);
         let labels = "pod_namespace=\"vision\",pod_name=\"00000000-0000-0000-0000-000000000007\",gpu_index=\"0\",gpu_uuid=\"GPU-1\",node=\"box\"";
@@ -143,8 +137,7 @@ mod tests {
             format!("flashsched_pod_gpu_sm_utilization_ratio{{{labels}}} 0.93"),
             format!("flashsched_pod_gpu_mps_memory_bytes{{{labels}}} 50.0"),
             "flashsched_node_gpu_mps_utilization_ratio{node=\"box\"} 0.5".to_owned(),
-            "flashd_gpu_state{gpu=\"\",UUID=\"GPU-2\",pci_bus_id=\"\",modelName=\"\",Hostname=\"box\",state=\"ready\"} 1.0"
-                .to_owned(),
+            "flashd_gpu_state{gpu=\"\",UUID=\"GPU-2\",pci_bus_id=\"\",modelName=\"\",Hostname=\"box\",state=\"ready\"} 1.0".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

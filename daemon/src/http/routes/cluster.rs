@@ -10,8 +10,8 @@ use axum::response::IntoResponse;
 
 use crate::backend::Readiness;
 use crate::http::App;
-use crate::http::auth::{Asker, MaybeAsker};
 use crate::http::gpu_metrics;
+use crate::http::auth::{Asker, MaybeAsker};
 use crate::http::problem::{ApiError, ApiResult};
 use crate::metrics::QueueState;
 

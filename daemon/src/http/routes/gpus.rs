@@ -23,9 +23,7 @@ use crate::objects::edit::Change;
 use crate::objects::nodes::{Closed, Order, reason};
 
 fn all(snapshot: &Snapshot) -> impl Iterator<Item = PlacedGpu> + '_ {
-    let of = |node: &api::Node| {
-        node.gpus.iter().map(|gpu| PlacedGpu { node: node.name.clone(), gpu: gpu.clone() }).collect::<Vec<_>>()
-    };
+    let of = |node: &api::Node| node.gpus.iter().map(|gpu| PlacedGpu { node: node.name.clone(), gpu: gpu.clone() }).collect::<Vec<_>>();
     snapshot.nodes.iter().flat_map(of)
 }
 
