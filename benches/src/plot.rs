@@ -141,7 +141,10 @@ pub(crate) fn svg(title: &str, axis: &Axis<'_>, panels: &[Panel]) -> String {
         }
         for (line, colour) in panel.lines.iter().zip(COLOURS.iter().cycle()) {
             let points = line.points.iter().filter(|point| point.1.is_finite());
-            let path: String = points.map(|(at, value)| format!("L{:.1} {:.1}", across(*at), up(*value))).collect();
+            let mut path = String::new();
+            for (at, value) in points {
+                let _ = write!(path, "L{:.1} {:.1}", across(*at), up(*value));
+            }
             let _ = writeln!(
                 out,
                 "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.4\"/>",

@@ -76,10 +76,10 @@ fn figures_come_as_json_and_policies_differ() {
 
 #[test]
 fn reservations_are_counted_and_bounded() {
-    let traces = Traces::new();
     fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
         [&JOBS[..], &["--nodes", "cpu=4"], more].concat()
     }
+    let traces = Traces::new();
     for (policy, given, counted) in [("fifo", None, 0), ("easy", None, 1), ("easy", Some("3"), 3), ("flash", Some("64"), 64)] {
         let more = given.map_or_else(|| vec!["--policy", policy], |given| vec!["--policy", policy, "--reservations", given]);
         assert_eq!(traces.json(&with(&more))["reservations"], counted, "{policy}");

@@ -13,7 +13,7 @@ use common::{GIB, at, config, id, job, node, queue};
 use proptest::prelude::*;
 use scheduler_core::event::{Effect, Event, RunResult, Transition};
 use scheduler_core::ids::{JobId, RunId};
-use scheduler_core::job::LiveJob;
+use scheduler_core::job::{LiveJob, StopPolicy};
 use scheduler_core::record::{Entry, Recorded, Tap, replay};
 use scheduler_core::state::{JobState, StateKind};
 use scheduler_core::time::Timestamp;
@@ -406,7 +406,7 @@ impl World {
             match kind {
                 StateKind::Starting if !self.runner.knows(run) => self.orders.push_back(Effect::Start { run }),
                 StateKind::Stopping if self.runner.knows(run) => {
-                    self.orders.push_back(Effect::Stop { run, policy: Default::default() });
+                    self.orders.push_back(Effect::Stop { run, policy: StopPolicy::default() });
                 }
                 StateKind::Running | StateKind::Stopping if !self.runner.knows(run) && !told.contains(&run) => {
                     self.runner.reports.push_back(Report::Ended(

@@ -141,7 +141,7 @@ pub(super) fn measure(options: &ServerOptions, most: u64) -> Result<Curve> {
         }
         let mut latencies = Latencies::new()?;
         let client = &server.client;
-        let (_, heard) = beside(&mut watchers, Some(&mut latencies), || paced(client, 4, size, RATE, SECONDS))?;
+        let ((), heard) = beside(&mut watchers, Some(&mut latencies), || paced(client, 4, size, RATE, SECONDS))?;
         if heard != size * u64::from(RATE * SECONDS) {
             bail!("{size} watchers heard of {heard} events instead of {} each", RATE * SECONDS);
         }

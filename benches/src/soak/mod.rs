@@ -96,10 +96,10 @@ fn conduct(options: &SoakOptions, server: &mut Server, load: &Load) -> Result<Se
             next_sample += step;
         }
         if options.crash_every > 0 && now >= next_crash && now < total / 2 {
-            let at = begun.elapsed();
+            let killed = Instant::now();
             server.kill()?;
             server.restart()?;
-            seen.crashes.push((at.as_secs_f64(), (begun.elapsed() - at).as_secs_f64()));
+            seen.crashes.push((now.as_secs_f64(), killed.elapsed().as_secs_f64()));
             next_crash = begun.elapsed() + Duration::from_secs(options.crash_every);
         }
         std::thread::sleep(Duration::from_millis(50));

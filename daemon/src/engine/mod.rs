@@ -337,7 +337,7 @@ impl Engine {
             match command {
                 Command::Submit { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
                 Command::Act { reply, .. } | Command::Update { reply, .. } => {
-                    drop(reply.send(Err(BackendError::Unavailable(why.clone()))))
+                    drop(reply.send(Err(BackendError::Unavailable(why.clone()))));
                 }
                 Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
                 // Reconciling brings the end back.

@@ -116,10 +116,11 @@ impl Keeper {
                 () = stop.cancelled() => return,
                 changed = self.views.changed() => if changed.is_err() { return } else { true },
                 // Nobody sends any where nothing can be seen.
-                end = ends.recv(), if gate_open => match end {
-                    Some(end) => { self.hold(end); false }
-                    None => { gate_open = false; false }
-                },
+                end = ends.recv(), if gate_open => {
+                    gate_open = end.is_some();
+                    end.into_iter().for_each(|end| self.hold(end));
+                    false
+                }
                 () = tokio::time::sleep(hurry.unwrap_or(Duration::MAX)), if hurry.is_some() => {
                     self.parts.watcher.look();
                     false
@@ -294,10 +295,8 @@ impl Keeper {
                 }
             }
         }
-        if stuck {
-            if !self.tell(view, engine).await {
-                return false;
-            }
+        if stuck && !self.tell(view, engine).await {
+            return false;
         }
         for run in over {
             if let Some(held) = self.held.remove(&run)

@@ -164,8 +164,7 @@ mod tests {
 
     async fn until(watcher: &Watcher, what: impl FnMut(&Arc<View>) -> bool) -> Arc<View> {
         let mut views = watcher.views();
-        let found = tokio::time::timeout(PATIENCE, views.wait_for(what)).await.unwrap().unwrap().clone();
-        found
+        tokio::time::timeout(PATIENCE, views.wait_for(what)).await.unwrap().unwrap().clone()
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The executor: orders become requests to the API server; what it knows comes from lists and the watch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ struct Ends {
     /// How runs ended, as it was told first; until they are forgotten.
     known: BTreeMap<RunId, RunPhase>,
     /// Runs whose Job was deleted by us and is still there.
-    forgotten: BTreeMap<RunId, ()>,
+    forgotten: BTreeSet<RunId>,
     /// Runs that never came to be, because their Job was refused.
     refused: BTreeMap<RunId, RunPhase>,
 }
@@ -76,11 +76,11 @@ impl Shared {
     pub(super) fn is_gone(&self, run: RunId) -> bool {
         let mut ends = self.lock();
         ends.known.remove(&run);
-        ends.forgotten.remove(&run).is_some()
+        ends.forgotten.remove(&run)
     }
 
     fn is_forgotten(&self, run: RunId) -> bool {
-        self.lock().forgotten.contains_key(&run)
+        self.lock().forgotten.contains(&run)
     }
 }
 
@@ -279,7 +279,7 @@ impl Executor for JobExecutor {
                     continue;
                 }
             }
-            self.shared.lock().forgotten.insert(run, ());
+            self.shared.lock().forgotten.insert(run);
             let api: Api<Job> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
             match api.delete(&job_name(run), &params).await.map_err(|error| (meaning(&error), error)) {
                 Ok(_) | Err((Meaning::Missing, _)) => {

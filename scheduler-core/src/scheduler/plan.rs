@@ -56,6 +56,7 @@ const PREEMPTORS: usize = 16;
 const AT_ONCE: usize = 1024;
 
 /// What a pass knows of the first job that did not fit.
+#[expect(clippy::large_enum_variant, reason = "there is one a pass")]
 enum Head {
     /// Nobody was blocked so far.
     None,

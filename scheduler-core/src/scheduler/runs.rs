@@ -193,12 +193,12 @@ impl ByOrder {
         self.row.binary_search_by_key(&order, |(order, _)| *order).ok()
     }
 
-    fn get(&self, order: &u64) -> Option<&RunIx> {
-        self.row[self.place(*order)?].1.as_ref()
+    fn get(&self, order: u64) -> Option<&RunIx> {
+        self.row[self.place(order)?].1.as_ref()
     }
 
-    fn remove(&mut self, order: &u64) -> Option<RunIx> {
-        let run = self.place(*order).and_then(|place| self.row[place].1.take())?;
+    fn remove(&mut self, order: u64) -> Option<RunIx> {
+        let run = self.place(order).and_then(|place| self.row[place].1.take())?;
         self.gaps += 1;
         while self.row.front().is_some_and(|(_, run)| run.is_none()) {
             self.row.pop_front();
@@ -267,7 +267,7 @@ impl Runs {
     }
 
     pub(crate) fn remove(&mut self, order: u64) -> Option<Active> {
-        let run = self.by_order.remove(&order)?;
+        let run = self.by_order.remove(order)?;
         self.changed += 1;
         let entry = self.list.remove(run)?;
         if let (Some(ends), Some(end)) = (&mut self.ends, entry.end) {
@@ -287,12 +287,12 @@ impl Runs {
     }
 
     pub(crate) fn get(&self, order: u64) -> Option<&Active> {
-        self.by_order.get(&order).map(|run| &self.list[*run].active)
+        self.by_order.get(order).map(|run| &self.list[*run].active)
     }
 
     /// It has had what it has since another time; nothing that orders runs.
     pub(crate) fn set_since(&mut self, order: u64, since: Timestamp) {
-        if let Some(run) = self.by_order.get(&order) {
+        if let Some(run) = self.by_order.get(order) {
             self.list[*run].active.since = since;
         }
     }
@@ -325,7 +325,7 @@ impl Runs {
         let steady = std::mem::take(&mut self.changed) * STEADY < by_order.len() && by_order.len() > self.few / FEWEST;
         if let Some(ends) = ends {
             for order in std::mem::take(&mut ends.noted) {
-                let Some(&run) = by_order.get(&order) else { continue };
+                let Some(&run) = by_order.get(order) else { continue };
                 let entry = &mut list[run];
                 let new = end(&entry.active);
                 if entry.end != Some(new) {

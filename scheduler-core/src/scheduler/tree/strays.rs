@@ -67,9 +67,9 @@ impl Strays {
             let mut next = Vec::with_capacity(PIECE);
             next.extend(piece.drain(cut..));
             if place <= cut {
-                piece.insert(place, entry)
+                piece.insert(place, entry);
             } else {
-                next.insert(place - cut, entry)
+                next.insert(place - cut, entry);
             }
             self.add_piece(at + 1, next);
             self.note_all(at);
