@@ -118,7 +118,9 @@ impl Keeper {
                 // Nobody sends any where nothing can be seen.
                 end = ends.recv(), if gate_open => {
                     gate_open = end.is_some();
-                    end.into_iter().for_each(|end| self.hold(end));
+                    if let Some(end) = end {
+                        self.hold(end);
+                    }
                     false
                 }
                 () = tokio::time::sleep(hurry.unwrap_or(Duration::MAX)), if hurry.is_some() => {
