@@ -135,7 +135,8 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
                 1 => "behind 1 other".to_owned(),
                 behind => format!("behind {behind} others"),
             };
-            let soon = wait.map(|wait| format!(", in about {}", words::span(Span(wait.0.next_multiple_of(1000))))).unwrap_or_default();
+            let soon =
+                wait.map(|wait| format!(", in about {}", words::span(Span(wait.0.next_multiple_of(1000))))).unwrap_or_default();
             let message = format!("It is lined up on node {node}, {after}, and begins as soon as they leave room{soon}.");
             (Reason::Starting { placement: placement(record, spec) }, message)
         }
