@@ -296,7 +296,7 @@ impl Scheduler {
         if self.lineup.holding {
             self.note_pace(index, &event);
         }
-        if is_ahead(&self.jobs[index].lifecycle.state) {
+        if held && is_ahead(&self.jobs[index].lifecycle.state) {
             self.end_wait(index, &to.state, now);
         }
         self.leave(index, held && !holds, now);

@@ -46,7 +46,7 @@ use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
 use crate::scheduler::tree::{BucketIx, QueueIx, Stay, TenantIx, Unit};
-use crate::state::{JobState, Placement, StateKind};
+use crate::state::{JobState, StateKind};
 use crate::time::{Span, Timestamp};
 
 /// For so many jobs a pass looks for victims at most.
@@ -124,7 +124,9 @@ impl Scheduler {
     /// ([`lineup`](crate::scheduler::lineup)), and ends runs to make room where that is on; what is returned is entered already.
     pub fn plan(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let mut made = Vec::new();
-        self.review_lines(now);
+        if !self.lineup.is_idle() {
+            self.review_lines(now);
+        }
         if limit == 0 || self.counts[StateKind::Queued as usize] == 0 {
             return made;
         }
@@ -191,7 +193,9 @@ impl Scheduler {
         self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
         self.end_pass(pass, now);
         self.made_before = made.len().min(AT_ONCE);
-        self.line_up(now, limit, &mut made);
+        if !self.lineup.is_idle() {
+            self.line_up(now, limit, &mut made);
+        }
         made
     }
 
@@ -258,8 +262,10 @@ impl Scheduler {
     }
 
     fn start(&mut self, job: JobIx, bucket: BucketIx, packing: Packing, now: Timestamp) -> Option<Transition> {
-        let line = self.place_in_line(job, &packing, now);
-        let placement = Placement { line, ..self.nodes.placement(&self.tree.bucket(bucket).demand, &packing) };
+        let mut placement = self.nodes.placement(&self.tree.bucket(bucket).demand, &packing);
+        if self.is_holding() {
+            placement.line = self.place_in_line(job, &packing, now);
+        }
         self.placing = packing;
         self.jobs.expect_reports(job);
         let made = self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok();
