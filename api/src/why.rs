@@ -84,6 +84,13 @@ pub enum Reason {
         /// How many more there are.
         more: u64,
     },
+    /// It has room only with GPUs that are set aside now: used by others, sick, drained.
+    GpusAside {
+        /// The first of them.
+        gpus: Vec<AsideGpu>,
+        /// How many more there are.
+        more: u64,
+    },
     /// Too little is free, and it is the first for which room is kept.
     Resources {
         /// What it lacks.
@@ -216,6 +223,7 @@ impl Reason {
             Self::Never { .. } => "never",
             Self::NoNodes => "noNodes",
             Self::NodesClosed { .. } => "nodesClosed",
+            Self::GpusAside { .. } => "gpusAside",
             Self::Resources { .. } => "resources",
             Self::Behind { .. } => "behind",
             Self::Reservation { .. } => "reservation",
@@ -229,6 +237,17 @@ impl Reason {
             Self::Finished { .. } => "finished",
         }
     }
+}
+
+/// A GPU that is promised to nobody now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AsideGpu {
+    /// Its UUID.
+    pub uuid: String,
+    /// Its node.
+    pub node: String,
+    /// Why it is not.
+    pub reason: String,
 }
 
 /// A job by both of its names.

@@ -78,47 +78,53 @@ impl Client {
         sender.send_request(request).await.with_context(|| format!("asking for {path}"))
     }
 
-    /// Sends, and reads the whole answer as JSON; an error unless the status is a success.
+    /// Sends, and reads the whole answer: its status and its body. An error only where there was none.
+    pub(crate) async fn ask(&self, method: Method, path: &str, headers: &[(&str, String)], body: Bytes) -> Result<(u16, Bytes)> {
+        let response = self.send(method, path, headers, body).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.with_context(|| format!("reading {path}"))?.to_bytes();
+        Ok((status, body))
+    }
+
+    /// The same as JSON; an error unless the status is a success.
     pub(crate) fn call(&self, method: Method, path: &str, body: &[u8]) -> Result<Value> {
-        let body = Bytes::copy_from_slice(body);
-        runtime()?.block_on(async {
-            let response = self.send(method, path, &[], body).await?;
-            let status = response.status();
-            let bytes = response.into_body().collect().await.with_context(|| format!("reading {path}"))?.to_bytes();
-            if !status.is_success() {
-                bail!("{path} answered {status}: {}", String::from_utf8_lossy(&bytes));
-            }
-            Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-        })
+        let (status, bytes) = runtime()?.block_on(self.ask(method, path, &[], Bytes::copy_from_slice(body)))?;
+        if !(200..300).contains(&status) {
+            bail!("{path} answered {status}: {}", String::from_utf8_lossy(&bytes));
+        }
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
     /// Reads server-sent events after `revision`, gives the data of each to `take`, and ends when that returns false.
-    pub(crate) fn events(&self, revision: u64, mut take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
-        runtime()?.block_on(async {
-            let headers = [("last-event-id", revision.to_string()), ("accept", "text/event-stream".to_owned())];
-            let response = self.send(Method::GET, "/api/v1/events", &headers, Bytes::new()).await?;
-            if !response.status().is_success() {
-                bail!("/api/v1/events answered {}", response.status());
-            }
-            let mut body = response.into_body();
-            let mut buffer: Vec<u8> = Vec::new();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.context("reading events")?;
-                buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-                let mut rest = &buffer[..];
-                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                    let line = rest[..end].trim_ascii_end();
-                    rest = &rest[end + 1..];
-                    if let Some(data) = line.strip_prefix(b"data:")
-                        && !take(data)?
-                    {
-                        return Ok(());
-                    }
+    pub(crate) fn events(&self, revision: u64, take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+        runtime()?.block_on(self.follow(revision, take))
+    }
+
+    /// The same, inside of a runtime.
+    pub(crate) async fn follow(&self, revision: u64, mut take: impl FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+        let headers = [("last-event-id", revision.to_string()), ("accept", "text/event-stream".to_owned())];
+        let response = self.send(Method::GET, "/api/v1/events", &headers, Bytes::new()).await?;
+        if !response.status().is_success() {
+            bail!("/api/v1/events answered {}", response.status());
+        }
+        let mut body = response.into_body();
+        let mut buffer: Vec<u8> = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.context("reading events")?;
+            buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            let mut rest = &buffer[..];
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = rest[..end].trim_ascii_end();
+                rest = &rest[end + 1..];
+                if let Some(data) = line.strip_prefix(b"data:")
+                    && !take(data)?
+                {
+                    return Ok(());
                 }
-                buffer = rest.to_vec();
             }
-            bail!("the event stream ended early")
-        })
+            buffer = rest.to_vec();
+        }
+        bail!("the event stream ended early")
     }
 }
 
@@ -132,6 +138,7 @@ where
     Ok(sender)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// One thread's.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().context("starting the runtime")
 }

@@ -9,6 +9,7 @@ mod body;
 mod closed_loop;
 mod connection;
 mod control;
+mod curves;
 mod deep;
 mod floors;
 mod guard;
@@ -16,8 +17,11 @@ mod insert;
 mod loopback;
 mod open_loop;
 mod peers;
+mod plot;
+mod process;
 mod program;
 mod server;
+mod soak;
 mod start;
 mod stats;
 mod true_jobs;
@@ -31,9 +35,11 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::connection::Dialect;
+use crate::curves::CurveOptions;
 use crate::guard::Guard;
 use crate::peers::PeerOptions;
 use crate::server::ServerOptions;
+use crate::soak::SoakOptions;
 
 /// Measures flashd, one thing at a time, and prints the result as one JSON object.
 #[derive(Parser)]
@@ -164,6 +170,10 @@ enum Command {
         #[command(flatten)]
         server: ServerOptions,
     },
+    /// Figures over sizes: jobs queued and running, watchers, nodes.
+    Curves(CurveOptions),
+    /// Mixed load for an hour, with kills of the daemon: what grows, and whether every promise is kept.
+    Soak(Box<SoakOptions>),
     /// Another scheduler, measured the same way.
     Peer(PeerOptions),
     /// Which other schedulers are there.
@@ -203,6 +213,8 @@ fn measure(command: Command) -> Result<serde_json::Value> {
         Command::Start { count, server, .. } => start::through_daemon(count, &server),
         Command::Deep { jobs, connections, server } => deep::run(jobs, connections, &server),
         Command::Program { count, flash, server } => program::run(count, flash, &server),
+        Command::Curves(options) => curves::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Peer(options) => peers::run(&options),
         Command::Peers { prefix } => peers::found(&prefix),
         // Both are taken before a guard is there.
@@ -226,7 +238,9 @@ fn run() -> Result<()> {
     if cli.loopback {
         loopback::raise()?;
     }
-    let guard = Guard::new(Duration::from_secs(cli.limit))?;
+    // A soak says itself how long it takes.
+    let soaks = if let Command::Soak(options) = &cli.command { options.seconds } else { 0 };
+    let guard = Guard::new(Duration::from_secs(cli.limit + soaks))?;
     let result = measure(cli.command);
     drop(guard);
     println!("{}", result?);

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(5);
 /// Length that a Unix socket's path may have on Linux.
 const SOCKET_PATH_MAX: usize = 107;
+/// A machine of two processors, whatever there is.
+const DEFAULT_CONFIG: &str = "[node]\ncpus = 2\n";
 
 /// Which socket carries the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,7 +51,7 @@ pub(crate) struct ServerOptions {
     bare: bool,
     /// Which socket.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
-    transport: Transport,
+    pub(crate) transport: Transport,
     /// The daemon's program. Default: `flashd` beside this program.
     #[arg(long)]
     flashd: Option<PathBuf>,
@@ -59,6 +61,9 @@ pub(crate) struct ServerOptions {
     /// Leave the data folder there.
     #[arg(long)]
     keep: bool,
+    /// What flashd.toml says.
+    #[arg(skip = DEFAULT_CONFIG.to_owned())]
+    pub(crate) config: String,
 }
 
 impl ServerOptions {
@@ -72,6 +77,7 @@ impl ServerOptions {
             flashd: None,
             dir: Some(dir.to_owned()),
             keep: true,
+            config: DEFAULT_CONFIG.to_owned(),
         }
     }
 }
@@ -99,7 +105,7 @@ impl Launch {
         }
         let program = options.flashd.clone().unwrap_or_else(|| this.with_file_name("flashd"));
         let config = folder.join("flashd.toml");
-        std::fs::write(&config, "[node]\ncpus = 2\n").with_context(|| format!("writing {}", config.display()))?;
+        std::fs::write(&config, &options.config).with_context(|| format!("writing {}", config.display()))?;
         let args =
             ["serve".into(), "--data".into(), data.into(), "--listen".into(), address.into(), "--config".into(), config.into()];
         Ok(Self { program, args: args.into(), folder, log })
@@ -216,8 +222,19 @@ impl Server {
         })
     }
 
+    /// Our own server's process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Its runner's process.
+    pub(crate) fn runner(&self) -> Option<u32> {
+        let runner = runners(&self.launch.as_ref()?.data()).into_iter().next()?;
+        u32::try_from(runner.as_raw_nonzero().get()).ok()
+    }
+
     /// Our own server's folder.
-    fn folder(&self) -> Result<&Path> {
+    pub(crate) fn folder(&self) -> Result<&Path> {
         self.launch.as_ref().map(|launch| launch.folder.as_path()).context("this needs a server of our own: without --server")
     }
 
@@ -260,13 +277,18 @@ impl Server {
 
     /// Occupies the whole node, so that what is submitted now is queued and does not run. It ends with this process.
     pub(crate) fn hold_node(&mut self) -> Result<()> {
+        self.hold("2")
+    }
+
+    /// Occupies so many processors.
+    pub(crate) fn hold(&mut self, cpu: &str) -> Result<()> {
         if self.name != "flashd" {
             return Ok(());
         }
         let script = r#"while [ ! -e "$1/go" ] && kill -0 "$2" 2>/dev/null; do sleep 0.2; done; : >"$1/gone""#;
         let (folder, pid) = (self.folder()?, std::process::id().to_string());
         let body = json!({"name": "holds-the-node", "queue": "configfile-interactive", "priority": 1_000_000,
-            "command": ["sh", "-c", script, "hold", folder, pid], "resources": {"cpu": "2"}});
+            "command": ["sh", "-c", script, "hold", folder, pid], "resources": {"cpu": cpu}});
         let id = self.client.call(Method::POST, "/api/v1/jobs", body.to_string().as_bytes())?["id"]
             .as_str()
             .context("a submit that answers no id")?

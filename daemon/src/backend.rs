@@ -137,6 +137,10 @@ pub struct Snapshot {
     pub nodes: Vec<api::Node>,
     /// How their free GPUs lie.
     pub fragmentation: api::Fragmentation,
+    /// What drives the GPUs, where something does.
+    pub driver: Option<executors::gpu::Driver>,
+    /// Why there are no GPUs, or why some are missing.
+    pub gpu_note: Option<String>,
     /// Latest revision then.
     pub revision: Revision,
 }

@@ -1,7 +1,8 @@
-//! Hands durable orders to the executor: the only caller of its `start`, `stop` and `forget`.
+//! Hands durable orders to the executor: the only caller of its `start`, `withdraw`, `stop` and `forget`.
 //!
 //! What must hold:
-//! - Orders of one run go out in the order start, stop, forget.
+//! - Orders of one run go out in the order start, withdraw, stop, forget; starts in the order in which they were decided.
+//! - Orders wait in a line only where the executor holds orders. Elsewhere whoever had room begins at once, and who had none has not begun.
 //! - A start is given only while the core still says that the run is starting: an order that waited behind a cancel starts nothing.
 //! - An order that could not be given is not retried here. The reconciler finds what is missing by comparing the table with the world.
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use executors::{Executor, Report, StartOrder};
 use scheduler_core::event::{Effect, RunResult};
 use scheduler_core::ids::{JobId, RunId};
-use scheduler_core::state::JobState;
+use scheduler_core::state::{JobState, Placement};
 use store::{JobRecord, Store};
 use tokio::sync::{Notify, mpsc};
 
@@ -48,16 +49,23 @@ impl Dispatcher {
         let mut gathered = Vec::with_capacity(GATHER);
         while orders.recv_many(&mut gathered, GATHER).await > 0 {
             let mut starts = Vec::new();
+            let mut withdrawn = Vec::new();
             let mut stops = Vec::new();
             let mut forgets = Vec::new();
             for effect in gathered.drain(..).flatten() {
                 match effect {
                     Effect::Start { run } => starts.push(run),
+                    Effect::Withdraw { run } => withdrawn.push(run),
                     Effect::Stop { run, policy } => stops.push((run, policy)),
                     Effect::Forget { run } => forgets.push(run),
                 }
             }
             self.start(starts).await;
+            if !withdrawn.is_empty()
+                && let Err(error) = self.executor.withdraw(withdrawn).await
+            {
+                self.failed("withdraw", &error);
+            }
             for (run, policy) in stops {
                 if let Err(error) = self.executor.stop(run, policy).await {
                     self.failed("stop", &error);
@@ -86,9 +94,13 @@ impl Dispatcher {
             Ok(records) => records,
             Err(error) => return self.failed("start", &error),
         };
+        let holds_orders = self.executor.holds_orders();
         let mut orders = Vec::with_capacity(runs.len());
         for record in records {
+            let is_ahead = record.lifecycle.state.placement().is_some_and(Placement::is_ahead);
             match self.order(&record) {
+                Some(Ok(order)) if is_ahead && !holds_orders => self.take_back(order.run).await,
+                Some(Ok(order)) if !holds_orders && order.line.is_some() => orders.push(StartOrder { line: None, ..order }),
                 Some(Ok(order)) if still_starting(&self.core, order.run) => orders.push(order),
                 Some(Ok(_)) | None => {}
                 Some(Err((run, message))) => self.give_up(run, message).await,
@@ -104,6 +116,14 @@ impl Dispatcher {
         let JobState::Starting { placement } = &record.lifecycle.state else { return None };
         let run = RunId { job: record.id, attempt: record.lifecycle.attempt };
         Some(start_order(record, run, placement, &self.context).map_err(|error| (run, error.to_string())))
+    }
+
+    async fn take_back(&self, run: RunId) {
+        let message = "the executor holds no orders".to_owned();
+        if self.reports.send(Report::NotBegun { run, message, at: clock::now() }).await.is_err() {
+            tracing::debug!(%run, "the engine has ended");
+        }
+        self.nudge.notify_one();
     }
 
     async fn give_up(&self, run: RunId, message: String) {

@@ -1,12 +1,14 @@
 //! `flashd`: wires core, store and executors together and gives them a face.
 
 pub mod backend;
+pub mod boot;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod decision_log;
 pub mod dispatch;
 pub mod engine;
+pub mod gpus;
 pub mod http;
 mod ids;
 mod machine;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{JobSpec, TaskSpec};
-use executors::{StartOrder, TaskOrder};
+use executors::{Line, StartOrder, TaskOrder};
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
@@ -63,13 +63,21 @@ pub fn start_order(
             Ok(task_order(record, &spec, group, slot, (run, placed)))
         })
         .collect::<Result<_, _>>()?;
+    let tasks: Vec<TaskOrder> = tasks;
+    // Whoever asks for more than his limits would keep the line for ever. The core sees to it; this is for a table that was changed by hand.
+    let line = placement.line.zip(placement.slots.first()).map(|(line, slot)| Line {
+        id: scheduler_core::line_of(&slot.node),
+        cpu_millis: line.cpu.0.max(tasks.iter().map(|task| task.cpu_millis).sum()),
+        memory_bytes: line.memory.0.max(tasks.iter().map(|task| task.memory_bytes).sum()),
+    });
     Ok(StartOrder {
         run,
         tasks,
         uid: (record.owner.uid != context.own_uid).then_some(record.owner.uid),
         nice: spec.nice.unwrap_or(0),
         rlimits: spec.rlimits,
-        line: None,
+        line,
+        pod: None,
     })
 }
 
@@ -119,13 +127,11 @@ mod tests {
     use super::*;
 
     fn record(spec: &str) -> (JobRecord, Placement) {
-        let placement = Placement {
-            slots: vec![
-                Slot { group: 0, replica: 0, node: "n".into(), gpus: ["GPU-b".into(), "GPU-a".into()].into_iter().collect() },
-                Slot { group: 0, replica: 1, node: "n".into(), gpus: smallvec::SmallVec::new() },
-                Slot { group: 1, replica: 0, node: "n".into(), gpus: smallvec::SmallVec::new() },
-            ],
-        };
+        let placement = Placement::new(vec![
+            Slot { group: 0, replica: 0, node: "n".into(), gpus: ["GPU-b".into(), "GPU-a".into()].into_iter().collect() },
+            Slot { group: 0, replica: 1, node: "n".into(), gpus: smallvec::SmallVec::new() },
+            Slot { group: 1, replica: 0, node: "n".into(), gpus: smallvec::SmallVec::new() },
+        ]);
         let record = JobRecord {
             id: JobId(uuid::Uuid::from_u128(5)),
             seq: Seq(1),

@@ -5,12 +5,13 @@
 //! - A run counts as lost only if it was running or stopping before the world was read and still is afterwards: then the executor knew it
 //!   once, and nobody but us could have made it forget.
 //! - A run that is starting and is not there gets its order again: the order never left, or died with a runner before it was written
-//!   down. Starts are idempotent by run.
+//!   down. Starts are idempotent by run. If it was ordered in an earlier boot of the machine it is lost instead ([`boot`](crate::boot)).
 //! - A run that the table does not have as active is a stray, and is ended, once the store confirms that; the core alone is not asked,
 //!   because it may be ahead of what is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use executors::{Executor, ExecutorError, Observed, Report, RunPhase};
@@ -18,6 +19,7 @@ use scheduler_core::event::{Effect, RunResult};
 use scheduler_core::ids::RunId;
 use scheduler_core::job::StopPolicy;
 use scheduler_core::state::StateKind;
+use scheduler_core::time::Timestamp;
 use store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +49,10 @@ pub struct Reconciler {
     pub nudge: Arc<Notify>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Tells the engine whether the executor holds orders.
+    pub holding: Arc<AtomicBool>,
+    /// Runs that were being started in an earlier boot of the machine.
+    pub doubtful: BTreeSet<RunId>,
 }
 
 /// Why a round failed.
@@ -79,8 +85,8 @@ struct Difference {
     strays: Vec<RunId>,
 }
 
-/// `before` and `after` are the active runs around the reading of `world`.
-fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_core::time::Timestamp) -> Difference {
+/// `before` and `after` are the active runs around the reading of `world`; `doubtful` may have begun in an earlier boot.
+fn compare(before: &Active, world: &[Observed], after: &Active, doubtful: &BTreeSet<RunId>, now: Timestamp) -> Difference {
     let mut found = Difference::default();
     let seen: BTreeMap<RunId, &RunPhase> = world.iter().map(|observed| (observed.run, &observed.phase)).collect();
     for (run, (state, policy)) in after {
@@ -90,6 +96,11 @@ fn compare(before: &Active, world: &[Observed], after: &Active, now: scheduler_c
             }
             (StateKind::Stopping, Some(RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. })) => {
                 found.orders.push(Effect::Stop { run: *run, policy: *policy });
+            }
+            (StateKind::Starting, None) if doubtful.contains(run) => {
+                let message = "the machine was restarted while this run was being started".into();
+                let result = RunResult::Lost { message };
+                found.reports.push(Report::Ended { run: *run, result, started_at: None, at: now });
             }
             (StateKind::Starting, None) => {
                 if before.get(run).is_some_and(|(state, _)| *state == StateKind::Starting) {
@@ -184,8 +195,9 @@ impl Reconciler {
         let executor = self.executor.kind();
         let before = self.active();
         let world = self.executor.observe().await.map_err(|source| ReconcileError::Observe { executor, source })?;
+        self.holding.store(self.executor.holds_orders(), Ordering::Relaxed);
         let after = self.active();
-        let mut found = compare(&before, &world, &after, clock::now());
+        let mut found = compare(&before, &world, &after, &self.doubtful, clock::now());
         for run in std::mem::take(&mut found.strays) {
             if self.is_stray(run).await? {
                 tracing::warn!(%run, "runs without a place in the job table; ending it");
@@ -225,7 +237,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use scheduler_core::ids::{Attempt, JobId};
-    use scheduler_core::time::Timestamp;
 
     use super::*;
 
@@ -258,25 +269,38 @@ mod tests {
     fn what_agrees_is_left_alone() {
         let table = active(&[(1, StateKind::Starting), (2, StateKind::Running), (3, StateKind::Stopping)]);
         let world = world(&[(1, RunPhase::Starting), (2, RunPhase::Running { since: NOW }), (3, RunPhase::Stopping)]);
-        assert_eq!(compare(&table, &world, &table, NOW), Difference::default());
+        assert_eq!(compare(&table, &world, &table, &BTreeSet::new(), NOW), Difference::default());
     }
 
     #[test]
     fn a_run_is_lost_only_if_it_was_known_before_and_is_missed_after() {
         let table = active(&[(1, StateKind::Running), (2, StateKind::Stopping)]);
-        assert_eq!(lost(&compare(&table, &[], &table, NOW)), [run(1), run(2)]);
+        assert_eq!(lost(&compare(&table, &[], &table, &BTreeSet::new(), NOW)), [run(1), run(2)]);
         let starting = active(&[(1, StateKind::Starting), (2, StateKind::Starting)]);
-        let found = compare(&starting, &[], &table, NOW);
+        let found = compare(&starting, &[], &table, &BTreeSet::new(), NOW);
         assert_eq!(found, Difference::default(), "it may have come while the world was read");
-        let found = compare(&table, &[], &active(&[]), NOW);
+        let found = compare(&table, &[], &active(&[]), &BTreeSet::new(), NOW);
         assert_eq!(found, Difference::default(), "it may have ended meanwhile");
     }
 
     #[test]
     fn a_start_that_never_arrived_is_given_again() {
         let starting = active(&[(1, StateKind::Starting)]);
-        assert_eq!(compare(&starting, &[], &starting, NOW).orders, [Effect::Start { run: run(1) }]);
-        assert_eq!(compare(&active(&[]), &[], &starting, NOW), Difference::default(), "its order is still under way");
+        assert_eq!(compare(&starting, &[], &starting, &BTreeSet::new(), NOW).orders, [Effect::Start { run: run(1) }]);
+        assert_eq!(
+            compare(&active(&[]), &[], &starting, &BTreeSet::new(), NOW),
+            Difference::default(),
+            "its order is still under way"
+        );
+    }
+
+    #[test]
+    fn a_start_of_an_earlier_boot_that_nobody_knows_of_is_lost() {
+        let starting = active(&[(1, StateKind::Starting), (2, StateKind::Starting), (3, StateKind::Starting)]);
+        let world = world(&[(2, RunPhase::Held)]);
+        let found = compare(&starting, &world, &starting, &BTreeSet::from([run(1), run(2)]), NOW);
+        assert_eq!(lost(&found), [run(1)]);
+        assert_eq!(found.orders, [Effect::Start { run: run(3) }], "it is of this boot");
     }
 
     #[test]
@@ -285,7 +309,7 @@ mod tests {
         let ended = RunPhase::Ended { result: RunResult::Succeeded, started_at: Some(Timestamp(3)), at: Timestamp(4) };
         let world =
             world(&[(1, RunPhase::Running { since: Timestamp(5) }), (2, RunPhase::Running { since: Timestamp(5) }), (3, ended)]);
-        let found = compare(&table, &world, &table, NOW);
+        let found = compare(&table, &world, &table, &BTreeSet::new(), NOW);
         assert_eq!(found.orders, [Effect::Stop { run: run(2), policy: StopPolicy::default() }]);
         assert_eq!(
             found.reports,
@@ -300,7 +324,7 @@ mod tests {
     fn strays_are_found_and_old_ends_are_reported_so_that_they_can_be_forgotten() {
         let ended = RunPhase::Ended { result: RunResult::Succeeded, started_at: None, at: NOW };
         let world = world(&[(1, RunPhase::Running { since: NOW }), (2, RunPhase::Stopping), (3, ended)]);
-        let found = compare(&active(&[]), &world, &active(&[]), NOW);
+        let found = compare(&active(&[]), &world, &active(&[]), &BTreeSet::new(), NOW);
         assert_eq!(found.strays, [run(1)]);
         assert_eq!(found.reports.len(), 1);
         assert_eq!(found.orders, []);

@@ -278,3 +278,72 @@ async fn killing_only_the_daemon_loses_no_run() {
     assert_eq!(runs.len(), 20);
     assert!(runs.values().all(|counts| *counts == (1, 1)));
 }
+
+/// Jobs of a moment, hundreds at a time on two slots: most of them wait in the runner's line when it or the daemon is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lined_up_begins_once_over_kills_of_either_side() {
+    let points = setting("FLASH_CRASH_POINTS", 40).min(40);
+    let mut random = Random(setting("FLASH_CRASH_SEED", 20_261_121));
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let mut daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 2\n");
+    let mut ids = BTreeSet::new();
+    let mut cancelled = BTreeSet::new();
+    let (mut runner_kills, mut most_lined_up) = (0, 0);
+    for point in 0..points {
+        let script = format!("echo begin $FLASH_JOB_ID $FLASH_ATTEMPT >> {}", ledger.display());
+        let spec = json!({"command": ["/bin/sh", "-c", script], "workingDir": "/tmp", "retry": {"maxAttempts": 100}});
+        let (status, body) = daemon.post("/api/v1/jobs:batch", json!({"jobs": vec![spec; 150]})).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        let new: Vec<String> =
+            body["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect();
+        // A while into them: some have ended, some run, some wait in the line, some in the queue.
+        let target = read_ledger(&ledger).len() + 5 + random.below(60) as usize;
+        let waited = std::time::Instant::now();
+        while read_ledger(&ledger).len() < target {
+            assert!(waited.elapsed() < PATIENCE, "nothing begins\n{}", daemon.log());
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        let (_, starting) = daemon.get("/api/v1/jobs?state=starting&limit=500").await;
+        most_lined_up = most_lined_up.max(starting["items"].as_array().map_or(0, Vec::len));
+        for _ in 0..3 {
+            let id = &new[random.below(150) as usize];
+            let (status, _) = daemon.post(&format!("/api/v1/jobs/{id}/cancel"), Value::Null).await;
+            if status.is_success() {
+                cancelled.insert(id.clone());
+            }
+        }
+        ids.extend(new);
+        let runners = if point % 2 == 1 { daemon.runners() } else { Vec::new() };
+        runner_kills += u64::from(!runners.is_empty());
+        let with_daemon = point % 4 != 3;
+        if with_daemon {
+            daemon.kill();
+        }
+        for pid in &runners {
+            let _gone_already = kill_process(*pid, Signal::KILL);
+        }
+        if with_daemon {
+            daemon.restart();
+        }
+        no_run_began_twice(&ledger);
+    }
+    let asked: BTreeMap<String, Asked> = ids.iter().map(|id| (id.clone(), Asked { exit: 0 })).collect();
+    drain(&daemon, &asked).await;
+    no_run_began_twice(&ledger);
+    let runs = read_ledger(&ledger);
+    let mut tries = 0;
+    for id in &ids {
+        let job = daemon.finished(id).await;
+        let attempt = job["attempt"].as_u64().unwrap() as u32;
+        tries += u64::from(attempt);
+        let ran = runs.contains_key(&(id.clone(), attempt));
+        match job["outcome"]["result"].as_str() {
+            Some("succeeded") => assert!(ran, "it is said to have succeeded and did not run: {job}"),
+            Some("cancelled") => assert!(cancelled.contains(id), "{job}"),
+            _ => panic!("{job}"),
+        }
+    }
+    println!("{} jobs, {tries} tries, {runner_kills} runner kills, {most_lined_up} starting at a time", ids.len());
+    assert!(most_lined_up > 20, "next to nobody was lined up: {most_lined_up}");
+}

@@ -4,7 +4,8 @@
 //! - a finished job never changes, whatever arrives late;
 //! - a report that speaks of another attempt than the present one changes nothing;
 //! - the placement stays the same from `Starting` until the run's end, and resources are held exactly that long;
-//! - every accepted end of a run has [`Effect::Forget`], so that the executor's memory of it can go.
+//! - a run that never began leaves its job as if it had not been placed, but for the attempt: who made it real may remember that one;
+//! - every accepted end of a run, and every run that never began, has [`Effect::Forget`], so that the executor's memory of it can go.
 //!
 //! Where a run is being ended and its result arrives, the times decide. A run that had succeeded or failed before the order to end it
 //! was given is taken as it is: neither a cancel, a requeue nor a time limit that came too late takes that away. A run that ended
@@ -59,10 +60,11 @@ pub fn apply(
         Event::Place { placement } => step.place(placement),
         Event::Started { attempt, at } => step.started(*attempt, *at),
         Event::Ended { attempt, result, at, retry_at } => step.ended(*attempt, result, *at, *retry_at),
+        Event::NotBegun { attempt, at } => step.not_begun(*attempt, *at),
         Event::Cancel { by } => step.cancel(event, Outcome::Cancelled { by: by.clone() }),
         Event::Requeue { .. } => step.requeue(event),
         Event::TimeLimit => step.time_limit(event),
-        Event::Preempt { .. } => step.preempt(event),
+        Event::Preempt { .. } | Event::Evict { .. } => step.make_way(event),
     }
 }
 
@@ -153,13 +155,9 @@ impl Step<'_> {
         let finish = |outcome: Outcome| JobState::Finished { outcome: Box::new(outcome), at: at.min(self.now) };
         let mut lost = self.lifecycle.lost;
         let state = match (why, result) {
-            (Some(StopReason::Cancel { by }), _) => finish(Outcome::Cancelled { by: by.clone() }),
-            (Some(StopReason::TimeLimit), _) => finish(Outcome::Failed { reason: FailReason::TimeLimit }),
-            (Some(StopReason::Requeue { .. }), _) => JobState::Queued { since: self.now },
-            (Some(StopReason::Preempted { age_from, .. }), _) => JobState::Queued { since: (*age_from).min(self.now) },
             (None, RunResult::Succeeded) => finish(Outcome::Succeeded),
             (None, RunResult::Failed { reason }) => finish(Outcome::Failed { reason: reason.clone() }),
-            (None, RunResult::Lost { message }) => {
+            (Some(StopReason::Evicted { message }), _) | (None, RunResult::Lost { message }) => {
                 lost = lost.saturating_add(1);
                 if lost >= self.policy.max_attempts {
                     finish(Outcome::Failed { reason: FailReason::Infrastructure { message: message.clone() } })
@@ -169,8 +167,35 @@ impl Step<'_> {
                     JobState::Queued { since: self.now }
                 }
             }
+            (Some(why), _) => self.stopped(why, at),
         };
         let lifecycle = Lifecycle { state, attempt: self.lifecycle.attempt, lost };
+        Ok((lifecycle, smallvec![Effect::Forget { run: self.run }]))
+    }
+
+    /// What an order to end a run makes of its job once nothing of the run is left.
+    fn stopped(&self, why: &StopReason, at: Timestamp) -> JobState {
+        let finish = |outcome: Outcome| JobState::Finished { outcome: Box::new(outcome), at: at.min(self.now) };
+        match why {
+            StopReason::Cancel { by } => finish(Outcome::Cancelled { by: by.clone() }),
+            StopReason::TimeLimit => finish(Outcome::Failed { reason: FailReason::TimeLimit }),
+            // One that was evicted counts as a lost try only where something ran ([`ended`](Self::ended)).
+            StopReason::Requeue { .. } | StopReason::Evicted { .. } => JobState::Queued { since: self.now },
+            StopReason::Preempted { age_from, .. } => JobState::Queued { since: (*age_from).min(self.now) },
+        }
+    }
+
+    fn not_begun(&self, attempt: Attempt, at: Timestamp) -> Applied {
+        self.same_attempt(attempt)?;
+        let state = match &self.lifecycle.state {
+            JobState::Starting { placement } => {
+                JobState::Queued { since: placement.line.map_or(self.now, |line| line.since.min(self.now)) }
+            }
+            JobState::Stopping { why, .. } => self.stopped(why, at),
+            JobState::Waiting { .. } | JobState::Queued { .. } if attempt > Attempt(0) => return self.already(),
+            _ => return self.not_here(),
+        };
+        let (lifecycle, _) = self.to(state)?;
         Ok((lifecycle, smallvec![Effect::Forget { run: self.run }]))
     }
 
@@ -207,8 +232,8 @@ impl Step<'_> {
         }
     }
 
-    /// A run that is being ended for whatever reason makes room anyhow.
-    fn preempt(&self, event: &Event) -> Applied {
+    /// A run that is being ended for whatever reason gives what it has back anyhow.
+    fn make_way(&self, event: &Event) -> Applied {
         match &self.lifecycle.state {
             JobState::Starting { .. } | JobState::Running { .. } => self.stop(event),
             _ => self.not_here(),

@@ -78,6 +78,13 @@ pub enum Event {
         /// If this was lost and is tried again: not before this time. Given from outside, because it is jittered.
         retry_at: Timestamp,
     },
+    /// The executor says that the run never began and never will: no process of it was made.
+    NotBegun {
+        /// Which try.
+        attempt: Attempt,
+        /// When that was settled.
+        at: Timestamp,
+    },
     /// A user cancels it.
     Cancel {
         /// Who.
@@ -87,6 +94,11 @@ pub enum Event {
     Requeue {
         /// Who.
         by: Name,
+    },
+    /// What it runs on is not fit for it any more: a GPU is sick or gone. Its run ends and counts as lost by infrastructure.
+    Evict {
+        /// What happened.
+        message: Name,
     },
     /// Its time limit is over.
     TimeLimit,
@@ -115,6 +127,11 @@ pub enum Effect {
         run: RunId,
         /// How.
         policy: StopPolicy,
+    },
+    /// Take this run back if it has not begun.
+    Withdraw {
+        /// The run.
+        run: RunId,
     },
     /// The end of this run is on record; the executor may forget it.
     Forget {
@@ -174,8 +191,8 @@ pub enum Rejected {
 }
 
 impl Event {
-    /// The word under which it is recorded and shown: `held`, `released`, `updated`, `due`, `placed`, `started`, `ended`, `cancelled`,
-    /// `requeued`, `timeLimit`, `preempted`.
+    /// The word under which it is recorded and shown: `held`, `released`, `updated`, `due`, `placed`, `started`, `ended`, `notBegun`,
+    /// `cancelled`, `requeued`, `evicted`, `timeLimit`, `preempted`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Hold { .. } => "held",
@@ -185,8 +202,10 @@ impl Event {
             Self::Place { .. } => "placed",
             Self::Started { .. } => "started",
             Self::Ended { .. } => "ended",
+            Self::NotBegun { .. } => "notBegun",
             Self::Cancel { .. } => "cancelled",
             Self::Requeue { .. } => "requeued",
+            Self::Evict { .. } => "evicted",
             Self::TimeLimit => "timeLimit",
             Self::Preempt { .. } => "preempted",
         }
@@ -197,6 +216,7 @@ impl Event {
         match self {
             Self::Cancel { by } => Some(StopReason::Cancel { by: by.clone() }),
             Self::Requeue { by } => Some(StopReason::Requeue { by: by.clone() }),
+            Self::Evict { message } => Some(StopReason::Evicted { message: message.clone() }),
             Self::TimeLimit => Some(StopReason::TimeLimit),
             Self::Preempt { by, age_from } => Some(StopReason::Preempted { by: *by, age_from: *age_from }),
             Self::Hold { .. }
@@ -205,7 +225,8 @@ impl Event {
             | Self::Due
             | Self::Place { .. }
             | Self::Started { .. }
-            | Self::Ended { .. } => None,
+            | Self::Ended { .. }
+            | Self::NotBegun { .. } => None,
         }
     }
 }

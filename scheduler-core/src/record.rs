@@ -51,6 +51,10 @@ pub enum Input {
         /// Transitions at most.
         limit: usize,
     },
+    /// [`Scheduler::set_holding`].
+    SetHolding(bool),
+    /// [`Scheduler::take_withdrawn`].
+    TakeWithdrawn,
     /// [`Scheduler::set_queue`].
     SetQueue(Box<QueueConfig>),
     /// [`Scheduler::remove_queue`].
@@ -69,6 +73,13 @@ pub enum Input {
         node: Name,
         /// What may be done with it.
         state: NodeState,
+    },
+    /// [`Scheduler::set_gpu_aside`].
+    SetGpuAside {
+        /// The GPU.
+        gpu: Name,
+        /// Why it is promised to nobody; none: it may be.
+        why: Option<Name>,
     },
 }
 
@@ -96,6 +107,8 @@ pub enum Answer {
     Accepted(Lifecycle),
     /// What was changed, in this order.
     Changed(Vec<Change>),
+    /// Runs that are taken back if they have not begun.
+    Withdrawn(Vec<RunId>),
     /// Records that were left aside.
     Aside(usize),
     /// What became of the runs of a node that was lost.
@@ -255,6 +268,16 @@ impl Recorded {
         done
     }
 
+    /// See [`Scheduler::set_gpu_aside`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_gpu_aside(&mut self, uuid: &Name, why: Option<Name>) -> Result<(), ChangeError> {
+        let done = self.core.set_gpu_aside(uuid, why.clone());
+        self.tell(Timestamp(0), Some(Input::SetGpuAside { gpu: uuid.clone(), why }), || done.told());
+        done
+    }
+
     /// See [`Scheduler::set_node_state`].
     ///
     /// # Errors
@@ -278,6 +301,20 @@ impl Recorded {
         let made = self.core.plan(now, limit);
         self.tell(now, Some(Input::Plan { limit }), || made.told());
         made
+    }
+
+    /// See [`Scheduler::set_holding`].
+    pub fn set_holding(&mut self, holding: bool) {
+        self.core.set_holding(holding);
+        self.tell(Timestamp(0), Some(Input::SetHolding(holding)), || Answer::Done);
+    }
+
+    /// See [`Scheduler::take_withdrawn`]. Nothing is told where there was nobody: that changes nothing.
+    pub fn take_withdrawn(&mut self) -> Vec<RunId> {
+        let runs = self.core.take_withdrawn();
+        let input = (!runs.is_empty()).then_some(Input::TakeWithdrawn);
+        self.tell(Timestamp(0), input, || Answer::Withdrawn(runs.clone()));
+        runs
     }
 
     /// See [`Scheduler::restore_usage`]. The records say the time themselves.
@@ -355,12 +392,18 @@ pub fn replay(core: &mut Scheduler, input: Input, at: Timestamp) -> Answer {
         Input::Handle { job, event } => core.handle(job, event, at).told(),
         Input::Tick { limit } => core.tick(at, limit).told(),
         Input::Plan { limit } => core.plan(at, limit).told(),
+        Input::SetHolding(holding) => {
+            core.set_holding(holding);
+            Answer::Done
+        }
+        Input::TakeWithdrawn => Answer::Withdrawn(core.take_withdrawn()),
         Input::SetQueue(config) => core.set_queue(*config, at).told(),
         Input::RemoveQueue(name) => core.remove_queue(&name, at).told(),
         Input::SetCohort(config) => core.set_cohort(*config, at).told(),
         Input::SetNode(config) => core.set_node(*config).told(),
         Input::RemoveNode(name) => core.remove_node(&name).told(),
         Input::SetNodeState { node, state } => core.set_node_state(&node, state, at).told(),
+        Input::SetGpuAside { gpu, why } => core.set_gpu_aside(&gpu, why).told(),
         Input::RemoveCohort(name) => core.remove_cohort(&name, at).told(),
     }
 }

@@ -2,11 +2,16 @@
 //!
 //! Only [`apply`](crate::apply::apply) makes a new [`Lifecycle`] from an old one. A finished job never changes again.
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
+use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::ids::{Attempt, JobId, Name};
 use crate::time::Timestamp;
 
@@ -23,13 +28,85 @@ pub struct Slot {
     pub gpus: SmallVec<[Name; 1]>,
 }
 
+/// A run's place in the line of its node: whoever makes it real begins it as soon as what the line has in use leaves room for it within
+/// these limits, in the order in which runs were ordered. What a line has in use is never more than the largest limits of its runs that have
+/// not ended, and never more than these ask for together; so much is set aside for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Most processor time that the line may have in use once this run has begun.
+    pub cpu: CpuMillis,
+    /// Most memory, likewise.
+    pub memory: MemoryBytes,
+    /// From when the job's age counts if the run never begins.
+    pub since: Timestamp,
+    /// There was no room for it when it was ordered: it waits for those before it.
+    pub ahead: bool,
+}
+
 /// Which task goes where, ordered by (group, replica); one slot for every task that starts: all of them, or at least as many as
 /// [`Shape::min_available`](crate::job::Shape::min_available) says, the first replicas of each group.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
+///
+/// As JSON it is the list of its slots, or an object where it has a line.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Placement {
     /// The slots.
     pub slots: Vec<Slot>,
+    /// Its place in the line of its node, where it has one: then all tasks are on that node, and none has a GPU.
+    pub line: Option<Line>,
+}
+
+impl Serialize for Placement {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(line) = &self.line else { return self.slots.serialize(serializer) };
+        let mut object = serializer.serialize_struct("Placement", 2)?;
+        object.serialize_field("slots", &self.slots)?;
+        object.serialize_field("line", line)?;
+        object.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Placement {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// Reads a placement in either form.
+struct Either;
+
+#[derive(Deserialize)]
+struct Lined {
+    slots: Vec<Slot>,
+    line: Line,
+}
+
+impl<'de> Visitor<'de> for Either {
+    type Value = Placement;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of slots, or an object with slots and a line")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Placement, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Placement::new)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Placement, A::Error> {
+        let Lined { slots, line } = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Placement { slots, line: Some(line) })
+    }
+}
+
+impl Placement {
+    /// One that is in no line.
+    pub const fn new(slots: Vec<Slot>) -> Self {
+        Self { slots, line: None }
+    }
+
+    /// It waits, or waited, for those before it in its line.
+    pub fn is_ahead(&self) -> bool {
+        self.line.is_some_and(|line| line.ahead)
+    }
 }
 
 /// What a waiting job waits for.
@@ -57,6 +134,11 @@ pub enum StopReason {
     Requeue {
         /// Who.
         by: Name,
+    },
+    /// What it runs on is not fit for it any more: it counts as lost by infrastructure.
+    Evicted {
+        /// What happened.
+        message: Name,
     },
     /// It makes room for another job; it is queued again.
     #[serde(rename_all = "camelCase")]

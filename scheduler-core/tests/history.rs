@@ -160,7 +160,7 @@ impl World {
             Step::Early { job, event } => self.tell(*job, |_| match event {
                 0 => Event::Due,
                 1 => Event::TimeLimit,
-                _ => Event::Place { placement: std::sync::Arc::new(scheduler_core::state::Placement { slots: Vec::new() }) },
+                _ => Event::Place { placement: std::sync::Arc::new(scheduler_core::state::Placement::new(Vec::new())) },
             })?,
             Step::Advance(seconds) => self.now.0 += seconds * 1_000_000,
             Step::Tick(limit) => {

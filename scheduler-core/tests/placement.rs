@@ -166,7 +166,7 @@ fn wrong_configurations_are_named() {
 fn placing_is_the_planners_alone() {
     let mut world = World::small(4, 0);
     world.submit(&job(1), at(0));
-    let placement = std::sync::Arc::new(Placement { slots: Vec::new() });
+    let placement = std::sync::Arc::new(Placement::new(Vec::new()));
     let answer = world.core.handle(id(1), Event::Place { placement }, at(0));
     assert!(matches!(answer, Err(Rejected::NotInState { .. })));
     assert_eq!(world.core.handle(id(2), Event::Due, at(0)), Err(Rejected::Unknown));

@@ -17,7 +17,7 @@ fn running(build: &Build, node: &str, gpus: &[&str]) -> Lifecycle {
             gpus: gpus.iter().map(|&gpu| gpu.into()).collect(),
         })
     });
-    let placement = std::sync::Arc::new(Placement { slots: slots.collect() });
+    let placement = std::sync::Arc::new(Placement::new(slots.collect()));
     Lifecycle { state: JobState::Running { placement, since: at(0) }, attempt: Attempt(1), lost: 0 }
 }
 

@@ -1,45 +1,50 @@
 //! Every state x every event, as one table whose cells are what must come of it.
 //!
 //! The job is at attempt 2 (0 where it was never tried), lost once of 3 attempts; it is 1,000 s, its time limit of 100 s is over for the
-//! running rows. Stops were ordered at 980 s; reports speak of 995 s, those marked `before` of 980 s, which is just not after the order. Cells: the state afterwards with what is new in it and, after `!`, the effects; `same` is already so, `-` is not possible
+//! running rows; `lined` was queued at 600 s and ordered ahead. Stops were ordered at 980 s; reports speak of 995 s, those marked `before` of 980 s, which is just not after the order. Cells: the state afterwards with what is new in it and, after `!`, the effects; `same` is already so, `-` is not possible
 //! in this state, `stale` speaks of another attempt, `end` is finished for good.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::apply::apply;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult};
 use scheduler_core::ids::{Attempt, JobId, Name};
 use scheduler_core::job::{Policy, StopPolicy};
-use scheduler_core::state::{FailReason, JobState, Lifecycle, Outcome, Placement, Slot, StopReason, WaitFor};
+use scheduler_core::state::{FailReason, JobState, Lifecycle, Line, Outcome, Placement, Slot, StopReason, WaitFor};
 use scheduler_core::time::{Span, Timestamp};
 use uuid::Uuid;
 
 const TABLE: &str = "
-event            | untried         | held            | later           | due             | queued          | starting                   | running                    | s-cancel          | s-limit                    | s-requeue                  | s-preempt                  | finished
-hold             | held            | same            | held            | held            | held            | -                          | -                          | -                 | -                          | -                          | -                          | end
-release          | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | -                          | end
-release until    | same            | later@2000      | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | -                          | end
-release past     | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                 | -                          | -                          | -                          | end
-due              | -               | -               | -               | queued@990      | -               | -                          | -                          | -                 | -                          | -                          | -                          | end
-place            | starting#1!start| -               | -               | -               | starting#3!start| -                          | -                          | -                 | -                          | -                          | -                          | end
-started 2        | stale           | -               | -               | -               | -               | running@995                | same                       | same              | same                       | same                       | same                       | end
-started 1        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
-started 3        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
-started 0        | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
-succeeded 2      | stale           | same            | same            | same            | same            | succeeded@995!forget       | succeeded@995!forget       | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
-failed 2         | stale           | same            | same            | same            | same            | exit 7@995!forget          | exit 7@995!forget          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
-lost 2, now      | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
-lost 2, later    | stale           | same            | same            | same            | same            | later@1060 lost=2!forget   | later@1060 lost=2!forget   | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | end
-succeeded 2, before | stale        | same            | same            | same            | same            | succeeded@980!forget       | succeeded@980!forget       | succeeded@980!forget | succeeded@980!forget    | succeeded@980!forget       | succeeded@980!forget       | end
-failed 2, before | stale           | same            | same            | same            | same            | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget          | end
-lost 2, before   | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@980!forget | limit@980!forget    | queued@1000!forget         | queued@400!forget          | end
-succeeded 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
-lost 3, now      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
-succeeded 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | end
-update           | queued@500      | held            | later@1001      | later@990       | queued@500      | -                          | -                          | -                 | -                          | -                          | -                          | end
-cancel           | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | s-cancel bob@1030!stop | s-cancel bob@1030!stop | same     | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | end
-requeue          | -               | -               | -               | -               | -               | s-requeue bob@1030!stop    | s-requeue bob@1030!stop    | -                 | -                          | same                       | -                          | end
-time limit       | -               | -               | -               | -               | -               | -                          | s-limit@1030!stop          | -                 | -                          | -                          | -                          | end
-preempt          | -               | -               | -               | -               | -               | s-preempt 9 400@1030!stop  | s-preempt 9 400@1030!stop  | -                 | -                          | -                          | -                          | end
+event            | untried         | held            | later           | due             | queued          | starting                   | lined                     | running                    | s-cancel          | s-limit                    | s-requeue                  | s-preempt                  | s-evict                    | finished
+hold             | held            | same            | held            | held            | held            | -                          | -                          | -                          | -                 | -                          | -                          | -                          | -                          | end
+release          | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                          | -                 | -                          | -                          | -                          | -                          | end
+release until    | same            | later@2000      | same            | same            | same            | -                          | -                          | -                          | -                 | -                          | -                          | -                          | -                          | end
+release past     | same            | queued@1000     | same            | same            | same            | -                          | -                          | -                          | -                 | -                          | -                          | -                          | -                          | end
+due              | -               | -               | -               | queued@990      | -               | -                          | -                          | -                          | -                 | -                          | -                          | -                          | -                          | end
+place            | starting#1!start| -               | -               | -               | starting#3!start| -                          | -                          | -                          | -                 | -                          | -                          | -                          | -                          | end
+started 2        | stale           | -               | -               | -               | -               | running@995                | running@995                | same                       | same              | same                       | same                       | same                       | same                       | end
+started 1        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+started 3        | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+started 0        | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+succeeded 2      | stale           | same            | same            | same            | same            | succeeded@995!forget       | succeeded@995!forget       | succeeded@995!forget       | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | queued@1000 lost=2!forget  | end
+failed 2         | stale           | same            | same            | same            | same            | exit 7@995!forget          | exit 7@995!forget          | exit 7@995!forget          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | queued@1000 lost=2!forget  | end
+lost 2, now      | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | queued@1000 lost=2!forget  | end
+lost 2, later    | stale           | same            | same            | same            | same            | later@1060 lost=2!forget   | later@1060 lost=2!forget   | later@1060 lost=2!forget   | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | later@1060 lost=2!forget   | end
+succeeded 2, before | stale        | same            | same            | same            | same            | succeeded@980!forget       | succeeded@980!forget       | succeeded@980!forget       | succeeded@980!forget | succeeded@980!forget    | succeeded@980!forget       | succeeded@980!forget       | succeeded@980!forget       | end
+failed 2, before | stale           | same            | same            | same            | same            | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget          | exit 7@980!forget          | end
+lost 2, before   | stale           | same            | same            | same            | same            | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | queued@1000 lost=2!forget  | cancelled ann@980!forget | limit@980!forget    | queued@1000!forget         | queued@400!forget          | queued@1000 lost=2!forget  | end
+succeeded 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+lost 3, now      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+succeeded 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+not begun 2      | stale           | same            | same            | same            | same            | queued@1000!forget         | queued@600!forget          | -                          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | queued@1000!forget         | end
+not begun 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+not begun 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | end
+cancel           | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | s-cancel bob@1030!stop | s-cancel bob@1030!stop | s-cancel bob@1030!stop | same     | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | end
+requeue          | -               | -               | -               | -               | -               | s-requeue bob@1030!stop    | s-requeue bob@1030!stop    | s-requeue bob@1030!stop    | -                 | -                          | same                       | -                          | -                          | end
+time limit       | -               | -               | -               | -               | -               | -                          | -                          | s-limit@1030!stop          | -                 | -                          | -                          | -                          | -                          | end
+preempt          | -               | -               | -               | -               | -               | s-preempt 9 400@1030!stop  | s-preempt 9 400@1030!stop  | s-preempt 9 400@1030!stop  | -                 | -                          | -                          | -                          | -                          | end
+evict            | -               | -               | -               | -               | -               | s-evict xid@1030!stop      | s-evict xid@1030!stop      | s-evict xid@1030!stop      | -                 | -                          | -                          | -                          | -                          | end
+update           | queued@500      | held            | later@1001      | later@990       | queued@500      | -                          | -                         | -                          | -                 | -                          | -                          | -                          | -                          | end
 ";
 
 fn time(seconds: i64) -> Timestamp {
@@ -48,7 +53,13 @@ fn time(seconds: i64) -> Timestamp {
 
 fn placement() -> Placement {
     let slot = Slot { group: 0, replica: 0, node: "a".into(), gpus: ["g0".into()].into_iter().collect() };
-    Placement { slots: vec![slot] }
+    Placement::new(vec![slot])
+}
+
+/// The same in a line, ordered ahead.
+fn lined() -> Placement {
+    let line = Line { cpu: CpuMillis(2000), memory: MemoryBytes(0), since: time(600), ahead: true };
+    Placement { line: Some(line), ..placement() }
 }
 
 fn policy() -> Policy {
@@ -66,11 +77,13 @@ fn from(column: &str) -> Lifecycle {
         "due" => JobState::Waiting { on: WaitFor::NotBefore(time(990)) },
         "untried" | "queued" => JobState::Queued { since: time(500) },
         "starting" => JobState::Starting { placement },
+        "lined" => JobState::Starting { placement: std::sync::Arc::new(lined()) },
         "running" => JobState::Running { placement, since: time(900) },
         "s-cancel" => stopping(StopReason::Cancel { by: "ann".into() }),
         "s-limit" => stopping(StopReason::TimeLimit),
         "s-requeue" => stopping(StopReason::Requeue { by: "ann".into() }),
         "s-preempt" => stopping(StopReason::Preempted { by: JobId(Uuid::from_u128(9)), age_from: time(400) }),
+        "s-evict" => stopping(StopReason::Evicted { message: "xid".into() }),
         "finished" => JobState::Finished { outcome: Box::new(Outcome::Succeeded), at: time(999) },
         other => panic!("no such column: {other}"),
     };
@@ -105,9 +118,11 @@ fn event(row: &str) -> Event {
         "succeeded" => ended(RunResult::Succeeded),
         "failed" => ended(RunResult::Failed { reason: FailReason::ExitCode { task: "main".into(), code: 7 } }),
         "lost" => ended(RunResult::Lost { message: "reboot".into() }),
+        "not" => Event::NotBegun { attempt: Attempt(rest.split_once(' ').unwrap().1.parse().unwrap()), at: time(995) },
         "cancel" => Event::Cancel { by },
         "requeue" => Event::Requeue { by },
         "time" => Event::TimeLimit,
+        "evict" => Event::Evict { message: "xid".into() },
         "preempt" => Event::Preempt { by: JobId(Uuid::from_u128(9)), age_from: time(400) },
         other => panic!("no such row: {other}"),
     }
@@ -127,7 +142,8 @@ fn describe(before: &Lifecycle, answer: Result<(Lifecycle, scheduler_core::apply
         Err(other) => return format!("{other:?}"),
     };
     if let Some(placed) = after.state.placement() {
-        assert_eq!(*placed, placement(), "a placement never changes");
+        let was = before.state.placement().cloned().unwrap_or_else(placement);
+        assert_eq!(*placed, was, "a placement never changes");
     }
     let mut text = match &after.state {
         JobState::Waiting { on: WaitFor::Hold } => "held".to_owned(),
@@ -140,6 +156,7 @@ fn describe(before: &Lifecycle, answer: Result<(Lifecycle, scheduler_core::apply
                 StopReason::Cancel { by } => format!("s-cancel {by}"),
                 StopReason::TimeLimit => "s-limit".to_owned(),
                 StopReason::Requeue { by } => format!("s-requeue {by}"),
+                StopReason::Evicted { message } => format!("s-evict {message}"),
                 StopReason::Preempted { by, age_from } => format!("s-preempt {} {}", by.0.as_u128(), seconds(*age_from)),
             };
             format!("{why}@{}", seconds(*deadline))

@@ -21,13 +21,15 @@ pub enum ObjectKind {
     Node = 3,
     /// What tenants have used.
     Usage = 4,
+    /// What the daemon notes for itself.
+    Note = 5,
 }
 
 impl ObjectKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Queue, Self::Cohort, Self::PriorityClass, Self::Node, Self::Usage];
+    pub const ALL: [Self; 6] = [Self::Queue, Self::Cohort, Self::PriorityClass, Self::Node, Self::Usage, Self::Note];
 
-    /// For people: `queue`, `cohort`, `priority class`, `node`, `usage`.
+    /// For people: `queue`, `cohort`, `priority class`, `node`, `usage`, `note`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue",
@@ -35,6 +37,7 @@ impl ObjectKind {
             Self::PriorityClass => "priority class",
             Self::Node => "node",
             Self::Usage => "usage",
+            Self::Note => "note",
         }
     }
 }

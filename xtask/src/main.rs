@@ -8,12 +8,14 @@ mod bench;
 mod bench_chart;
 mod bench_plan;
 mod bench_table;
+mod cluster;
 mod generated;
 mod instructions;
 mod layers;
 mod length;
 mod lint;
 mod peers;
+mod scale;
 mod setup;
 mod step;
 mod tests_run;
@@ -42,6 +44,19 @@ usage: cargo xtask <command> [options]
         [--peers NAME,..]    hq, pueue, gflow, tsp, nq, slurm, or none; all of them unless said
         [--no-install]       only the peers that are there; otherwise absent ones go into target/peers/
         [--no-build]         measure the programs that are in target/release as they are
+  cluster                    a real Kubernetes control plane, with nodes that are simulated
+        build                compile it from its Go modules into target/control-plane (some minutes, once; needs Go)
+        up                   start one that stays: [--nodes N] plain nodes and [--gpu-nodes N] with 8 GPUs, 2 each unless said
+        down | status        stop it; show it, and how to reach it
+  curves                     figures over sizes: jobs queued and running, watchers, nodes; charts in target/bench/
+        [--quick]            a tenth of the sizes
+        [--only NAME,..]     queued, running, watchers, nodes
+        [--no-build]         as above
+  soak                       mixed load with kills of the daemon; checks every promise, and charts what grows
+        [--for TIME]         90s, 10m, 1h; an hour unless said
+        [--rate N]           submits a second instead of 30
+        [--seed N]           of everything that is drawn
+        [--no-build]         as above
   instructions               count what the core's hot paths cost, compare with benches/instructions.json
         [--update]           keep these counts
 ";
@@ -55,6 +70,9 @@ fn run() -> Result<()> {
         "test" => tests_run::command(&rest),
         "lint" => lint::command(&rest),
         "bench" => bench::command(&rest),
+        "cluster" => cluster::command(&rest),
+        "curves" => scale::curves(&rest),
+        "soak" => scale::soak(&rest),
         "instructions" => instructions::command(&rest),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cluster;
 use crate::setup;
 use crate::step::{cargo, pretty, run, shown, step};
 
@@ -174,6 +175,7 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
     let begun = Instant::now();
     step("what building and testing need", setup::check)?;
     step("build", || run(cargo(["test", "--workspace", "--locked", "--no-run"])))?;
+    cluster::prepare();
     let mut tally = Tally::default();
     let went_well = step("tests", || run_tests(!own.is_empty(), filter, &mut tally));
     tally.print();

@@ -8,6 +8,7 @@ pub(crate) mod cancel;
 pub(crate) mod cohorts;
 pub(crate) mod completion;
 pub(crate) mod events;
+pub(crate) mod gpus;
 pub(crate) mod info;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -70,6 +71,7 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Cohorts(args) => cohorts::run(&client, &args).await,
         Command::Priorities(args) => priorities::run(&client, &args).await,
         Command::Nodes(args) => nodes::run(&client, &args).await,
+        Command::Gpus(args) => gpus::run(&client, &args).await,
         Command::Simulate(args) => simulate::ask(&client, &args).await,
         Command::Token { command } => token::run(&client, &command).await,
         Command::Info(args) => info::run(&client, &args).await,

@@ -4,6 +4,7 @@
 //! check` prints it as a file that gives the same again.
 
 mod file;
+mod gpus;
 pub mod paths;
 mod queues;
 mod settings;
@@ -15,9 +16,10 @@ use api::quantity::{Cpu, Duration, Memory};
 use serde::Serialize;
 
 pub use file::{Fault, FileError};
+pub use gpus::StaticGpu;
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
-use values::{Discipline, ExecutorKind, Label, Listen, NodeLabels};
+use values::{Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -121,7 +123,25 @@ pub struct Gpu {
     /// Library to load instead of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvml_library: Option<PathBuf>,
+    /// What is done with a GPU that somebody uses past the scheduler.
+    pub foreign: Foreign,
+    /// What is done with a process of a job that is still on a GPU when the job has ended.
+    pub orphans: Orphans,
+    /// Pause between two looks.
+    pub interval: Duration,
+    /// How long the driver may take for one answer.
+    pub patience: Duration,
+    /// How long a job's end waits for its GPUs to be free.
+    pub release_timeout: Duration,
+    /// Critical errors that are faults of programs, by their numbers (Xid).
+    pub ignore_xids: Vec<u64>,
+    /// GPUs that nobody is asked about.
+    #[serde(rename = "static", skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<StaticGpu>,
 }
+
+/// Critical errors that programs make, and not their GPU: wrong addresses and instructions, and what follows when a program is ended.
+const PROGRAMS_XIDS: [u64; 6] = [13, 31, 43, 45, 68, 109];
 
 /// The local executor.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -294,7 +314,19 @@ impl Config {
                 memory: settings.node_memory,
                 labels: settings.node_labels.unwrap_or_default(),
             },
-            gpu: Gpu { nvml_library: settings.gpu_nvml_library },
+            gpu: Gpu {
+                nvml_library: settings.gpu_nvml_library,
+                foreign: settings.gpu_foreign.unwrap_or_default(),
+                orphans: settings.gpu_orphans.unwrap_or_default(),
+                interval: settings.gpu_interval.map_or(seconds(2), |time| time.0),
+                patience: settings.gpu_patience.map_or(seconds(10), |time| time.0),
+                release_timeout: settings.gpu_release_timeout.map_or(seconds(10), |time| time.0),
+                ignore_xids: match settings.gpu_ignore_xids {
+                    Some(xids) => xids.iter().map(|xid| xid.0).collect(),
+                    None => PROGRAMS_XIDS.to_vec(),
+                },
+                fixed: settings.gpu_static.items,
+            },
             local: Local {
                 cgroup_root: settings.local_cgroup_root,
                 spawn_threads: settings.local_spawn_threads.map_or(processors.min(8), |count| count.0),

@@ -9,8 +9,9 @@ use api::quantity::{Cpu, Memory};
 use clap::Args;
 
 use super::file::Slot;
+use super::gpus::StaticGpus;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
-use super::values::{Count, Discipline, ExecutorKind, Label, Listen, NodeLabels, Pause, Size};
+use super::values::{Count, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.
@@ -61,6 +62,27 @@ pub struct Settings {
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
+    /// What is done with a GPU that somebody uses past the scheduler [default: avoid]
+    #[arg(long, env = "FLASHD_GPU_FOREIGN", value_enum, help_heading = "GPUs")]
+    pub gpu_foreign: Option<Foreign>,
+    /// What is done with a process of a job that is still on a GPU when the job has ended [default: end]
+    #[arg(long, env = "FLASHD_GPU_ORPHANS", value_enum, help_heading = "GPUs")]
+    pub gpu_orphans: Option<Orphans>,
+    /// Pause between two looks at the GPUs [default: 2s]
+    #[arg(long, env = "FLASHD_GPU_INTERVAL", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_interval: Option<Interval>,
+    /// How long the driver may take for one answer before its GPUs are held back [default: 10s]
+    #[arg(long, env = "FLASHD_GPU_PATIENCE", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_patience: Option<Interval>,
+    /// How long the end of a job waits for its GPUs to be free before they are held back [default: 10s]
+    #[arg(long, env = "FLASHD_GPU_RELEASE_TIMEOUT", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_release_timeout: Option<Interval>,
+    /// Critical errors that are faults of programs [default: 13,31,43,45,68,109]
+    #[arg(long, env = "FLASHD_GPU_IGNORE_XIDS", value_name = "NUMBERS", value_delimiter = ',', help_heading = "GPUs")]
+    pub gpu_ignore_xids: Option<Vec<Count<1, 65_535>>>,
+    /// GPUs that nobody is asked about; only in the file.
+    #[arg(skip)]
+    pub gpu_static: StaticGpus,
     /// cgroup v2 folder that is delegated to the daemon [default: found out]
     #[arg(long, env = "FLASHD_LOCAL_CGROUP_ROOT", value_name = "DIR", help_heading = "Machine")]
     pub local_cgroup_root: Option<PathBuf>,
@@ -150,6 +172,13 @@ impl Settings {
             ("node.memory", &mut self.node_memory),
             ("node.labels", &mut self.node_labels),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
+            ("gpu.foreign", &mut self.gpu_foreign),
+            ("gpu.orphans", &mut self.gpu_orphans),
+            ("gpu.interval", &mut self.gpu_interval),
+            ("gpu.patience", &mut self.gpu_patience),
+            ("gpu.release_timeout", &mut self.gpu_release_timeout),
+            ("gpu.ignore_xids", &mut self.gpu_ignore_xids),
+            ("gpu.static", &mut self.gpu_static),
             ("local.cgroup_root", &mut self.local_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
             ("retention.events", &mut self.retention_events),

@@ -8,6 +8,7 @@
 //! - Revisions are published in order and without a gap.
 
 mod change;
+mod gpus;
 mod handle;
 mod idempotency;
 mod nodes;
@@ -16,6 +17,7 @@ mod snapshot;
 mod turn;
 mod usage;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
+use crate::boot::Boot;
 use crate::clock;
 use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
@@ -35,6 +38,7 @@ use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
+pub use gpus::{GatedEnd, GpuCommands, Observed, owners};
 pub use handle::EngineHandle;
 pub use handle::HandleParts;
 pub use rebuild::{RebuildError, rebuild};
@@ -73,6 +77,10 @@ pub(crate) enum Command {
     Update { job: JobId, update: Update, reply: oneshot::Sender<Result<(), BackendError>> },
     /// An administrator's wish about a queue, a cohort, a priority class or a node.
     Change { change: Change, reply: oneshot::Sender<Result<Changed, BackendError>> },
+    /// What was found out about the GPUs.
+    Gpus(Box<Observed>),
+    /// The end of a run whose GPUs have been looked at.
+    Checked(Report),
 }
 
 /// Everything that the engine needs from outside.
@@ -95,6 +103,16 @@ pub struct Parts {
     pub nudge: Arc<Notify>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Whether the executor holds orders; the reconciler says it.
+    pub holding: Arc<AtomicBool>,
+    /// What is to be noted of this boot of the machine.
+    pub boot: Boot,
+    /// What is known of the GPUs at the start.
+    pub observed: Observed,
+    /// The GPUs as the core knows them.
+    pub known_gpus: Vec<scheduler_core::GpuDevice>,
+    /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
+    pub gate: Option<mpsc::Sender<GatedEnd>>,
 }
 
 /// Owner of the core.
@@ -106,6 +124,7 @@ pub struct Engine {
     /// As it is after what has been decided; [`Parts::directory`] follows the commits.
     directory: Directory,
     usage: usage::UsageClock,
+    boot: Boot,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
     degraded: Option<Degraded>,
@@ -124,6 +143,8 @@ pub struct Channels {
     pub(crate) commands: mpsc::Sender<Command>,
     /// For executors.
     pub reports: mpsc::Sender<Report>,
+    /// For who looks at the GPUs.
+    pub gpus: GpuCommands,
     /// What keeps the engine from writing, if anything.
     pub degraded: tokio::sync::watch::Receiver<Option<String>>,
 }
@@ -144,14 +165,17 @@ pub enum EngineError {
 
 impl Engine {
     /// An engine that continues where the store's head stands.
-    pub fn new(parts: Parts) -> (Self, Channels) {
+    pub fn new(mut parts: Parts) -> (Self, Channels) {
         let (command_sender, commands) = mpsc::channel(QUEUE);
         let (report_sender, reports) = mpsc::channel(QUEUE);
         let (degraded_flag, degraded) = tokio::sync::watch::channel(None);
         let head = parts.store.head();
         let directory = Directory::clone(&parts.directory.get());
+        let boot = std::mem::take(&mut parts.boot);
+        gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
         let engine = Self {
             parts,
+            boot,
             directory,
             usage: usage::UsageClock::new(),
             commands,
@@ -161,7 +185,8 @@ impl Engine {
             degraded: None,
             degraded_flag,
         };
-        (engine, Channels { commands: command_sender, reports: report_sender, degraded })
+        let gpus = GpuCommands(command_sender.clone());
+        (engine, Channels { commands: command_sender, reports: report_sender, gpus, degraded })
     }
 
     /// Runs until `stop`, or until it must not go on. What was taken from the queues is settled before it returns.
@@ -234,7 +259,7 @@ impl Engine {
         }
         let size = |command: &Command| match command {
             Command::Submit { request, .. } => request.jobs.len(),
-            Command::Act { .. } | Command::Update { .. } | Command::Change { .. } => 1,
+            Command::Act { .. } | Command::Update { .. } | Command::Change { .. } | Command::Gpus(_) | Command::Checked(_) => 1,
         };
         let mut jobs: usize = commands.iter().map(size).sum();
         while commands.len() < GATHER && jobs < GATHER_JOBS {
@@ -261,6 +286,7 @@ impl Engine {
         self.count(&turn.batch);
         let Turn { batch, records, effects, waiters, again, .. } = turn;
         let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
+        let notes_boot = batch.objects.iter().any(|object| object.kind == store::ObjectKind::Note);
         let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
@@ -269,6 +295,9 @@ impl Engine {
                 self.parts.metrics.commit_batch.observe(size as f64);
                 self.parts.metrics.revision.set(committed.last.0);
                 self.recovered();
+                if notes_boot {
+                    self.boot.noted();
+                }
                 if redirected {
                     self.parts.directory.set(self.directory.clone());
                 }
@@ -311,6 +340,9 @@ impl Engine {
                     drop(reply.send(Err(BackendError::Unavailable(why.clone()))));
                 }
                 Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
+                // Reconciling brings the end back.
+                Command::Checked(_) => {}
+                Command::Gpus(observed) => self.observe(*observed),
             }
         }
         reports.clear();
@@ -354,6 +386,8 @@ impl Engine {
         let used = lock(&self.parts.core).usage_snapshot(now);
         let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
         let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
+        let mut fresh = fresh;
+        gpus::set_aside(&mut fresh, &directory, &self.parts.observed);
         *lock(&self.parts.core) = fresh;
         self.parts.directory.set(directory.clone());
         self.directory = directory;

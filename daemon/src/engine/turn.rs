@@ -1,5 +1,7 @@
 //! What one turn decides: pure bookkeeping around the core's answers, no IO and no await.
 
+use std::sync::atomic::Ordering;
+
 use executors::Report;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
@@ -14,7 +16,7 @@ use super::{Command, DECISIONS, Engine, change, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
 use crate::metrics::RunEnd;
-use crate::objects::edit::Changed;
+use crate::objects::edit::{Change, Changed};
 
 const FIRST: Attempt = Attempt(1);
 
@@ -96,7 +98,7 @@ impl Turn {
     }
 
     /// Feeds one event to the core.
-    fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
+    pub(super) fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
         let namespace = core.view(job).map(|view| view.shape.namespace.clone()).ok_or(Rejected::Unknown)?;
         let transition = core.handle(job, event, now)?;
         self.change(namespace, transition);
@@ -119,6 +121,10 @@ impl Engine {
         let now = clock::now();
         let core = self.parts.core.clone();
         let mut core = lock(&core);
+        let holding = self.parts.holding.load(Ordering::Relaxed);
+        if core.is_holding() != holding {
+            core.set_holding(holding);
+        }
         let mut turn = Turn { watched: self.parts.feed.is_watched(), ..Turn::default() };
         turn.batch.term = self.parts.store.head().term;
         // Submits first: their records have to stand before all others.
@@ -138,13 +144,21 @@ impl Engine {
                     turn.waiters.acts.push((reply, answer));
                 }
                 Command::Change { change, reply } => {
+                    let is_gpu = matches!(change, Change::Gpu(..));
                     let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    if is_gpu {
+                        self.settle_gpus(&mut core);
+                    }
                     turn.waiters.changes.push((reply, answer));
                 }
+                Command::Gpus(observed) => self.take_gpus(&mut core, &mut turn, *observed, now),
+                Command::Checked(report) => self.report(&mut core, &mut turn, report, now),
             }
         }
         for report in reports.drain(..) {
-            self.report(&mut core, &mut turn, report, now);
+            if let Some(report) = self.gate(&core, report) {
+                self.report(&mut core, &mut turn, report, now);
+            }
         }
         let due = core.tick(now, DECISIONS);
         let begun = std::time::Instant::now();
@@ -155,9 +169,11 @@ impl Engine {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
         }
+        turn.effects.extend(core.take_withdrawn().into_iter().map(|run| Effect::Withdraw { run }));
         if !turn.batch.changes.is_empty() {
             self.usage.touch();
         }
+        turn.batch.objects.extend(self.boot.due(&core));
         turn.batch.objects.extend(self.usage.object(&core, now, false));
         turn
     }
@@ -246,11 +262,9 @@ impl Engine {
                 let retry_at = core.retry_at(run, now);
                 (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some(word))
             }
-            // No order waits in a line yet, so none is dropped there.
             Report::NotBegun { run, message, at } => {
-                let result = RunResult::Lost { message: message.into() };
-                let retry_at = core.retry_at(run, now);
-                (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some("lost"))
+                tracing::debug!(%run, message, "not begun");
+                (run, Event::NotBegun { attempt: run.attempt, at }, Some("notBegun"))
             }
             Report::Disturbed { message } => {
                 tracing::warn!(%message, "executor disturbed");

@@ -47,7 +47,7 @@ pub(crate) fn command(name: &str, command: &[&str]) -> TaskOrder {
 
 /// An order for a new run.
 pub(crate) fn order(tasks: Vec<TaskOrder>) -> StartOrder {
-    StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None }
+    StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: None }
 }
 
 /// An order for a new run of one script.
@@ -208,7 +208,11 @@ impl Rig {
 
     /// What a task has written.
     pub(crate) fn log(&self, run: RunId, task: &str, stream: &str) -> String {
-        std::fs::read_to_string(self.logs.join(log_file_name(run, task, stream))).unwrap()
+        let path = self.logs.join(log_file_name(run, task, stream));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| {
+            let there: Vec<_> = std::fs::read_dir(&self.logs).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            panic!("{}: {error}; there are {there:?}; disturbed: {:?}", path.display(), self.inbox.disturbed)
+        })
     }
 
     /// A new channel from inside runs.

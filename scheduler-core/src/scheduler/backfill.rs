@@ -17,7 +17,9 @@
 
 use smallvec::SmallVec;
 
-use crate::scheduler::nodes::Nodes;
+use crate::scheduler::misfits::Misfits;
+use crate::scheduler::nodes::lines::{Pair, least};
+use crate::scheduler::nodes::{Nodes, Part};
 use crate::scheduler::place::field::{Field, Search};
 use crate::scheduler::place::{Demand, Group, Lanes, Mask, Packing, Room, pack, take};
 use crate::scheduler::runs::Back;
@@ -31,6 +33,8 @@ pub(super) struct Shadow {
     extra: Vec<Room>,
     /// Per node, what is free now and stays free beside the head.
     lasting: Field,
+    /// Of what is lasting; that only gets less.
+    misfits: Misfits,
 }
 
 /// A run as the reservation sees it: its latest end and what it has.
@@ -49,6 +53,8 @@ struct Left {
 pub(super) struct Forecast<'a> {
     nodes: &'a Nodes,
     left: Vec<Left>,
+    /// What the runs of a line that have not ended ask for, of those nodes where one has.
+    lines: SmallVec<[(usize, Pair); 1]>,
 }
 
 impl<'a> Forecast<'a> {
@@ -60,17 +66,40 @@ impl<'a> Forecast<'a> {
             memory: left(node.memory.0, node.memory_used),
             gpus: node.free,
         });
-        Self { nodes, left: all.collect() }
+        Self { nodes, left: all.collect(), lines: SmallVec::new() }
+    }
+
+    /// A run of the line of a node has ended. While those that are left ask for more than the line may have in use, that leaves no room.
+    /// The largest limits are taken to stay: whatever they really are, there is no less room.
+    fn end_in_line(&mut self, part: &Part) {
+        let node = part.node as usize;
+        let Some(line) = self.nodes.line(node) else { return };
+        let at = self.lines.iter().position(|(of, _)| *of == node).unwrap_or_else(|| {
+            self.lines.push((node, line.asked()));
+            self.lines.len() - 1
+        });
+        let (largest, asked) = (line.largest(), self.lines[at].1);
+        let rest = [asked[0].saturating_sub(part.cpu.into()), asked[1].saturating_sub(part.memory.into())];
+        let (before, after) = (least(largest, asked), least(largest, rest));
+        self.lines[at].1 = rest;
+        let left = &mut self.left[node];
+        left.cpu += i128::try_from(before[0] - after[0]).unwrap_or(i128::MAX);
+        left.memory += i128::try_from(before[1] - after[1]).unwrap_or(i128::MAX);
     }
 
     /// A run has ended: GPUs go back to the node that lists them now. Says which nodes have more because of that.
     pub(super) fn end(&mut self, back: &Back<'_>, mut touched: impl FnMut(&Self, usize)) {
+        let in_line = matches!(back, Back::All(held) if held.line.is_some());
         for part in back.parts() {
+            if in_line {
+                self.end_in_line(part);
+                continue;
+            }
             let left = &mut self.left[part.node as usize];
             left.cpu += i128::from(part.cpu);
             left.memory += i128::from(part.memory);
         }
-        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.configured) {
+        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.is_offered()) {
             self.left[device.node].gpus.put(device.lane);
         }
         let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);
@@ -197,7 +226,7 @@ impl Shadow {
         let (at, mut extra, packing) = first_fit(demand, nodes, runs)?;
         take(&mut extra, demand, &packing);
         let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();
-        Some(Self { at, extra, lasting: Field::new(lasting) })
+        Some(Self { at, extra, lasting: Field::new(lasting), misfits: Misfits::new() })
     }
 
     /// Per node, what is left beside the head when it can start.
@@ -218,7 +247,9 @@ impl Shadow {
         let packing = if over_in_time {
             packing
         } else {
-            let packing = pack(demand, &mut Search { field: &mut self.lasting, filters: nodes.filters() }).ok()?;
+            let lasting = &mut self.lasting;
+            let find = || pack(demand, &mut Search { field: lasting, filters: nodes.filters() }).ok();
+            let packing = self.misfits.unless_known(demand, find)?;
             take(&mut self.extra, demand, &packing);
             packing
         };

@@ -4,15 +4,17 @@ use std::cmp::Reverse;
 
 use hashbrown::HashMap;
 
+use crate::amounts::Request;
 use crate::hash::Build;
 use crate::ids::Name;
-use crate::scheduler::Scheduler;
 use crate::scheduler::nodes::Held;
+use crate::scheduler::nodes::lines::LineBook;
 use crate::scheduler::place::filter::FilterIx;
 use crate::scheduler::plan::latest_end;
 use crate::scheduler::runs::Active;
 use crate::scheduler::table::{JobIx, PolicyIx, ShapeIx};
 use crate::scheduler::tree::BucketIx;
+use crate::scheduler::{Scheduler, is_ahead};
 use crate::state::{JobState, Placement, StateKind, WaitFor};
 
 /// A broken invariant: a fault of the core.
@@ -38,6 +40,7 @@ impl Scheduler {
         self.check_jobs()?;
         self.check_queues()?;
         self.check_resources()?;
+        self.check_lineup()?;
         self.check_interned()
     }
 
@@ -107,6 +110,7 @@ impl Scheduler {
     /// What is taken on each node is what the jobs on it asked for, no more than there is, and each GPU has the owner that says so.
     fn check_resources(&self) -> Result<(), Violation> {
         let mut used: HashMap<&Name, (u128, u128, u32), Build> = HashMap::default();
+        let mut lines: HashMap<&Name, LineBook, Build> = HashMap::default();
         let mut owners: HashMap<&Name, JobIx, Build> = HashMap::default();
         for (index, job) in self.jobs.iter() {
             let Some(placement) = job.lifecycle.state.placement() else { continue };
@@ -115,12 +119,15 @@ impl Scheduler {
             ensure((shape.least_tasks()..=shape.task_count()).contains(&tasks), "gang", || {
                 format!("{}: {tasks} of {} tasks", job.id, shape.task_count())
             })?;
+            let line = placement.line.filter(|_| self.active.get(job.order).is_some_and(|active| active.held.line.is_some()));
             for slot in &placement.slots {
                 let request = &shape.tasks[usize::from(slot.group)].request;
                 let sums = used.entry(&slot.node).or_default();
-                sums.0 += u128::from(request.cpu.0);
-                sums.1 += u128::from(request.memory.0);
                 sums.2 += 1;
+                if line.is_none() {
+                    sums.0 += u128::from(request.cpu.0);
+                    sums.1 += u128::from(request.memory.0);
+                }
                 let gpus = slot.gpus.len();
                 ensure(gpus == request.gpus as usize, "GPUs of a task", || format!("{}: {gpus} of {}", job.id, request.gpus))?;
                 for uuid in &slot.gpus {
@@ -128,13 +135,27 @@ impl Scheduler {
                     ensure(other.is_none(), "GPU promised twice", || format!("{uuid}, one is {}", job.id))?;
                 }
             }
+            if let (Some(line), Some(slot)) = (line, placement.slots.first()) {
+                let asks = |of: fn(&Request) -> u64| {
+                    placement.slots.iter().map(|slot| of(&shape.tasks[usize::from(slot.group)].request)).sum::<u64>()
+                };
+                let (cpu, memory) = (asks(|request| request.cpu.0), asks(|request| request.memory.0));
+                ensure(cpu <= line.cpu.0 && memory <= line.memory.0, "limits of a line", || format!("{}: {line:?}", job.id))?;
+                lines.entry(&slot.node).or_default().enter([cpu, memory], [line.cpu.0, line.memory.0]);
+            }
             let held = self.active.get(job.order).map(|active| &active.held);
             let same = held.is_some_and(|held| self.is_held(held, placement));
             ensure(same, "what a job holds", || format!("{}: {held:?}", job.id))?;
         }
         let there = || self.nodes.all().iter().enumerate().filter(|(at, _)| !self.nodes.is_vacant(*at)).map(|(_, node)| node);
         for node in there() {
-            let sums = used.remove(&node.name).unwrap_or_default();
+            let mut sums = used.remove(&node.name).unwrap_or_default();
+            let line = lines.remove(&node.name);
+            ensure(node.line.as_deref() == line.as_ref(), "line of a node", || {
+                format!("{}: {:?}, not {line:?}", node.name, node.line)
+            })?;
+            let [cpu, memory] = line.map_or([0; 2], |line| line.set_aside());
+            sums = (sums.0 + cpu, sums.1 + memory, sums.2);
             let booked = (node.cpu_used, node.memory_used, node.tasks);
             ensure(booked == sums, "node", || format!("{}: {booked:?} booked, {sums:?} asked", node.name))?;
             let fits = sums.0 <= u128::from(node.cpu.0) && sums.1 <= u128::from(node.memory.0);
@@ -147,6 +168,22 @@ impl Scheduler {
         }
         ensure(owners.is_empty(), "owner of a GPU", || format!("{:?} are not there", owners.keys()))?;
         ensure(self.nodes.is_current(), "offers of nodes", || "an offer, an order or a filter differs from the books".to_owned())
+    }
+
+    /// Exactly those are listed as lined up who are ordered ahead and have not been heard of, each on his node; and paces are kept of kinds that
+    /// there are.
+    fn check_lineup(&self) -> Result<(), Violation> {
+        let listed: Vec<_> = self.lineup.all().collect();
+        for &(node, order) in &listed {
+            let active = self.active.get(order).filter(|active| is_ahead(&self.jobs[active.job].lifecycle.state));
+            let at = active.and_then(|active| active.held.parts.first()).map(|part| part.node);
+            let right = at.is_some() && node.is_none_or(|node| at == Some(node));
+            ensure(right, "lined up", || format!("run {order} is listed on node {node:?} and is on {at:?}"))?;
+        }
+        let ahead = self.jobs.iter().filter(|(_, job)| is_ahead(&job.lifecycle.state)).count();
+        ensure(ahead == listed.len(), "lined up", || format!("{} are listed of {ahead}", listed.len()))?;
+        let kinds = self.lineup.kinds().all(|bucket| self.tree.buckets().any(|(index, _)| index == bucket));
+        ensure(kinds, "paces", || "one is kept of a kind that is gone".to_owned())
     }
 
     /// Whether what a job is said to hold is its placement.

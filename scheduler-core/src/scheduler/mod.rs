@@ -17,12 +17,15 @@ mod explain;
 mod fleet;
 mod fragment;
 mod invariants;
+mod lineup;
+mod misfits;
 mod nodes;
 mod place;
 mod plan;
 mod policy;
 mod preempt;
 mod runs;
+mod spare;
 mod table;
 mod tree;
 mod view;
@@ -41,12 +44,13 @@ pub use config::{
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
 pub use explain::{
-    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall,
     Suggestion, Unknown, Why,
 };
 pub use fleet::LostRuns;
 pub use fragment::{Fragmentation, HOLES, Hole};
 pub use invariants::Violation;
+pub use lineup::line_of;
 pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
 pub use tree::ledger::Counted;
 pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
@@ -56,11 +60,13 @@ use crate::apply::{apply, initial};
 use crate::event::{Event, Rejected, Transition};
 use crate::hash::Build;
 use crate::ids::{JobId, Name, RunId, Seq};
-use crate::intern::Interner;
+use crate::intern::{Found, Interner};
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::explain::trace::Trace;
+use crate::scheduler::lineup::Lineup;
 use crate::scheduler::nodes::Nodes;
+use crate::scheduler::place::Packing;
 use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
@@ -79,6 +85,12 @@ pub struct Scheduler {
     timers: PriorityQueue<JobIx, Reverse<(Timestamp, Seq)>, Build>,
     /// Jobs that hold resources.
     active: Runs,
+    /// Those of them that were ordered before there was room.
+    lineup: Lineup,
+    /// Where the job goes that is just being started; nothing for one that comes with its placement.
+    placing: Packing,
+    /// Transitions that the last pass made.
+    made_before: usize,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -110,6 +122,9 @@ impl Scheduler {
             nodes,
             timers: PriorityQueue::with_default_hasher(),
             active: Runs::new(),
+            lineup: Lineup::default(),
+            placing: Packing::new(),
+            made_before: 0,
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -155,7 +170,9 @@ impl Scheduler {
             }
         }
         let LiveJob { seq, shape, policy, submitted_at, start_after, lifecycle, .. } = job;
-        let index = self.insert(NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false }, lifecycle, now);
+        let found = self.shapes.find(&shape);
+        let new = NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false };
+        let index = self.insert(new, found, lifecycle, now);
         if let Some(active) = self.active.get(self.jobs[index].order) {
             self.nodes.tolerate(&active.held);
         }
@@ -170,9 +187,10 @@ impl Scheduler {
         if self.jobs.find(job.id).is_some() {
             return Err(Refused::Duplicate { job: job.id });
         }
-        self.admit(&job.shape, &job.policy)?;
+        let found = self.shapes.find(&job.shape);
+        self.admit_found(&job.shape, &job.policy, found)?;
         let lifecycle = initial(&job, now);
-        let index = self.insert(job, lifecycle.clone(), now);
+        let index = self.insert(job, found, lifecycle.clone(), now);
         let shape = self.tree.bucket(self.jobs[index].bucket).shape;
         self.shapes.set_checked(shape);
         Ok(lifecycle)
@@ -210,9 +228,10 @@ impl Scheduler {
         made
     }
 
-    /// When [`tick`](Self::tick) has something to do, if ever.
+    /// When [`tick`](Self::tick) or, for a line that stands still, [`plan`](Self::plan) has something to do, if ever.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        self.timers.peek().map(|(_, Reverse((due, _)))| *due)
+        let timer = self.timers.peek().map(|(_, Reverse((due, _)))| *due);
+        timer.into_iter().chain(self.lineup.next_wakeup()).min()
     }
 
     /// When a run that infrastructure loses now is tried again: exponential backoff with a jitter of up to the same length.
@@ -221,17 +240,17 @@ impl Scheduler {
         now + pause + jitter::retry(run, pause)
     }
 
-    fn insert(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
-        let kind = (self.acquire(&job.shape), self.policies.acquire(&job.policy));
+    fn insert(&mut self, job: NewJob, found: Found<ShapeIx>, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
+        let kind = (self.acquire(&job.shape, found), self.policies.acquire(&job.policy));
         let record = Job::new(job.id, job.seq, job.submitted_at, job.start_after, lifecycle, kind);
         let index = self.jobs.insert(record);
         self.enter(index, true, now);
         index
     }
 
-    /// The bucket of a shape, for one more job.
-    fn acquire(&mut self, shape: &Arc<Shape>) -> BucketIx {
-        let shape_ix = self.shapes.acquire(shape);
+    /// The bucket of a shape, which was looked up, for one more job.
+    fn acquire(&mut self, shape: &Arc<Shape>, found: Found<ShapeIx>) -> BucketIx {
+        let shape_ix = self.shapes.acquire_found(shape, found);
         let (bucket, is_new) = self.tree.acquire(shape_ix, shape, |shape| self.nodes.demand(shape));
         if !is_new {
             // A bucket has one reference to its shape, however many jobs it has.
@@ -245,6 +264,7 @@ impl Scheduler {
         if let Some((shape, demand)) = self.tree.release(bucket) {
             self.shapes.release(shape);
             self.nodes.dismiss(&demand);
+            self.lineup.forget_kind(bucket);
         }
     }
 
@@ -253,7 +273,8 @@ impl Scheduler {
         let shape = self.shape_of(&self.jobs[index]);
         if shape.queue != *queue {
             let shape = Arc::new(Shape { queue: queue.clone(), ..Shape::clone(shape) });
-            let bucket = self.acquire(&shape);
+            let found = self.shapes.find(&shape);
+            let bucket = self.acquire(&shape, found);
             let before = std::mem::replace(&mut self.jobs[index].bucket, bucket);
             self.release(before);
         }
@@ -272,6 +293,12 @@ impl Scheduler {
         let (id, seq) = (job.id, job.seq);
         let held = job.lifecycle.state.placement().is_some();
         let holds = to.state.placement().is_some();
+        if self.lineup.holding {
+            self.note_pace(index, &event);
+        }
+        if held && is_ahead(&self.jobs[index].lifecycle.state) {
+            self.end_wait(index, &to.state, now);
+        }
         self.leave(index, held && !holds, now);
         if let Event::Update { queue, policy, .. } = &event {
             self.update(index, queue, policy);
@@ -297,9 +324,10 @@ impl Scheduler {
                 self.timers.push(index, Reverse((*at, seq)));
             }
             JobState::Queued { since } => {
-                // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
-                self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
                 let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, seq);
+                // One more of a kind that waits changes nothing, unless it comes before the others and so may be another head, or its priority
+                // lets it have runs ended.
+                self.exhausted &= self.tree.bucket(bucket).is_behind(key) && !self.may_preempt();
                 self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {
@@ -315,11 +343,17 @@ impl Scheduler {
         if takes && let Some(placement) = job.lifecycle.state.placement() {
             let demand = &self.tree.bucket(bucket).demand;
             let held = demand.held(placement);
-            let taken = self.nodes.take(index, demand, placement);
+            let taken = self.nodes.take(index, demand, placement, &std::mem::take(&mut self.placing));
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
             let borrowed = self.tree.would_borrow(bucket, &held);
-            self.jobs[index].order = self.active.insert(Active { job: index, since, borrowed, held: taken });
+            let order = self.active.insert(Active { job: index, since, borrowed, held: taken });
+            self.jobs[index].order = order;
             self.tree.take(bucket, &held, now);
+            if is_ahead(&self.jobs[index].lifecycle.state)
+                && let Some(part) = self.active.get(order).and_then(|active| active.held.parts.first())
+            {
+                self.lineup.enter(part.node, order, now);
+            }
         } else if job.order > 0 {
             self.active.note(job.order);
         }
@@ -356,6 +390,9 @@ impl Scheduler {
             self.exhausted = false;
             let since = active.map_or(now, |active| {
                 self.nodes.release(&active.held);
+                if let (Some(_), Some(part)) = (active.held.line, active.held.parts.first()) {
+                    self.lineup.progress(part.node, now);
+                }
                 active.since
             });
             self.jobs[index].order = 0;
@@ -386,6 +423,11 @@ impl Scheduler {
     fn shape_of(&self, job: &Job) -> &Arc<Shape> {
         self.shapes.get(self.tree.bucket(job.bucket).shape)
     }
+}
+
+/// Whether a job was ordered before there was room for it, and has not been heard of since.
+fn is_ahead(state: &JobState) -> bool {
+    matches!(state, JobState::Starting { placement } if placement.is_ahead())
 }
 
 /// Enough slots, the first replicas of each group in order, each with as many GPUs as it asked for.

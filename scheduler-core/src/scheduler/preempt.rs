@@ -24,7 +24,6 @@
 use std::cmp::Reverse;
 
 use crate::event::{Event, Transition};
-use crate::scheduler::Scheduler;
 use crate::scheduler::backfill::Forecast;
 use crate::scheduler::config::Resource;
 use crate::scheduler::place::{Room, take};
@@ -33,6 +32,7 @@ use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::BucketIx;
 use crate::scheduler::tree::Stay;
 use crate::scheduler::tree::share::Amounts;
+use crate::scheduler::{Scheduler, is_ahead};
 use crate::state::{JobState, StateKind};
 use crate::time::Timestamp;
 
@@ -101,12 +101,17 @@ impl Scheduler {
         for victim in &ending {
             self.tree.reserve(victim.bucket, &victim.held);
         }
+        let chosen = chosen?;
+        // Who has not begun gives way before whoever has.
+        if !chosen.is_empty() && self.withdraw_all() {
+            return Some(Vec::new());
+        }
         let by = self.jobs[job].id;
         let stop = |victim: Victim| {
             let age_from = age_from(&self.jobs[victim.job]);
             self.change(victim.job, Event::Preempt { by, age_from }, now).ok()
         };
-        Some(chosen?.into_iter().filter_map(stop).collect())
+        Some(chosen.into_iter().filter_map(stop).collect())
     }
 
     fn ending(&self, active: &Active) -> Option<Victim> {
@@ -149,7 +154,9 @@ impl Scheduler {
     fn rule(&self, claim: Claim<'_>, active: &Active) -> Option<bool> {
         let (job, run) = (&self.jobs[claim.job], &self.jobs[active.job]);
         let goes_before = || self.goes_before(job, run, claim.now);
-        if !matches!(run.lifecycle.state, JobState::Starting { .. } | JobState::Running { .. }) {
+        // Ending one who has not begun would make no room: those are taken back instead.
+        if is_ahead(&run.lifecycle.state) || !matches!(run.lifecycle.state, JobState::Starting { .. } | JobState::Running { .. })
+        {
             return None;
         }
         let asks = &self.tree.bucket(job.bucket).demand.total;
@@ -175,7 +182,7 @@ impl Scheduler {
     }
 
     /// Whether a queued job is ahead of a run, if that were queued again.
-    fn goes_before(&self, job: &Job, run: &Job, now: Timestamp) -> bool {
+    pub(super) fn goes_before(&self, job: &Job, run: &Job, now: Timestamp) -> bool {
         let rank = |of: &Job, due| {
             let queue = &self.tree.queue(self.tree.bucket(of.bucket).queue).config;
             let policy = self.policies.get(of.policy);

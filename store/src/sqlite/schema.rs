@@ -29,6 +29,7 @@ pub(super) const MOST_PAGES: u32 = 4_294_967_294;
 pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("job table", include_str!("../../../migrations/sqlite/0001_job_table.sql")),
     ("objects", include_str!("../../../migrations/sqlite/0002_objects.sql")),
+    ("daemon notes", include_str!("../../../migrations/sqlite/0003_daemon_notes.sql")),
 ];
 
 const APPLICATION: &str = "PRAGMA application_id";

@@ -74,7 +74,7 @@ pub(crate) fn submit_to(seq: u64, namespace: &str, queue: &str) -> Submit {
 pub(crate) fn placement(node: &str) -> Placement {
     let slot =
         |replica| Slot { group: 0, replica, node: node.into(), gpus: smallvec![Name::from(format!("GPU-{node}-{replica}"))] };
-    Placement { slots: vec![slot(0), slot(1)] }
+    Placement::new(vec![slot(0), slot(1)])
 }
 
 pub(crate) fn starting(attempt: u32) -> Lifecycle {

@@ -187,5 +187,5 @@ fn placement(job: &Job, shape: &Shape) -> Result<Placement, String> {
         Ok(Slot { group, replica, node: placed.node.as_str().into(), gpus })
     };
     let slots = job.placement.iter().map(slot).collect::<Result<_, String>>()?;
-    Ok(Placement { slots })
+    Ok(Placement::new(slots))
 }

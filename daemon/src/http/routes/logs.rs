@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_run_is_followed_from_before_its_start_to_its_end() {
         let queued = |attempt| job(JobState::Queued { since: Timestamp(0) }, attempt);
-        let placement = || std::sync::Arc::new(Placement { slots: Vec::new() });
+        let placement = || std::sync::Arc::new(Placement::new(Vec::new()));
         let running = |attempt| job(JobState::Running { placement: placement(), since: Timestamp(0) }, attempt);
         let finished = |attempt| job(JobState::Finished { outcome: Box::new(Outcome::Succeeded), at: Timestamp(0) }, attempt);
         let id = JobId(uuid::Uuid::nil());

@@ -85,6 +85,7 @@ pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> ApiRes
         Change::Queue(name, _) => format!("queue {name}"),
         Change::Cohort(name, _) => format!("cohort {name}"),
         Change::Class(name, _) => format!("priority class {name}"),
+        Change::Gpu(uuid, order) => format!("GPU {uuid} to {}", if order.close.is_some() { "drained" } else { "ready" }),
         Change::Node(name, order) => format!("node {name} to {}", order.close.map_or(NodeState::Ready, Closed::state).as_str()),
     };
     let changed = app.backend.change(change).await?;

@@ -133,7 +133,7 @@ mod tests {
                 lifecycle,
             });
         };
-        let place = || Event::Place { placement: std::sync::Arc::new(Placement { slots: Vec::new() }) };
+        let place = || Event::Place { placement: std::sync::Arc::new(Placement::new(Vec::new())) };
         let started = |attempt, seconds| Event::Started { attempt: Attempt(attempt), at: at(seconds) };
         let ended =
             |attempt, result, seconds| Event::Ended { attempt: Attempt(attempt), result, at: at(seconds), retry_at: at(seconds) };

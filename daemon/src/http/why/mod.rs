@@ -34,7 +34,7 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
 fn unfinished(explained: &Explanation, record: &JobRecord, spec: &JobSpec, attempts: Vec<api::Attempt>) -> api::Why {
     let state = match explained.why {
         Why::Held | Why::NotBefore(_) | Why::Backoff { .. } => api::State::Waiting,
-        Why::Starting => api::State::Starting,
+        Why::Starting | Why::LinedUp { .. } => api::State::Starting,
         Why::Running { .. } => api::State::Running,
         Why::Stopping { .. } => api::State::Stopping,
         _ => api::State::Queued,

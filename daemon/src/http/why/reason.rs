@@ -97,6 +97,17 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
             );
             (Reason::NodesClosed { nodes: names, more: *more as u64 }, text)
         }
+        Why::GpusAside { gpus, more } => {
+            let named: Vec<String> = gpus.iter().map(|gpu| format!("{} of {} ({})", gpu.uuid, gpu.node, gpu.why)).collect();
+            let others = if *more > 0 { format!(" and {more} more") } else { String::new() };
+            let text = format!("It has room only with GPUs that are set aside now: {}{others}.", named.join("; "));
+            let aside = |gpu: &scheduler_core::AsideGpu| api::AsideGpu {
+                uuid: gpu.uuid.to_string(),
+                node: gpu.node.to_string(),
+                reason: gpu.why.to_string(),
+            };
+            (Reason::GpusAside { gpus: gpus.iter().map(aside).collect(), more: *more as u64 }, text)
+        }
         Why::NoNodes => (Reason::NoNodes, "There are no nodes: nothing starts until there is one.".to_owned()),
         Why::Resources { shortfall: lacks, expected } => {
             let message = format!("It is first in line, and there is no room for it{}.", because(lacks));
@@ -131,6 +142,17 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
             let placement = placement(record, spec);
             let message = format!("It is placed{}, and its tasks are being started.", where_it_is(&placement));
             (Reason::Starting { placement }, message)
+        }
+        Why::LinedUp { node, behind, wait } => {
+            let after = match behind {
+                0 => "first in line there".to_owned(),
+                1 => "behind 1 other".to_owned(),
+                behind => format!("behind {behind} others"),
+            };
+            let soon =
+                wait.map(|wait| format!(", in about {}", words::span(Span(wait.0.next_multiple_of(1000))))).unwrap_or_default();
+            let message = format!("It is lined up on node {node}, {after}, and begins as soon as they leave room{soon}.");
+            (Reason::Starting { placement: placement(record, spec) }, message)
         }
         Why::Running { since, until, exposure } => running(*since, *until, *exposure, placement(record, spec)),
         Why::Stopping { reason, for_job, deadline } => stopping(reason, *for_job, *deadline),
@@ -247,6 +269,7 @@ fn stopping(reason: &StopReason, for_job: Option<JobRef>, deadline: Timestamp) -
         StopReason::Cancel { by } => ("cancelled", Some(by.to_string()), format!("{by} cancelled it")),
         StopReason::TimeLimit => ("timeLimit", None, "its time limit is over".to_owned()),
         StopReason::Requeue { by } => ("requeued", Some(by.to_string()), format!("{by} wants it to start over")),
+        StopReason::Evicted { message } => ("evicted", None, format!("it has to leave what it runs on: {message}")),
         StopReason::Preempted { by, .. } => {
             let job = for_job.map_or_else(|| by.to_string(), words::job);
             ("preempted", None, format!("it makes room for job {job}; then it is queued again"))

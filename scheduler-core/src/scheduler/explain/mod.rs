@@ -16,7 +16,7 @@ pub(in crate::scheduler) mod trace;
 mod why;
 
 pub use why::{
-    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion,
     Unknown, Why,
 };
 
@@ -66,7 +66,10 @@ impl Scheduler {
                 (if retried { backoff } else { Why::NotBefore(*at) }, Some(Estimate::NotBefore(*at)))
             }
             JobState::Queued { .. } => self.glance(index, now),
-            JobState::Starting { .. } => (Why::Starting, None),
+            JobState::Starting { .. } => match self.waits_in_line(index) {
+                Some((node, behind, wait)) => (Why::LinedUp { node, behind, wait }, None),
+                None => (Why::Starting, None),
+            },
             JobState::Running { since, .. } => {
                 let until = policy.time_limit.map(|limit| *since + limit);
                 (Why::Running { since: *since, until, exposure: self.exposure(index) }, None)
@@ -202,7 +205,7 @@ fn look_closer(known: &mut Explanation, subject: &Subject, mut sketch: Sketch, n
         Some((victims, until)) => Why::MakingRoom { victims, until: (!asked).then_some(until) },
         None => sketch.core.found(index, &trace, now),
     };
-    if matches!(known.why, Why::Never(_) | Why::NoNodes | Why::NodesClosed { .. }) {
+    if matches!(known.why, Why::Never(_) | Why::NoNodes | Why::NodesClosed { .. } | Why::GpusAside { .. }) {
         known.estimate = Some(Estimate::Unknown(Unknown::Change));
         return;
     }

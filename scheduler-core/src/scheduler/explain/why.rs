@@ -34,6 +34,17 @@ pub struct Explanation {
     pub suggestions: Vec<Suggestion>,
 }
 
+/// A GPU that is not promised to anybody now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AsideGpu {
+    /// Its identity.
+    pub uuid: Name,
+    /// Its node.
+    pub node: Name,
+    /// Why it is not.
+    pub why: Name,
+}
+
 /// Why a job does not run, or that it does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Why {
@@ -58,6 +69,13 @@ pub enum Why {
     NodesClosed {
         /// The first of them that would have room for one of its most demanding tasks, in the order of the nodes.
         nodes: Vec<Name>,
+        /// How many more there are.
+        more: usize,
+    },
+    /// It would have room only with GPUs that are set aside now.
+    GpusAside {
+        /// The first of them, in the order of the nodes.
+        gpus: Vec<AsideGpu>,
         /// How many more there are.
         more: usize,
     },
@@ -125,6 +143,15 @@ pub enum Why {
     Scheduling,
     /// It is placed and its start is on the way.
     Starting,
+    /// It is ordered, and begins as soon as those before it have left room on its node.
+    LinedUp {
+        /// Where.
+        node: Name,
+        /// How many were lined up before it and have not been heard of yet.
+        behind: usize,
+        /// About how long that takes, where that is known.
+        wait: Option<Span>,
+    },
     /// It runs.
     Running {
         /// Since when.

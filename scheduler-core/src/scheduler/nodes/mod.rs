@@ -1,6 +1,7 @@
 //! Machines: what they have, what is taken of it, and which job has which GPU.
 //!
-//! What must hold: the amounts taken on a node are the sum of the requests of the tasks on it; a GPU has at most one owner; what a node
+//! What must hold: the amounts taken on a node are the sum of the requests of the tasks on it, those of its line apart, for which as much is
+//! taken as they may have in use at a time ([`lines`]); a GPU has at most one owner; what a node
 //! offers is what it has less what is taken, and nothing at all where more is taken than it has, or where it takes no tasks. More
 //! is taken than there is only after a restore or a change: a machine came back smaller, or is not configured any more. Such takings are
 //! kept on the books until their runs end, and never promised to a second job.
@@ -12,6 +13,7 @@
 mod audit;
 mod change;
 mod choice;
+pub(crate) mod lines;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -24,6 +26,7 @@ use crate::hash::Build;
 use crate::ids::Name;
 use crate::job::Shape;
 use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState};
+use crate::scheduler::nodes::lines::{Limits, LineBook};
 use crate::scheduler::place::field::{Field, Search, Walk};
 use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
 use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, pack};
@@ -50,9 +53,11 @@ pub(crate) struct Node {
     /// Wider than any amount, so that no sum can overflow.
     pub(crate) cpu_used: u128,
     pub(crate) memory_used: u128,
+    /// Its line, while anybody is in it; what is set aside for it is part of what is used.
+    pub(crate) line: Option<Box<LineBook>>,
     /// Tasks on it.
     pub(crate) tasks: u32,
-    /// Its configured GPUs without an owner.
+    /// Its configured GPUs without an owner, but for those that are set aside.
     pub(crate) free: Lanes,
     /// Its devices in the order of the configuration, then those that only jobs know.
     pub(crate) devices: Vec<DeviceIx>,
@@ -70,6 +75,15 @@ pub(crate) struct Device {
     pub(crate) owner: Option<JobIx>,
     /// False for one that only jobs know: it is never offered.
     pub(crate) configured: bool,
+    /// Why it is not offered for now. Whoever has it keeps it.
+    pub(crate) aside: Option<Name>,
+}
+
+impl Device {
+    /// Whether it may be promised to somebody as soon as nobody has it.
+    pub(crate) const fn is_offered(&self) -> bool {
+        self.configured && self.aside.is_none()
+    }
 }
 
 /// What a job has on one node.
@@ -86,6 +100,8 @@ pub(crate) struct Part {
 pub(crate) struct Held {
     pub(crate) parts: SmallVec<[Part; 1]>,
     pub(crate) devices: SmallVec<[DeviceIx; 2]>,
+    /// Its limits, where it is in the line of its node: then it has one part.
+    pub(crate) line: Option<Limits>,
 }
 
 impl Held {
@@ -272,14 +288,18 @@ impl Nodes {
         })
     }
 
-    /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such.
-    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement) -> Held {
+    /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such. Where it was made from a packing just
+    /// now, that says which nodes they are.
+    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement, packing: &Packing) -> Held {
         let mut held = Held::default();
+        let known = if demand.groups.len() == 1 { &packing[..] } else { &[] };
+        let mut known = known.iter().flat_map(|share| std::iter::repeat_n(share.node, share.count as usize));
         for slot in &placement.slots {
-            let node = match self.find_node(&slot.node) {
+            let node = match known.next().or_else(|| self.find_node(&slot.node)) {
                 Some(node) => node,
                 None => self.add_node(slot.node.clone()),
             };
+            debug_assert_eq!(self.list[node].name, slot.node, "the packing is another placement's");
             let group = demand.group(slot.group);
             held.add(node, group.cpu, group.memory);
             for uuid in &slot.gpus {
@@ -293,10 +313,17 @@ impl Nodes {
         for &device in &held.devices {
             self.own(device, Some(owner));
         }
+        if held.parts.len() == 1 && held.devices.is_empty() {
+            held.line = placement.line.map(|line| [line.cpu.0, line.memory.0]);
+        }
         for part in &held.parts {
             let node = &mut self.list[part.node as usize];
-            node.cpu_used += u128::from(part.cpu);
-            node.memory_used += u128::from(part.memory);
+            if let Some(limits) = held.line {
+                node.line_up(part, limits);
+            } else {
+                node.cpu_used += u128::from(part.cpu);
+                node.memory_used += u128::from(part.memory);
+            }
             node.tasks += part.tasks;
         }
         self.refresh_held(&held);
@@ -325,8 +352,12 @@ impl Nodes {
         }
         for part in &held.parts {
             let node = &mut self.list[part.node as usize];
-            node.cpu_used -= u128::from(part.cpu);
-            node.memory_used -= u128::from(part.memory);
+            if let Some(limits) = held.line {
+                node.leave_line(part, limits);
+            } else {
+                node.cpu_used -= u128::from(part.cpu);
+                node.memory_used -= u128::from(part.memory);
+            }
             node.tasks -= part.tasks;
             node.over &= node.is_over();
         }
@@ -354,7 +385,7 @@ impl Nodes {
         let (node, lane) = (device.node, device.lane);
         let was_free = device.owner.is_none();
         device.owner = owner;
-        if device.configured {
+        if device.is_offered() {
             match (was_free, owner.is_none()) {
                 (true, false) => drop(self.list[node].free.take(lane)),
                 (false, true) => self.list[node].free.put(lane),

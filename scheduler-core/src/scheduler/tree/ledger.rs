@@ -180,6 +180,11 @@ impl Tree {
         self.tenants[self.buckets[index].tenant].jobs -= 1;
     }
 
+    /// Takes back what a job of this kind counted as use for so long, by holding this much without running.
+    pub(crate) fn refund(&mut self, index: BucketIx, amounts: &Amounts, waited: Span, now: Timestamp) {
+        self.book(index, now, |_| (), |usage| usage.refund(amounts, waited));
+    }
+
     /// Enters that as much is kept for a job of this kind during a pass, or ends an [`unreserve`](Self::unreserve). Use is not concerned.
     pub(crate) fn reserve(&mut self, index: BucketIx, amounts: &Amounts) {
         self.hold(index, |held| add(held, amounts));

@@ -84,6 +84,13 @@ impl Usage {
         }
     }
 
+    /// This much less was used over a time that has just passed.
+    pub(crate) fn refund(&mut self, amounts: &Amounts, over: Span) {
+        for (value, less) in self.value.iter_mut().zip(amounts) {
+            *value = value.saturating_sub(less.saturating_mul(u128::from(over.0)));
+        }
+    }
+
     /// From `now` on exactly this is held, if it was something else before.
     pub(crate) fn hold(&mut self, held: Amounts, now: Timestamp) {
         if self.held != held {
