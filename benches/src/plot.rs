@@ -45,9 +45,9 @@ struct Scale {
 
 impl Scale {
     fn of(values: impl Iterator<Item = f64>, log: bool) -> Self {
-        let (least, most) = values.filter(|value| value.is_finite() && (!log || *value > 0.0)).fold((f64::MAX, f64::MIN), |(least, most), value| {
-            (least.min(value), most.max(value))
-        });
+        let (least, most) = values
+            .filter(|value| value.is_finite() && (!log || *value > 0.0))
+            .fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(value), most.max(value)));
         if least > most {
             return Self { least: if log { 1.0 } else { 0.0 }, most: 10.0, log };
         }

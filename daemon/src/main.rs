@@ -37,6 +37,9 @@ enum Command {
     Doctor(Box<Settings>),
     /// Print the OpenAPI document of the REST API
     Openapi,
+    /// Print the definitions of FlashJob and ClusterResourceQueue for a Kubernetes cluster
+    #[command(after_help = "Example:\n  flashd crds | kubectl apply --server-side -f -")]
+    Crds,
     /// Start and watch local processes (started by the daemon itself)
     #[command(hide = true)]
     Runner(RunnerArgs),
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Migrate(settings) => daemon::commands::migrate(*settings),
         Command::Doctor(settings) => daemon::commands::doctor(*settings),
         Command::Openapi => daemon::commands::openapi(),
+        Command::Crds => daemon::commands::crds(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -77,6 +77,7 @@ pub fn start_order(
         nice: spec.nice.unwrap_or(0),
         rlimits: spec.rlimits,
         line,
+        pod: None,
     })
 }
 

@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
+use executors::gpu::{Watcher, Where};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
-use scheduler_core::scheduler::{NodeConfig, Preemption};
+use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
 use store::sqlite::SqliteStore;
@@ -30,14 +31,21 @@ use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
+use crate::gpus::{Keeper, KeeperParts, SharedBoard};
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
 use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
+use crate::users::Users;
 use crate::watch::Feed;
-use crate::{clock, http, machine};
+use crate::{clock, gpus, http, machine};
+
+/// How long the start waits for the first look at the GPUs.
+const FIRST_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
+/// Ends of runs that wait for their GPUs, at most; more are believed at once.
+const GATE: usize = 4_096;
 
 /// What a task's end means: its name, and how it ended.
 type Ended = (&'static str, anyhow::Result<()>);
@@ -60,6 +68,9 @@ fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
         discipline: match config.scheduler.discipline {
             Discipline::Easy => scheduler_core::Discipline::Easy,
             Discipline::Fifo => scheduler_core::Discipline::Strict,
+            Discipline::Conservative => scheduler_core::Discipline::Conservative {
+                heads: u32::try_from(config.scheduler.reservations.unwrap_or(1)).unwrap_or(HEADS_LIMIT),
+            },
         },
         preemption: Preemption {
             within_queue: preemption.within_queue,
@@ -100,10 +111,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let (node, gpu_note) = machine::node(&config);
+    let place = gpus::place(&config);
+    let sees = matches!(place, Where::Nvml(_));
+    let rules = &config.gpu;
+    let watcher = Watcher::start(place.source(), gpus::duration(rules.interval), gpus::duration(rules.patience))?;
+    let view = gpus::first_view(&watcher, FIRST_LOOK).await;
+    let devices: Vec<_> = view.survey.gpus.iter().map(|reading| gpus::device(&reading.gpu)).collect();
+    let node = machine::node(&config, devices);
     tracing::info!(
         node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
-        gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
+        gpu_note = view.survey.problems.join("; "), term = %head.term, revision = %head.last_revision, "starting"
     );
     let log = config.decision_log.as_deref().map(|path| DecisionLog::open(path, config.decision_log_limit)).transpose()?;
     let tapper = log.as_ref().map(DecisionLog::tapper);
@@ -114,6 +131,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let directory = SharedDirectory::default();
     directory.set(names);
 
+    let board = SharedBoard::default();
+    let known_gpus = seeds.base.nodes.first().map(|node| node.gpus.clone()).unwrap_or_default();
+    let users = Arc::new(Users::default());
+    let parts = KeeperParts { watcher, core: core.clone(), board: board.clone(), users, sees };
+    let mut keeper = Keeper::new(parts, &config);
+    let observed = keeper.begin(&view).await;
+    let (gate, gated) = mpsc::channel(GATE);
     let feed = Feed::new(head.last_revision);
     let nudge = Arc::new(Notify::new());
     let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
@@ -131,6 +155,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         holding: holding.clone(),
         boot,
+        observed,
+        known_gpus,
+        gate: sees.then_some(gate),
     });
     let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
@@ -143,7 +170,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         feed,
         store: store.clone(),
         adopted: adopted.clone(),
-        gpu_note,
+        board,
         stopping: stopping.clone(),
     };
     let backend = Arc::new(EngineHandle::new(&channels, handle));
@@ -184,6 +211,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     parts.spawn(async move {
         dispatcher.run(order_queue, adopted).await;
         ("dispatcher", Ok(()))
+    });
+    let (stop, commands) = (engine_stop.clone(), channels.gpus.clone());
+    parts.spawn(async move {
+        keeper.run(commands, gated, stop).await;
+        ("keeper of the GPUs", Ok(()))
     });
     let stop = engine_stop.clone();
     parts.spawn(async move {

@@ -59,6 +59,57 @@ pub struct StartOrder {
     /// with GPUs: those are promised by name, and a line counts amounts alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<Line>,
+    /// What its pods are to be like, where it runs as pods. An executor of processes does not look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOrder>,
+}
+
+/// What the pods of a run are to be like, beside what their tasks say.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PodOrder {
+    /// Namespace of the cluster.
+    pub namespace: String,
+    /// The container's image.
+    pub image: String,
+    /// Whole GPUs of each pod.
+    pub gpus: u32,
+    /// The resource under which the cluster has its GPUs.
+    pub gpu_resource: String,
+    /// Labels that a pod's node has to have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that its pods do not mind.
+    pub tolerations: Vec<PodToleration>,
+    /// Seconds between SIGTERM and SIGKILL when it is stopped.
+    pub grace_secs: u64,
+    /// Seconds after which it is to be stopped. The cluster ends it a while later if nobody has.
+    pub time_limit_secs: Option<u64>,
+}
+
+impl PodOrder {
+    /// In this namespace; no image yet, no GPUs, any node.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            image: String::new(),
+            gpus: 0,
+            gpu_resource: "nvidia.com/gpu".to_owned(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            grace_secs: 30,
+            time_limit_secs: None,
+        }
+    }
+}
+
+/// A taint that pods do not mind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PodToleration {
+    /// Its key; any, where left out.
+    pub key: Option<String>,
+    /// Its value; any, where left out.
+    pub value: Option<String>,
+    /// Its effect; any, where left out.
+    pub effect: Option<String>,
 }
 
 /// What an executor tells, unasked.

@@ -10,7 +10,10 @@
 
 pub mod contract;
 pub mod gpu;
+pub mod kubernetes;
 pub mod local;
 pub mod node;
 
-pub use contract::{Executor, ExecutorError, Line, Observed, Report, RunPhase, StartOrder, TaskOrder, log_file_name};
+pub use contract::{
+    Executor, ExecutorError, Line, Observed, PodOrder, PodToleration, Report, RunPhase, StartOrder, TaskOrder, log_file_name,
+};

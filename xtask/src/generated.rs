@@ -8,6 +8,13 @@ use crate::step::{cargo, output_of, root};
 
 /// Where the OpenAPI document lies.
 const OPENAPI: &str = "docs/openapi.json";
+/// Where the definitions of the Kubernetes resources lie.
+const DEFINITIONS: &str = "k8s/crds/definitions.yaml";
+
+/// What the daemon's program prints.
+fn printed(command: &str) -> Result<String> {
+    output_of(cargo(["run", "--quiet", "--locked", "--package", "daemon", "--bin", "flashd", "--", command]))
+}
 
 /// First line at which two texts part, from 1, with both lines.
 fn first_difference<'a>(kept: &'a str, made: &'a str) -> Option<(usize, &'a str, &'a str)> {
@@ -36,10 +43,13 @@ fn compare(path: &Path, made: &str, fix: bool) -> Result<()> {
 
 /// Compares, or writes with `fix`.
 pub(crate) fn check(fix: bool) -> Result<()> {
-    let made = output_of(cargo(["run", "--quiet", "--locked", "--package", "daemon", "--bin", "flashd", "--", "openapi"]))?;
+    let made = printed("openapi")?;
     serde_json::from_str::<serde_json::Value>(&made).context("`flashd openapi` does not print JSON")?;
     let made = format!("{}\n", made.trim_end());
-    compare(&root().join(OPENAPI), &made, fix)
+    // Both are looked at, also where the first is wrong.
+    let openapi = compare(&root().join(OPENAPI), &made, fix);
+    let definitions = format!("{}\n", printed("crds")?.trim_end());
+    compare(&root().join(DEFINITIONS), &definitions, fix).and(openapi)
 }
 
 #[cfg(test)]

@@ -21,12 +21,41 @@ pub fn definitions() -> Result<[Value; 2], serde_json::Error> {
     let mut job = serde_json::to_value(FlashJob::crd())?;
     if let Some(schema) = schema(&mut job) {
         flash_job_rules(schema);
+        if let Some(condition) = schema.pointer_mut("/properties/status/properties/conditions/items") {
+            without_descriptions(condition);
+        }
+        without_nulls(schema);
     }
     let mut queue = serde_json::to_value(ClusterResourceQueue::crd())?;
     if let Some(schema) = schema(&mut queue) {
         quantities(schema);
+        without_nulls(schema);
     }
     Ok([job, queue])
+}
+
+/// As one YAML document for each.
+///
+/// # Errors
+/// If a definition cannot be written, which is a fault of ours.
+pub fn definitions_yaml() -> Result<String, Unwritable> {
+    let mut text = String::from("# Made by `flashd crds`; `cargo xtask lint --fix --only generated` writes it.\n");
+    for definition in definitions()? {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&definition)?);
+    }
+    Ok(text)
+}
+
+/// The definitions cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritable {
+    /// Not as JSON.
+    #[error("writing a definition as JSON")]
+    Json(#[from] serde_json::Error),
+    /// Not as YAML.
+    #[error("writing a definition as YAML")]
+    Yaml(#[from] serde_saphyr::ser::Error),
 }
 
 fn schema(definition: &mut Value) -> Option<&mut Value> {
@@ -75,7 +104,7 @@ fn flash_job_rules(schema: &mut Value) {
             "generateName": {"type": "string"},
             "namespace": {"type": "string"},
             "finalizers": {"type": "array", "items": {"type": "string"}},
-            "creationTimestamp": {"type": "string", "format": "date-time", "nullable": true},
+            "creationTimestamp": {"type": "string", "format": "date-time"},
         });
     }
 }
@@ -94,6 +123,23 @@ fn without_descriptions(value: &mut Value) {
     }
 }
 
+/// A null says nothing: the API server drops it where it is not allowed, and clients that write one for what they leave out are served.
+fn without_nulls(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("nullable") == Some(&Value::Bool(true)) {
+                fields.remove("nullable");
+                if let Some(values) = fields.get_mut("enum").and_then(Value::as_array_mut) {
+                    values.retain(|value| !value.is_null());
+                }
+            }
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
 /// Where amounts stand: maps that are called so.
 const AMOUNTS: [&str; 6] = ["limits", "requests", "capacity", "guaranteed", "limit", "overhead"];
 
@@ -105,6 +151,8 @@ fn quantities(schema: &mut Value) {
                 && let Some(amount) = amount.as_object_mut().filter(|amount| is_int_or_string(amount))
             {
                 amount.insert("pattern".to_owned(), QUANTITY_RULE.into());
+                // Two pages on the history of quantities.
+                amount.remove("description");
             }
         }
     }

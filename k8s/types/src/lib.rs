@@ -11,7 +11,7 @@ mod definitions;
 mod flash_job;
 mod queue;
 
-pub use definitions::{QUANTITY_RULE, definitions};
+pub use definitions::{QUANTITY_RULE, Unwritable, definitions, definitions_yaml};
 pub use flash_job::{
     Dependency, DependsOn, FlashJob, FlashJobSpec, FlashJobStatus, NAME_LENGTH, Phase, Retry, TASKS, TaskPlacement,
 };

@@ -286,8 +286,8 @@ impl Scheduler {
         if !self.lineup.holding || demand.tasks != 1 || group.gpus > 0 {
             return None;
         }
-        let paces = self.lineup.paces.range((bucket, 0)..=(bucket, u32::MAX));
-        let (node, limits) = paces.filter_map(|(&(_, node), pace)| self.takes_ahead(node as usize, demand, pace)).next()?;
+        let mut paces = self.lineup.paces.range((bucket, 0)..=(bucket, u32::MAX));
+        let (node, limits) = paces.find_map(|(&(_, node), pace)| self.takes_ahead(node as usize, demand, pace))?;
         let slot =
             Slot { group: group.index, replica: 0, node: self.nodes.all()[node].name.clone(), gpus: smallvec::SmallVec::new() };
         Some(Placement { slots: vec![slot], line: Some(line(limits, since, true)) })

@@ -11,7 +11,7 @@ use super::chunk::Insert;
 use super::codec::{Columns, state_kind};
 use super::raw::{Arg, RawError};
 use super::writer::Writer;
-use crate::{Batch, Committed, KeyRecord, ObjectChange, StoreError, Submit};
+use crate::{Batch, Committed, JobUpdate, KeyRecord, ObjectChange, StoreError, Submit};
 
 const OP: &str = "commit";
 
@@ -20,6 +20,8 @@ static PROBE: &str = include_str!("queries/probe.sql");
 static INSERT_KEY: &str = include_str!("queries/insert_key.sql");
 static CHANGE_EVENT: &str = include_str!("queries/change_event.sql");
 static CHANGE_JOB: &str = include_str!("queries/change_job.sql");
+static UPDATE_JOB: &str = include_str!("queries/update_job.sql");
+static UPDATE_SPEC: &str = include_str!("queries/update_spec.sql");
 static SET_OBJECT: &str = include_str!("queries/set_object.sql");
 static DELETE_OBJECT: &str = include_str!("queries/delete_object.sql");
 static JOB_STATE: &str = include_str!("queries/job_state.sql");
@@ -106,6 +108,9 @@ impl Writer {
             begun = self.change(change, progress.last_revision, begun, at_once)?;
             progress.counts[change.from.0 as usize] -= 1;
             progress.counts[change.to.state.kind() as usize] += 1;
+        }
+        for update in &batch.updates {
+            self.update(update)?;
         }
         for key in &batch.keys {
             self.remember(key)
@@ -231,6 +236,26 @@ impl Writer {
             Ok(None) => StoreError::Missing { job: change.job },
             Err(error) => self.at(OP).sqlite(error),
         }
+    }
+
+    fn update(&mut self, update: &JobUpdate) -> Result<(), StoreError> {
+        match self.rewrite(update) {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(StoreError::Missing { job: update.job }),
+            Err(error) => Err(self.at(OP).sqlite(error)),
+        }
+    }
+
+    /// How many rows were found: 1, or 0 where there is no such job.
+    fn rewrite(&mut self, update: &JobUpdate) -> Result<u64, RawError> {
+        let shape = self.interned.shape(&mut self.db, &update.shape)?;
+        let policy = self.interned.policy(&mut self.db, &update.policy)?;
+        let id = Arg::Blob(update.job.0.as_bytes());
+        let found = self.db.execute(UPDATE_JOB, &[int(update.seq.0), id, Arg::Int(shape), Arg::Int(policy)])?;
+        if found == 0 {
+            return Ok(0);
+        }
+        self.db.execute(UPDATE_SPEC, &[int(update.seq.0), Arg::Blob(&update.spec)])
     }
 
     fn remember(&mut self, key: &KeyRecord) -> Result<(), RawError> {

@@ -9,6 +9,7 @@ mod interned;
 mod place;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::names;
 use crate::objects::{Directory, SharedDirectory};
 use crate::users::Users;
 use interned::Interned;
+pub use update::FIELDS;
 
 /// Groups of tasks in a job.
 const GROUPS: usize = 256;

@@ -1,0 +1,75 @@
+//! What the API server's answers mean for an executor, and the command that mends them.
+
+use kube::Error;
+use kube::core::Status;
+
+use crate::contract::ExecutorError;
+
+pub(super) const KIND: &str = "job";
+/// What installs everything that is needed.
+const INSTALL: &str = "kubectl apply --server-side -k k8s";
+
+/// What an error says of the order that got it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Meaning {
+    /// It is there already.
+    Exists,
+    /// It is not there.
+    Missing,
+    /// The order itself is wrong: it will never be taken.
+    Refused(String),
+    /// We may not do that, or not now (rights, quota).
+    Forbidden(String),
+    /// Nobody answered, or too busy, or changed meanwhile: the same order may be taken later.
+    Later(String),
+}
+
+/// Reads an error.
+pub(super) fn meaning(error: &Error) -> Meaning {
+    match error {
+        Error::Api(status) => of_status(status),
+        other => Meaning::Later(chain(other)),
+    }
+}
+
+fn of_status(status: &Status) -> Meaning {
+    let message = status.message.clone();
+    match (status.code, status.reason.as_str()) {
+        (409, "AlreadyExists") => Meaning::Exists,
+        // What was asked for, or the namespace that it is to be in.
+        (404, _) => Meaning::Missing,
+        (400 | 413 | 422, _) => Meaning::Refused(message),
+        (401, _) => Meaning::Forbidden(format!(
+            "{message}; the credentials are not taken: check the kubeconfig or the service account's token"
+        )),
+        (403, _) if message.contains("cannot ") => Meaning::Forbidden(format!("{message}; `{INSTALL}` gives the rights")),
+        (403, _) => Meaning::Forbidden(message),
+        _ => Meaning::Later(message),
+    }
+}
+
+/// As an executor says it.
+pub(super) fn executor_error(op: &'static str, error: &Error) -> ExecutorError {
+    match meaning(error) {
+        Meaning::Later(detail) => ExecutorError::Unreachable { op, executor: KIND, detail },
+        Meaning::Refused(detail) | Meaning::Forbidden(detail) => ExecutorError::Other { op, executor: KIND, detail },
+        Meaning::Exists => ExecutorError::Other { op, executor: KIND, detail: "it is there already".to_owned() },
+        Meaning::Missing => ExecutorError::Other { op, executor: KIND, detail: format!("not found: {error}") },
+    }
+}
+
+/// An error with its sources, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        // Some repeat their source in their own text.
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! An executor with the service account's token, and what it tells.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use control_plane::{Cluster, NodeSpec, Options, for_test};
+use executors::kubernetes::{JobExecutor, JobOptions, connect};
+use executors::{Executor as _, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
+use scheduler_core::event::RunResult;
+use scheduler_core::ids::{Attempt, JobId, RunId};
+use scheduler_core::job::StopPolicy;
+use scheduler_core::time::Span;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// After this long a test that waits has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A cluster in which everything is installed, and a kubeconfig with the daemon's rights.
+pub(crate) struct Site {
+    pub(crate) cluster: Cluster,
+    pub(crate) kubeconfig: PathBuf,
+}
+
+impl Site {
+    pub(crate) fn start(what: &str) -> Option<Self> {
+        let nodes = vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::plain("node-0"), NodeSpec::plain("node-1")];
+        let cluster = for_test(what, Options { nodes, ..Options::default() })?;
+        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
+        cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
+        let text = cluster.kubeconfig_of("flash-system", "flashd").unwrap();
+        let folder = cluster.folder().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
+        let kubeconfig = folder.join(format!("flashd-{}.kubeconfig", std::process::id()));
+        std::fs::write(&kubeconfig, text).unwrap();
+        Some(Self { cluster, kubeconfig })
+    }
+
+    /// One for all tests that do it no harm; it goes with this process.
+    pub(crate) fn shared() -> Option<&'static Self> {
+        static SITE: OnceLock<Option<Site>> = OnceLock::new();
+        SITE.get_or_init(|| Self::start("the job executor")).as_ref()
+    }
+
+    /// An executor that has adopted.
+    pub(crate) async fn daemon(&self, instance: &str) -> Rig {
+        let (reports, inbox) = mpsc::channel(64);
+        let client = connect(Some(&self.kubeconfig)).await.unwrap();
+        let executor = JobExecutor::new(JobOptions { client, instance: instance.to_owned(), reports });
+        executor.adopt().await.unwrap();
+        Rig { executor, inbox, told: Vec::new() }
+    }
+}
+
+/// A name that no other test has.
+pub(crate) fn instance() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A run of one task that plays for `duration` and ends with `code`.
+pub(crate) fn order(duration: &str, code: &str) -> StartOrder {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) << 64 | u128::from(std::process::id());
+    let env = [("SIM_DURATION", duration), ("SIM_EXIT", code)].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let task = TaskOrder {
+        name: "main".into(),
+        command: vec!["train".to_owned()],
+        env: BTreeMap::from(env),
+        working_dir: String::new(),
+        cpu_millis: 10,
+        memory_bytes: 1 << 20,
+    };
+    let run = RunId { job: JobId(uuid::Uuid::from_u128(number)), attempt: Attempt(1) };
+    let pod = PodOrder { image: "any".to_owned(), ..PodOrder::new("default") };
+    StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: Some(pod) }
+}
+
+/// The same with so many replicas.
+pub(crate) fn replicas(count: u32, mut order: StartOrder) -> StartOrder {
+    let first = order.tasks.remove(0);
+    order.tasks = (0..count)
+        .map(|number| TaskOrder { name: format!("{}-{number}", first.name).as_str().into(), ..first.clone() })
+        .collect();
+    order
+}
+
+/// SIGTERM, and this long until SIGKILL.
+pub(crate) fn stop_after(seconds: u64) -> StopPolicy {
+    StopPolicy { signal: 15, grace: Span::from_secs(seconds) }
+}
+
+/// An executor and what it tells.
+pub(crate) struct Rig {
+    pub(crate) executor: JobExecutor,
+    inbox: mpsc::Receiver<Report>,
+    told: Vec<Report>,
+}
+
+impl Rig {
+    pub(crate) async fn start(&self, order: StartOrder) -> RunId {
+        let run = order.run;
+        self.executor.start(vec![order]).await.unwrap();
+        run
+    }
+
+    /// Waits for a report that is so; earlier ones count.
+    pub(crate) async fn told(&mut self, mut so: impl FnMut(&Report) -> bool) -> Report {
+        if let Some(report) = self.told.iter().find(|report| so(report)) {
+            return report.clone();
+        }
+        let wait = async {
+            loop {
+                let report = self.inbox.recv().await.unwrap();
+                self.told.push(report.clone());
+                if so(&report) {
+                    return report;
+                }
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("a report in time")
+    }
+
+    pub(crate) async fn started(&mut self, run: RunId) {
+        self.told(|report| matches!(report, Report::Started { run: told, .. } if *told == run)).await;
+    }
+
+    pub(crate) async fn ended(&mut self, run: RunId) -> RunResult {
+        let report = self.told(|report| matches!(report, Report::Ended { run: told, .. } if *told == run)).await;
+        assert_eq!(self.ends(run), 1, "{:?}", self.told);
+        match report {
+            Report::Ended { result, .. } => result,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How often an end was told so far.
+    pub(crate) fn ends(&self, run: RunId) -> usize {
+        self.told.iter().filter(|report| matches!(report, Report::Ended { run: told, .. } if *told == run)).count()
+    }
+
+    pub(crate) async fn disturbed(&mut self, words: &str) {
+        self.told(|report| matches!(report, Report::Disturbed { message } if message.contains(words))).await;
+    }
+
+    pub(crate) async fn phase(&self, run: RunId) -> Option<RunPhase> {
+        let observed = self.executor.observe().await.unwrap();
+        observed.into_iter().find(|observed| observed.run == run).map(|Observed { phase, .. }| phase)
+    }
+
+    /// Looks until it is so.
+    pub(crate) async fn until(&self, run: RunId, so: impl Fn(&Option<RunPhase>) -> bool) {
+        let look = async {
+            while !so(&self.phase(run).await) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, look).await.expect("so in time");
+    }
+}
