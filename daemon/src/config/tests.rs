@@ -130,7 +130,7 @@ fn every_setting_has_a_key_and_a_variable() {
         let key = keys.iter().any(|key| key.replace(['.', '_'], "-") == long);
         assert!(key || long == "config", "--{long} has no key");
     }
-    assert_eq!(names.len() + 2, keys.len(), "all but `config` have a key, and the three lists have no flag");
+    assert_eq!(names.len() + 3, keys.len(), "all but `config` have a key, and the four lists have no flag");
 }
 
 const EVERYTHING: &str = r#"
