@@ -44,8 +44,8 @@ pub use config::{
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
 pub use explain::{
-    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall,
-    Suggestion, Unknown, Why,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage,
+    Shortfall, Suggestion, Unknown, Why,
 };
 pub use fleet::LostRuns;
 pub use fragment::{Fragmentation, HOLES, Hole};

@@ -16,8 +16,8 @@ pub(in crate::scheduler) mod trace;
 mod why;
 
 pub use why::{
-    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion,
-    Unknown, Why,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall,
+    Suggestion, Unknown, Why,
 };
 
 use crate::event::Event;

@@ -40,10 +40,11 @@ impl Scheduler {
         let nodes: Vec<Name> = closed.by_ref().take(NAMED).collect();
         let more = closed.count();
         let devices = (0..self.nodes.whole().len()).filter(would).flat_map(|node| &self.nodes.all()[node].devices);
-        let mut aside = devices.map(|&device| self.nodes.device(device)).filter(|device| device.configured).filter_map(|device| {
-            let why = device.aside.clone()?;
-            Some(AsideGpu { uuid: device.config.uuid.clone(), node: self.nodes.all()[device.node].name.clone(), why })
-        });
+        let mut aside =
+            devices.map(|&device| self.nodes.device(device)).filter(|device| device.configured).filter_map(|device| {
+                let why = device.aside.clone()?;
+                Some(AsideGpu { uuid: device.config.uuid.clone(), node: self.nodes.all()[device.node].name.clone(), why })
+            });
         let gpus: Vec<AsideGpu> = aside.by_ref().take(NAMED).collect();
         if nodes.is_empty() && !gpus.is_empty() {
             return Why::GpusAside { gpus, more: aside.count() };
