@@ -18,6 +18,7 @@ use super::journal::Record;
 use super::note;
 use super::output::{name_all, name_written};
 use super::shared::{Shared, wait, wait_for};
+use super::sys;
 use super::table::{End, Run, Table, TaskState, Unread};
 use crate::contract::Report;
 
@@ -25,6 +26,8 @@ use crate::contract::Report;
 const MAX_BATCH: usize = 256;
 /// Pause before a journal that could not be written is tried again, in microseconds.
 const RETRY_US: u64 = 1_000_000;
+/// Pause before a thread that is to wait no longer is called again, in microseconds: it may not have begun to wait.
+const CALL_US: u64 = 1_000;
 /// What a run that is not forgotten takes in the journal, at most, by and large, in bytes.
 const RUN_BYTES: u64 = 1_024;
 /// Runs that are written at a time when the journal is rewritten.
@@ -56,10 +59,11 @@ fn gather<'a>(shared: &'a Shared, mut table: MutexGuard<'a, Table>) -> (Vec<RunI
             table = shared.lock();
             continue;
         }
+        let calls = table.call_waiting();
         if table.to_commit.is_empty() {
-            let due = table.fresh.front().map(|(due, _)| *due);
-            table = match due {
-                Some(due) => wait_for(&shared.settled, table, due - now),
+            let due = table.fresh.front().map(|(due, _)| due - now);
+            table = match due.into_iter().chain(calls).min() {
+                Some(pause) => wait_for(&shared.settled, table, pause),
                 None => wait(&shared.settled, table),
             };
             continue;
@@ -109,6 +113,9 @@ impl Table {
     fn tell_fresh(&mut self, shared: &Shared, now: u64) -> Vec<Unread> {
         let mut unread = Vec::new();
         while let Some((_, run)) = self.fresh.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.run == run) {
+                waiting.called = true;
+            }
             let Some(live) = self.live(run) else { continue };
             let task = live.tasks.first().map(|task| task.name.clone());
             unread.extend(task.zip(live.streams.take()).map(|(task, streams)| (run, task, streams)));
@@ -118,6 +125,14 @@ impl Table {
             }
         }
         unread
+    }
+}
+
+impl Table {
+    /// Calls the threads that wait for a task and are to wait no longer. Gives when to do so again, if any is there.
+    fn call_waiting(&self) -> Option<u64> {
+        let called = self.waiting.iter().filter(|waiting| waiting.called);
+        called.map(|waiting| sys::wake(waiting.thread)).last().map(|()| CALL_US)
     }
 }
 

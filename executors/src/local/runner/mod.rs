@@ -36,6 +36,7 @@ mod spawn;
 mod sys;
 mod table;
 mod tell;
+mod texts;
 mod watch;
 
 use std::fs::{DirBuilder, File, OpenOptions};
