@@ -2,8 +2,8 @@
 //!
 //! Ends that come close together share one sync. How long to wait for more is decided by whether anybody gains: while runs wait for a
 //! spawn thread, or in a line, the machine has something else to do, so ends are gathered for a few milliseconds; when none waits,
-//! whoever waits for this end is not kept waiting. For the same time the start of a run that has waited in a line is not told while
-//! others wait there: most of them end before, and then one report says it all.
+//! whoever waits for this end is not kept waiting. For a moment ([`RunnerOptions::fresh`]) the start of a run that has waited in a line is
+//! not told while others wait there: most of them end before, and then one report says it all.
 
 use std::ops::Bound;
 use std::sync::MutexGuard;
@@ -95,7 +95,7 @@ impl Table {
         }
     }
 
-    /// A run has started. That is told at once, or, while others are held, only if it goes on for as long as ends are gathered.
+    /// A run has started. That is told at once, or, while others are held, only if it goes on for a moment.
     pub(super) fn started(&mut self, shared: &Shared, run: RunId, at: Timestamp) {
         let held = self.lines.held() > 0;
         if self.live(run).is_none_or(|live| live.streams.is_none() && !(held && live.share.is_some())) {
@@ -103,7 +103,7 @@ impl Table {
             shared.out.notify_one();
             return;
         }
-        self.fresh.push_back((clock::boot_us() + shared.options.gather_held.as_micros() as u64, run));
+        self.fresh.push_back((clock::boot_us() + shared.options.fresh.as_micros() as u64, run));
         if self.fresh.len() == 1 && self.to_commit.is_empty() {
             shared.settled.notify_one();
         }

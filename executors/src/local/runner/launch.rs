@@ -7,8 +7,8 @@
 //! Invariants of the child's side ([`child`]), which runs in this process's memory while the calling thread stands still:
 //! - it calls only async-signal-safe functions, allocates nothing, takes no lock, cannot panic, and ends in `execve` or `_exit`;
 //! - credentials change by raw system calls: the C library's wrappers would change them for all threads of the runner;
-//! - signals are blocked in it until it executes, as they are in the threads that call this ([`sys::block_signals`]); the one that is not
-//!   has a handler that does nothing.
+//! - signals are blocked in it until it executes, as they are in the threads that call this ([`sys::block_signals`]); of the
+//!   two that are not, one has a handler that does nothing.
 #![expect(unsafe_code, reason = "there is no safe way to make a process by vfork")]
 
 use std::ffi::CStr;

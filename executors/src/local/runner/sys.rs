@@ -62,7 +62,7 @@ pub(super) fn wait_for_child_or_wake(pid: Pid) -> bool {
 pub(super) struct Thread(libc::pid_t);
 
 impl Thread {
-    /// The calling one, which from now on has all signals blocked but the one that it is called by.
+    /// The calling one, which from now on has signals blocked ([`block_signals`]).
     pub(super) fn this() -> Self {
         block_signals();
         Self(rustix::thread::gettid().as_raw_nonzero().get())
@@ -77,13 +77,15 @@ pub(super) fn wake(thread: Thread) {
     }
 }
 
-/// Blocks all signals in the calling thread but the one of [`wake`].
+/// Blocks all signals in the calling thread but the one of [`wake`], and SIGCHLD: where nobody has it blocked, the kernel drops it at once
+/// instead of waking the main thread to ignore it.
 pub(super) fn block_signals() {
     // SAFETY: a set is made before it is used; changing this thread's mask touches no memory.
     unsafe {
         let mut all = MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(all.as_mut_ptr());
         libc::sigdelset(all.as_mut_ptr(), WAKE);
+        libc::sigdelset(all.as_mut_ptr(), libc::SIGCHLD);
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut());
     }
 }
