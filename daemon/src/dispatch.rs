@@ -26,21 +26,6 @@ const GATHER: usize = 64;
 /// Orders that are made and given together: the first of many begins while the others are made.
 const CHUNK: usize = 32;
 
-/// What is to be told to an executor, all of it durable.
-#[derive(Debug, Default)]
-pub struct Orders {
-    /// What to do.
-    pub effects: Vec<Effect>,
-    /// Jobs that were submitted and placed in one transaction. Whoever submits to an idle machine waits for nothing else: these need not be read.
-    pub fresh: Vec<JobRecord>,
-}
-
-impl From<Vec<Effect>> for Orders {
-    fn from(effects: Vec<Effect>) -> Self {
-        Self { effects, fresh: Vec::new() }
-    }
-}
-
 /// Everything that the dispatcher needs.
 pub struct Dispatcher {
     /// Asked before each start.
@@ -59,28 +44,26 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Serves orders until the engine is gone. `adopted` has to come first: before that the executor takes no orders.
-    pub async fn run(self, mut orders: mpsc::Receiver<Orders>, mut adopted: tokio::sync::watch::Receiver<bool>) {
+    pub async fn run(self, mut orders: mpsc::Receiver<Vec<Effect>>, mut adopted: tokio::sync::watch::Receiver<bool>) {
         if adopted.wait_for(|adopted| *adopted).await.is_err() {
             return;
         }
         let mut gathered = Vec::with_capacity(GATHER);
         while orders.recv_many(&mut gathered, GATHER).await > 0 {
             let mut starts = Vec::new();
-            let mut fresh = Vec::new();
             let mut withdrawn = Vec::new();
             let mut stops = Vec::new();
             let mut forgets = Vec::new();
-            for mut told in gathered.drain(..) {
-                fresh.append(&mut told.fresh);
-                told.effects.into_iter().for_each(|effect| match effect {
+            for effect in gathered.drain(..).flatten() {
+                match effect {
                     Effect::Start { run } => starts.push(run),
                     Effect::Withdraw { run } => withdrawn.push(run),
                     Effect::Stop { run, policy } => stops.push((run, policy)),
                     Effect::Forget { run } => forgets.push(run),
-                });
+                }
             }
             for runs in starts.chunks(CHUNK) {
-                self.start(runs, &mut fresh).await;
+                self.start(runs).await;
             }
             if !withdrawn.is_empty()
                 && let Err(error) = self.executor.withdraw(withdrawn).await
@@ -105,27 +88,16 @@ impl Dispatcher {
         self.nudge.notify_one();
     }
 
-    async fn start(&self, runs: &[RunId], fresh: &mut Vec<JobRecord>) {
+    async fn start(&self, runs: &[RunId]) {
         let wanted = runs.iter().filter(|run| still_starting(&self.core, **run));
-        let mut records = Vec::new();
-        let mut unread: Vec<JobId> = Vec::new();
-        for run in wanted {
-            match fresh.iter().position(|record| record.id == run.job && record.lifecycle.attempt == run.attempt) {
-                Some(at) => records.push(fresh.swap_remove(at)),
-                None => unread.push(run.job),
-            }
-        }
-        if !unread.is_empty() {
-            match self.store.jobs_by_id(&unread).await {
-                Ok(read) => records.extend(read),
-                Err(error) => return self.failed("start", &error),
-            }
-            // In the order of the decisions again.
-            records.sort_by_key(|record| runs.iter().position(|run| run.job == record.id));
-        }
-        if records.is_empty() {
+        let ids: Vec<JobId> = wanted.map(|run| run.job).collect();
+        if ids.is_empty() {
             return;
         }
+        let records = match self.store.jobs_by_id(&ids).await {
+            Ok(records) => records,
+            Err(error) => return self.failed("start", &error),
+        };
         let holds_orders = self.executor.holds_orders();
         let mut orders = Vec::with_capacity(runs.len());
         for record in records {

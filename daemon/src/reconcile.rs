@@ -26,7 +26,6 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::dispatch::Orders;
 use crate::engine::{SharedCore, lock, run_of};
 use crate::metrics::Metrics;
 
@@ -44,7 +43,7 @@ pub struct Reconciler {
     /// The truth.
     pub store: Arc<dyn Store>,
     /// The dispatcher's queue.
-    pub orders: mpsc::Sender<Orders>,
+    pub orders: mpsc::Sender<Vec<Effect>>,
     /// The engine's queue.
     pub reports: mpsc::Sender<Report>,
     /// Wakes it.
@@ -227,7 +226,7 @@ impl Reconciler {
             self.reports.send(report).await.map_err(|_| ReconcileError::Ended)?;
         }
         // No room means that the dispatcher has work enough; the next round finds what is then still missing.
-        if !found.orders.is_empty() && self.orders.try_send(found.orders.into()).is_err() {
+        if !found.orders.is_empty() && self.orders.try_send(found.orders).is_err() {
             self.nudge.notify_one();
         }
         Ok(())

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use executors::Report;
+use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::record::Recorded;
 use store::{Store, StoreError};
@@ -32,7 +33,6 @@ use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::boot::Boot;
 use crate::clock;
 use crate::decision_log::Tapper;
-use crate::dispatch::Orders;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
@@ -100,7 +100,7 @@ pub struct Parts {
     /// Live events.
     pub feed: Feed,
     /// Where orders to executors go.
-    pub orders: mpsc::Sender<Orders>,
+    pub orders: mpsc::Sender<Vec<Effect>>,
     /// Wakes the reconciler, when an order could not be handed on.
     pub nudge: Arc<Notify>,
     /// Counters.
@@ -279,7 +279,7 @@ impl Engine {
         }
         let turn = self.decide(commands, reports);
         if turn.batch.submits.is_empty() && turn.batch.changes.is_empty() && turn.batch.objects.is_empty() {
-            self.finish(turn.waiters, turn.effects.into());
+            self.finish(turn.waiters, turn.effects);
             if self.degraded.is_some() {
                 self.probe(turn.batch).await?;
             }
@@ -290,7 +290,6 @@ impl Engine {
         let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
         let notes_boot = batch.objects.iter().any(|object| object.kind == store::ObjectKind::Note);
         let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
-        let mut fresh = turn::fresh(&batch);
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
             Ok(committed) => {
@@ -305,8 +304,7 @@ impl Engine {
                     self.parts.directory.set(self.directory.clone());
                 }
                 self.parts.feed.publish(committed.last, || turn::number(records, committed));
-                fresh.iter_mut().for_each(|record| record.revision.0 += committed.first.0);
-                self.finish(waiters, Orders { effects, fresh });
+                self.finish(waiters, effects);
                 Ok(again)
             }
             Err(error) => {
@@ -327,9 +325,9 @@ impl Engine {
     }
 
     /// Answers callers and hands orders on. Orders that find no room are the reconciler's: it compares the table with the world.
-    fn finish(&self, waiters: Waiters, orders: Orders) {
+    fn finish(&self, waiters: Waiters, effects: Vec<Effect>) {
         waiters.tell();
-        if !orders.effects.is_empty() && self.parts.orders.try_send(orders).is_err() {
+        if !effects.is_empty() && self.parts.orders.try_send(effects).is_err() {
             self.parts.nudge.notify_one();
         }
     }

@@ -7,9 +7,8 @@ use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::{NewJob, Shape};
 use scheduler_core::record::Recorded;
-use scheduler_core::state::{Placement, StateKind};
 use scheduler_core::time::Timestamp;
-use store::{Batch, Committed, EventRecord, JobRecord, JobUpdate, KeyRecord, Submit};
+use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
@@ -20,8 +19,6 @@ use crate::metrics::RunEnd;
 use crate::objects::edit::{Change, Changed};
 
 const FIRST: Attempt = Attempt(1);
-/// New jobs of a turn up to which it is looked for those that begin in it; where there are more, nobody notices the time to read them.
-const FRESH: usize = 16;
 
 type Answer<T> = Result<T, BackendError>;
 type Reply<T> = oneshot::Sender<Answer<T>>;
@@ -107,33 +104,6 @@ impl Turn {
         self.change(namespace, transition);
         Ok(())
     }
-}
-
-/// The jobs of a batch that are new and begin, as the store will have them. Their revisions count from the first of the batch.
-pub(super) fn fresh(batch: &Batch) -> Vec<JobRecord> {
-    if batch.submits.is_empty() || batch.submits.len() > FRESH {
-        return Vec::new();
-    }
-    let record = |(at, change): (usize, &Transition)| {
-        let placement = change.to.state.placement().filter(|_| change.to.state.kind() == StateKind::Starting)?;
-        let Submit { job, owner, name, spec, .. } = batch.submits.iter().find(|submit| submit.job.id == change.job)?;
-        Some(JobRecord {
-            id: job.id,
-            seq: job.seq,
-            namespace: job.shape.namespace.clone(),
-            queue: job.shape.queue.clone(),
-            owner: owner.clone(),
-            name: name.clone(),
-            lifecycle: change.to.clone(),
-            revision: Revision((batch.submits.len() + at) as u64),
-            submitted_at: job.submitted_at,
-            start_after: job.start_after,
-            started_at: None,
-            last_placement: Some(Placement::clone(placement)),
-            spec: spec.clone(),
-        })
-    };
-    batch.changes.iter().enumerate().filter_map(record).collect()
 }
 
 /// Gives the records of a batch their revisions.
