@@ -158,6 +158,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         observed,
         known_gpus,
         gate: sees.then_some(gate),
+        failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
     let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
     let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
