@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
+use executors::kubernetes::{JobExecutor, JobOptions};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{NodeConfig, Preemption};
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::Boot;
-use crate::config::values::Discipline;
+use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
@@ -37,13 +38,13 @@ use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
 use crate::watch::Feed;
-use crate::{clock, http, machine};
+use crate::{clock, cluster, http, machine};
 
 /// What a task's end means: its name, and how it ended.
 type Ended = (&'static str, anyhow::Result<()>);
 
 /// What the configuration says of queues, cohorts and classes, and the rules.
-fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
+fn seeds(config: &Config, nodes: Vec<NodeConfig>) -> anyhow::Result<Seeds> {
     let name = |label: &crate::config::values::Label| Name::from(label.as_str());
     let mut seeds = Seeds::default();
     for queue in &config.queues {
@@ -56,7 +57,7 @@ fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
     seeds.classes = config.priority_classes.iter().map(|class| (name(&class.name), class.priority)).collect();
     let preemption = config.scheduler.preemption;
     seeds.base = scheduler_core::Config {
-        nodes: vec![node],
+        nodes,
         discipline: match config.scheduler.discipline {
             Discipline::Easy => scheduler_core::Discipline::Easy,
             Discipline::Fifo => scheduler_core::Discipline::Strict,
@@ -100,14 +101,23 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let (node, gpu_note) = machine::node(&config);
+    let cluster = if config.executors.contains(&ExecutorKind::Job) { Some(cluster::connect(&config).await?) } else { None };
+    let (nodes, gpu_note) = match &cluster {
+        Some(cluster) => (cluster::nodes(cluster).await?, None),
+        None => {
+            let (node, gpu_note) = machine::node(&config);
+            (vec![node], gpu_note)
+        }
+    };
+    let sum = |part: fn(&NodeConfig) -> u64| nodes.iter().map(part).sum::<u64>();
     tracing::info!(
-        node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
+        nodes = nodes.len(), first = nodes.first().map(|node| node.name.as_str()), cpu_millis = sum(|node| node.cpu.0),
+        memory_bytes = sum(|node| node.memory.0), gpus = sum(|node| node.gpus.len() as u64),
         gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
     );
     let log = config.decision_log.as_deref().map(|path| DecisionLog::open(path, config.decision_log_limit)).transpose()?;
     let tapper = log.as_ref().map(DecisionLog::tapper);
-    let seeds = seeds(&config, node).context("configuration of queues")?;
+    let seeds = seeds(&config, nodes).context("configuration of queues")?;
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
     let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
     let core = Arc::new(Mutex::new(first));
@@ -132,8 +142,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         holding: holding.clone(),
         boot,
     });
-    let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
-    let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
+    let pods = cluster.is_some();
+    let executor: Arc<dyn Executor> = match cluster {
+        Some(client) => {
+            let instance = config.kubernetes.instance.as_str().to_owned();
+            Arc::new(JobExecutor::new(JobOptions { client, instance, reports: channels.reports.clone() }))
+        }
+        None => {
+            let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
+            Arc::new(LocalExecutor::new(options).context("local executor")?)
+        }
+    };
     let (adopted_sender, adopted) = watch::channel(false);
     let ready = adopted.clone();
     let stopping = CancellationToken::new();
@@ -153,7 +172,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         executor: executor.clone(),
         reports: channels.reports.clone(),
         nudge: nudge.clone(),
-        context: OrderContext { own_uid: rustix::process::geteuid().as_raw() },
+        context: OrderContext { own_uid: rustix::process::geteuid().as_raw(), pods },
     };
     let reconciler = Reconciler {
         executor,
