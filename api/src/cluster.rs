@@ -19,7 +19,7 @@ pub struct JobEvent {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: jiff::Timestamp,
-    /// `submitted`, `held`, `released`, `due`, `placed`, `started`, `ended`, `cancelled`, `requeued`, `timeLimit`,
+    /// `submitted`, `held`, `released`, `updated`, `due`, `placed`, `started`, `ended`, `cancelled`, `requeued`, `timeLimit`,
     /// `preempted`.
     pub event: String,
     /// What the job was afterwards.

@@ -19,8 +19,58 @@ pub enum GpuKind {
     Mig,
 }
 
-/// A GPU of a node.
+/// Whether a GPU is promised to jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum GpuState {
+    /// It is, as soon as nobody has it.
+    #[default]
+    Ready,
+    /// Not for now: somebody uses it past the scheduler, it is too hot, it does not answer.
+    Aside,
+    /// Not until somebody resumes it: it was drained, or found to be sick.
+    Drained,
+    /// It is not there any more: it is shown as long as a job has it.
+    Gone,
+}
+
+impl GpuState {
+    /// As on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Aside => "aside",
+            Self::Drained => "drained",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A process on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuProcess {
+    /// Its number.
+    pub pid: u32,
+    /// Whose it is, where that can be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Name of its program.
+    #[serde(default)]
+    pub command: String,
+    /// What it holds of the GPU's memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+    /// The job that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Uuid>,
+    /// It computes there, and is not of the job that has the GPU.
+    #[serde(default)]
+    pub foreign: bool,
+}
+
+/// A GPU of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gpu {
     /// Its UUID.
@@ -41,6 +91,51 @@ pub struct Gpu {
     /// The job that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
+    /// The namespace of that job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Whether it is promised to jobs.
+    #[serde(default)]
+    pub state: GpuState,
+    /// Why it is not, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its place in the driver's order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// Its PCI address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci: Option<String>,
+    /// Its compute capability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<String>,
+    /// The NUMA node that it is attached to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa: Option<u16>,
+    /// GPUs of the node with the same number are below the same PCI switches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pcie_group: Option<u16>,
+    /// The GPU that it is an instance of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Of its memory, in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_used: Option<Memory>,
+    /// Part of the time in which something ran on it lately, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_percent: Option<u32>,
+    /// Its temperature in degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub celsius: Option<u32>,
+    /// What it draws, in watts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watts: Option<u32>,
+    /// Why it runs slower than it could, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled: Option<String>,
+    /// What uses it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<GpuProcess>,
 }
 
 /// What may be done with a node.
@@ -111,9 +206,36 @@ pub struct Node {
     pub memory_used: Memory,
     /// Its GPUs.
     pub gpus: Vec<Gpu>,
-    /// Why there are no GPUs, where that was looked for.
+    /// Why there are no GPUs, or why some are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_note: Option<String>,
+}
+
+/// A GPU and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlacedGpu {
+    /// Name of its node.
+    pub node: String,
+    /// The GPU.
+    #[serde(flatten)]
+    pub gpu: Gpu,
+}
+
+/// All GPUs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuList {
+    /// In the order of the nodes.
+    pub items: Vec<PlacedGpu>,
+    /// Version of the driver, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// The newest CUDA that it can run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<String>,
+    /// Why there are none, or why some are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How the free GPUs lie: in holes that jobs can use, or scattered. Whole GPUs of nodes that take tasks; CPU and memory are not looked at.

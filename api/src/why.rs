@@ -84,6 +84,13 @@ pub enum Reason {
         /// How many more there are.
         more: u64,
     },
+    /// It has room only with GPUs that are set aside now: used by others, sick, drained.
+    GpusAside {
+        /// The first of them.
+        gpus: Vec<AsideGpu>,
+        /// How many more there are.
+        more: u64,
+    },
     /// Too little is free, and it is the first for which room is kept.
     Resources {
         /// What it lacks.
@@ -99,11 +106,18 @@ pub enum Reason {
         first: Ahead,
         /// What it would lack itself.
         shortfall: Shortfall,
+        /// When it starts at the latest, where it has a reservation of its own behind the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>, format = DateTime)]
+        expected_start: Option<jiff::Timestamp>,
     },
     /// It would fit, and could delay one who is ahead and for whom room is kept.
     Reservation {
         /// Who that is.
         first: Ahead,
+        /// How many others have reservations behind that one; it may be one of them that would be delayed.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: u64,
         /// When that job starts at the latest; absent where no time limits tell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<String>, format = DateTime)]
@@ -209,6 +223,7 @@ impl Reason {
             Self::Never { .. } => "never",
             Self::NoNodes => "noNodes",
             Self::NodesClosed { .. } => "nodesClosed",
+            Self::GpusAside { .. } => "gpusAside",
             Self::Resources { .. } => "resources",
             Self::Behind { .. } => "behind",
             Self::Reservation { .. } => "reservation",
@@ -222,6 +237,17 @@ impl Reason {
             Self::Finished { .. } => "finished",
         }
     }
+}
+
+/// A GPU that is promised to nobody now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AsideGpu {
+    /// Its UUID.
+    pub uuid: String,
+    /// Its node.
+    pub node: String,
+    /// Why it is not.
+    pub reason: String,
 }
 
 /// A job by both of its names.
@@ -364,4 +390,9 @@ pub struct Attempt {
     pub for_job: Option<JobRef>,
     /// As a person would say it.
     pub message: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

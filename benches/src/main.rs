@@ -9,6 +9,7 @@ mod body;
 mod closed_loop;
 mod connection;
 mod control;
+mod curves;
 mod deep;
 mod floors;
 mod guard;
@@ -17,6 +18,7 @@ mod loopback;
 mod open_loop;
 mod peers;
 mod plot;
+mod process;
 mod program;
 mod server;
 mod soak;
@@ -33,6 +35,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::connection::Dialect;
+use crate::curves::CurveOptions;
 use crate::guard::Guard;
 use crate::peers::PeerOptions;
 use crate::server::ServerOptions;
@@ -167,6 +170,8 @@ enum Command {
         #[command(flatten)]
         server: ServerOptions,
     },
+    /// Figures over sizes: jobs queued and running, watchers, nodes.
+    Curves(CurveOptions),
     /// Mixed load for an hour, with kills of the daemon: what grows, and whether every promise is kept.
     Soak(Box<SoakOptions>),
     /// Another scheduler, measured the same way.
@@ -208,6 +213,7 @@ fn measure(command: Command) -> Result<serde_json::Value> {
         Command::Start { count, server, .. } => start::through_daemon(count, &server),
         Command::Deep { jobs, connections, server } => deep::run(jobs, connections, &server),
         Command::Program { count, flash, server } => program::run(count, flash, &server),
+        Command::Curves(options) => curves::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Peer(options) => peers::run(&options),
         Command::Peers { prefix } => peers::found(&prefix),

@@ -126,6 +126,17 @@ fn drive(client: &Client, connections: usize, seed: u64, schedule: &Schedule) ->
     Ok((latencies, answers, longest_line))
 }
 
+/// Submits that arrive at `rate` a second for `seconds`, and nothing of them is measured.
+pub(crate) fn paced(client: &Client, connections: usize, seed: u64, rate: u32, seconds: u32) -> Result<()> {
+    let total = u64::from(rate) * u64::from(seconds);
+    let schedule = Schedule { start: Instant::now(), rate, total, warmup: 0 };
+    let (_, answers, _) = drive(client, connections, seed, &schedule)?;
+    match answers.first_error {
+        Some(error) => bail!("{} submits failed: {error}", answers.errors),
+        None => Ok(()),
+    }
+}
+
 /// Measures submits that arrive at `rate` a second, for `seconds`; the first second is not counted.
 pub(crate) fn run(options: &LoopOptions, rate: u32, seconds: u32, server: &ServerOptions) -> Result<Value> {
     if rate == 0 || rate > RATE_MAX {

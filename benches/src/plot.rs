@@ -45,9 +45,9 @@ struct Scale {
 
 impl Scale {
     fn of(values: impl Iterator<Item = f64>, log: bool) -> Self {
-        let (least, most) = values.filter(|value| value.is_finite() && (!log || *value > 0.0)).fold((f64::MAX, f64::MIN), |(least, most), value| {
-            (least.min(value), most.max(value))
-        });
+        let (least, most) = values
+            .filter(|value| value.is_finite() && (!log || *value > 0.0))
+            .fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(value), most.max(value)));
         if least > most {
             return Self { least: if log { 1.0 } else { 0.0 }, most: 10.0, log };
         }
@@ -141,7 +141,10 @@ pub(crate) fn svg(title: &str, axis: &Axis<'_>, panels: &[Panel]) -> String {
         }
         for (line, colour) in panel.lines.iter().zip(COLOURS.iter().cycle()) {
             let points = line.points.iter().filter(|point| point.1.is_finite());
-            let path: String = points.map(|(at, value)| format!("L{:.1} {:.1}", across(*at), up(*value))).collect();
+            let mut path = String::new();
+            for (at, value) in points {
+                let _ = write!(path, "L{:.1} {:.1}", across(*at), up(*value));
+            }
             let _ = writeln!(
                 out,
                 "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.4\"/>",

@@ -51,7 +51,7 @@ pub(crate) struct ServerOptions {
     bare: bool,
     /// Which socket.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
-    transport: Transport,
+    pub(crate) transport: Transport,
     /// The daemon's program. Default: `flashd` beside this program.
     #[arg(long)]
     flashd: Option<PathBuf>,
@@ -277,13 +277,18 @@ impl Server {
 
     /// Occupies the whole node, so that what is submitted now is queued and does not run. It ends with this process.
     pub(crate) fn hold_node(&mut self) -> Result<()> {
+        self.hold("2")
+    }
+
+    /// Occupies so many processors.
+    pub(crate) fn hold(&mut self, cpu: &str) -> Result<()> {
         if self.name != "flashd" {
             return Ok(());
         }
         let script = r#"while [ ! -e "$1/go" ] && kill -0 "$2" 2>/dev/null; do sleep 0.2; done; : >"$1/gone""#;
         let (folder, pid) = (self.folder()?, std::process::id().to_string());
         let body = json!({"name": "holds-the-node", "queue": "configfile-interactive", "priority": 1_000_000,
-            "command": ["sh", "-c", script, "hold", folder, pid], "resources": {"cpu": "2"}});
+            "command": ["sh", "-c", script, "hold", folder, pid], "resources": {"cpu": cpu}});
         let id = self.client.call(Method::POST, "/api/v1/jobs", body.to_string().as_bytes())?["id"]
             .as_str()
             .context("a submit that answers no id")?

@@ -45,13 +45,14 @@ pub(crate) fn stamp(fifo: &Path) -> Result<()> {
 }
 
 /// The reading end of the pipe that the jobs stamp into.
-struct Stamps {
+pub(crate) struct Stamps {
     path: PathBuf,
     file: File,
 }
 
 impl Stamps {
-    fn new(folder: &Path) -> Result<Self> {
+    /// In this folder.
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
         let path = folder.join("stamps");
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
             .with_context(|| format!("creating {}", path.display()))?;
@@ -82,7 +83,7 @@ struct Submitter {
 }
 
 impl Submitter {
-    fn new(server: &Server, stamps: &Stamps) -> Result<Self> {
+    fn new(server: &Server, stamps: &Stamps, mut job: Value) -> Result<Self> {
         let endpoint = &server.client.endpoint;
         let socket: Box<dyn Socket> = match endpoint {
             Endpoint::Unix(path) => Box::new(UnixStream::connect(path).with_context(|| format!("connecting to {endpoint:?}"))?),
@@ -93,7 +94,8 @@ impl Submitter {
             }
         };
         let program = std::env::current_exe().context("finding this program")?;
-        let body = json!({"name": "stamp", "command": [program, "stamp", stamps.path], "resources": {"cpu": "1"}}).to_string();
+        job["command"] = json!([program, "stamp", stamps.path]);
+        let body = job.to_string();
         let head = wire::head("/api/v1/jobs", endpoint.host(), server.client.token.as_deref());
         Ok(Self { socket, request: format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes() })
     }
@@ -123,8 +125,16 @@ impl Submitter {
 /// One after the other, `count` submits on an idle daemon.
 pub(crate) fn through_daemon(count: u32, options: &ServerOptions) -> Result<Value> {
     let server = Server::open(options)?;
-    let mut stamps = Stamps::new(&server.data()?)?;
-    let mut submitter = Submitter::new(&server, &stamps)?;
+    let job = json!({"name": "stamp", "resources": {"cpu": "1"}});
+    let (starts, answers) = one_by_one(&server, &mut Stamps::new(&server.data()?)?, count, job)?;
+    Ok(json!({"mode": "start", "server": server.name, "transport": server.transport, "count": count,
+        "latency_ms": starts.summary(), "answer_ms": answers.summary()}))
+}
+
+/// Submits a job that only lacks its command, again and again, and waits for its end each time: how long until it started, and until
+/// the submit was answered.
+pub(crate) fn one_by_one(server: &Server, stamps: &mut Stamps, count: u32, job: Value) -> Result<(Latencies, Latencies)> {
+    let mut submitter = Submitter::new(server, stamps, job)?;
     let (mut starts, mut answers) = (Latencies::new()?, Latencies::new()?);
     for number in 0..count + WARMUP {
         std::thread::sleep(QUIET);
@@ -143,8 +153,7 @@ pub(crate) fn through_daemon(count: u32, options: &ServerOptions) -> Result<Valu
             Ok((job["state"] == "finished").then_some(()))
         })?;
     }
-    Ok(json!({"mode": "start", "server": server.name, "transport": server.transport, "count": count,
-        "latency_ms": starts.summary(), "answer_ms": answers.summary()}))
+    Ok((starts, answers))
 }
 
 /// The bound: the same program, spawned from here.

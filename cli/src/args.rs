@@ -5,8 +5,8 @@
 use clap::{Parser, Subcommand, builder::Styles};
 
 use crate::commands::{
-    act, cancel, cohorts, completion, events, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit, token,
-    wait, why,
+    act, cancel, cohorts, completion, events, gpus, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit,
+    token, update, wait, why,
 };
 
 /// Runs jobs on the CPUs and GPUs of this machine or cluster, in turn and fairly.
@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Stop running jobs and queue them again
     #[command(after_help = act::REQUEUE_EXAMPLES)]
     Requeue(act::Args),
+    /// Change jobs that wait: priority, queue, limits
+    #[command(after_help = update::EXAMPLES)]
+    Update(update::Args),
     /// Show what happened to jobs, or follow it
     #[command(after_help = events::EXAMPLES)]
     Events(events::Args),
@@ -94,6 +97,9 @@ pub(crate) enum Command {
     /// List machines, what they have and what is free; take them out of service
     #[command(after_help = nodes::EXAMPLES)]
     Nodes(nodes::Args),
+    /// Show GPUs: who has them, use, memory, temperature; take them out of service
+    #[command(after_help = gpus::EXAMPLES)]
+    Gpus(gpus::Args),
     /// Run a trace through the scheduler in virtual time, without a server
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::Args),

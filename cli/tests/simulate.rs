@@ -74,6 +74,25 @@ fn figures_come_as_json_and_policies_differ() {
     assert_eq!(reason, wanted);
 }
 
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&JOBS[..], &["--nodes", "cpu=4"], more].concat()
+}
+
+#[test]
+fn reservations_are_counted_and_bounded() {
+    let traces = Traces::new();
+    for (policy, given, counted) in [("fifo", None, 0), ("easy", None, 1), ("easy", Some("3"), 3), ("flash", Some("64"), 64)] {
+        let more = given.map_or_else(|| vec!["--policy", policy], |given| vec!["--policy", policy, "--reservations", given]);
+        assert_eq!(traces.json(&with(&more))["reservations"], counted, "{policy}");
+    }
+    for wrong in ["0", "65"] {
+        let (code, _, err) = traces.flash(&with(&["--reservations", wrong]));
+        assert!(code == Some(2) && err.contains("is not in 1..=64"), "{err}");
+    }
+    let (code, _, err) = traces.flash(&with(&["--policy", "fifo", "--reservations", "2"]));
+    assert!(code == Some(2) && err.contains("--reservations: the policy fifo has none"), "{err}");
+}
+
 #[test]
 fn a_table_is_for_people() {
     let traces = Traces::new();

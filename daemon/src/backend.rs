@@ -111,6 +111,21 @@ pub enum Action {
     Requeue,
 }
 
+/// How a job that waits is to be from now on.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The queue and policy that this was made from: where the job has others by now, nothing changes.
+    pub from: (Name, Policy),
+    /// Its queue.
+    pub queue: Name,
+    /// Its whole policy.
+    pub policy: Arc<Policy>,
+    /// Its whole spec as JSON.
+    pub spec: Bytes,
+    /// Who asks.
+    pub by: Name,
+}
+
 /// Queues and nodes as the engine last saw them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
@@ -122,6 +137,10 @@ pub struct Snapshot {
     pub nodes: Vec<api::Node>,
     /// How their free GPUs lie.
     pub fragmentation: api::Fragmentation,
+    /// What drives the GPUs, where something does.
+    pub driver: Option<executors::gpu::Driver>,
+    /// Why there are no GPUs, or why some are missing.
+    pub gpu_note: Option<String>,
     /// Latest revision then.
     pub revision: Revision,
 }
@@ -168,6 +187,9 @@ pub enum BackendError {
     /// Not possible as things stand.
     #[error("{0}")]
     Conflict(String),
+    /// Somebody else has changed it since it was read.
+    #[error("it has been changed meanwhile; try again")]
+    Overtaken,
     /// The key was used with another request.
     #[error("the idempotency key was used with another request")]
     KeyReused,
@@ -190,6 +212,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Changes a job; durable when it returns. What is so already ([`Rejected::AlreadySo`]) is an error here and no fault at the edge.
     async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError>;
+
+    /// Changes what a job that waits asks for and how it is treated; durable when it returns.
+    async fn update(&self, job: JobId, update: Update) -> Result<(), BackendError>;
 
     /// The core's answer; `None` where the core does not have the job (finished, or unknown).
     async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError>;

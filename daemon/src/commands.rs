@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Context;
 
 use crate::config::{Config, Settings, paths};
-use crate::{clock, http, telemetry};
+use crate::{clock, gpus, http, telemetry};
 
 /// `flashd serve`.
 pub fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -83,10 +83,8 @@ pub fn doctor(settings: Settings) -> anyhow::Result<()> {
     let machine = executors::node::inventory();
     let cpus = machine.cpu_millis as f64 / 1_000.0;
     line(Some(true), "machine", format!("{}: {cpus} CPUs, {} bytes of memory", machine.hostname, machine.memory_bytes));
-    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
-    let models: Vec<&str> = found.gpus.iter().map(|gpu| gpu.model.as_str()).collect();
-    let good = if found.problems.is_empty() { Some(true) } else { None };
-    line(good, "GPUs", format!("{} {}{}", models.len(), models.join(", "), found.problems.join("; ")));
+    let (good, detail) = look_at_gpus(&config)?;
+    line(good, "GPUs", detail);
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let enough = files.is_none_or(|files| files >= 4_096);
     let detail = files.map_or_else(|| "no limit".to_owned(), |files| format!("{files} (4096 or more are good)"));
@@ -94,6 +92,21 @@ pub fn doctor(settings: Settings) -> anyhow::Result<()> {
     print(&lines.concat())?;
     anyhow::ensure!(missing == 0, "{missing} check(s) failed");
     Ok(())
+}
+
+/// What a daemon would find.
+fn look_at_gpus(config: &Config) -> anyhow::Result<(Option<bool>, String)> {
+    let patience = gpus::duration(config.gpu.patience);
+    let watcher = executors::gpu::Watcher::start(gpus::place(config).source(), patience, patience)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("starting")?;
+    let view = runtime.block_on(gpus::first_view(&watcher, patience * 2));
+    let mut problems = view.survey.problems.clone();
+    problems.extend(view.stall.map(|stall| format!("the driver does not answer {}", stall.function)));
+    let models: Vec<&str> = view.survey.gpus.iter().map(|reading| reading.gpu.model.as_str()).collect();
+    let driver = view.survey.driver.as_ref().map(|driver| format!("driver {}, CUDA {}", driver.version, driver.cuda));
+    let good = if problems.is_empty() { Some(true) } else { None };
+    let parts: Vec<String> = driver.into_iter().chain((!models.is_empty()).then(|| models.join(", "))).chain(problems).collect();
+    Ok((good, format!("{} {}", models.len(), parts.join("; "))))
 }
 
 /// A closed standard output is nobody's fault.

@@ -9,19 +9,15 @@ use scheduler_core::scheduler::{GpuDevice, NodeConfig};
 use crate::config::Config;
 use crate::names;
 
-/// This machine as a node of the core, and why it has no GPUs, if it has none.
-pub(crate) fn node(config: &Config) -> (NodeConfig, Option<String>) {
+/// This machine as a node of the core, with these GPUs.
+pub(crate) fn node(config: &Config, gpus: Vec<GpuDevice>) -> NodeConfig {
     let machine = executors::node::inventory();
-    let found = executors::gpu::inventory(config.gpu.nvml_library.as_deref());
-    let note = (!found.problems.is_empty()).then(|| found.problems.join("; "));
-    let gpus = found.gpus.into_iter();
-    let gpus = gpus.map(|gpu| GpuDevice::whole(gpu.uuid.into(), gpu.model.into(), MemoryBytes(gpu.memory_bytes)));
     let name = config.node.name.as_ref().map_or(machine.hostname.as_str(), |name| name.as_str());
     let cpu = CpuMillis(config.node.cpus.map_or(machine.cpu_millis, |cpu| cpu.0));
     let memory = MemoryBytes(config.node.memory.map_or(machine.memory_bytes, |memory| memory.0));
-    let mut node = NodeConfig::new(name.into(), cpu, memory, gpus.collect());
+    let mut node = NodeConfig::new(name.into(), cpu, memory, gpus);
     node.labels = labels(&machine.hostname, config);
-    (node, note)
+    node
 }
 
 /// What the configuration says, and what every machine says of itself.

@@ -5,6 +5,7 @@
 //! - The first signal drains: HTTP takes no more, what is under way is answered, the engine settles what it has. The second ends at once.
 //! - The end of any part that was not asked to end is the end of the daemon, with an error: half a daemon is worse than none.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::AtomicBool;
@@ -16,7 +17,7 @@ use executors::Executor;
 use executors::kubernetes::{JobExecutor, JobOptions};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
-use scheduler_core::scheduler::{NodeConfig, Preemption};
+use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
 use store::sqlite::SqliteStore;
@@ -30,7 +31,8 @@ use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
-use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
+use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
+use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
 use crate::orders::OrderContext;
@@ -39,6 +41,9 @@ use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
 use crate::watch::Feed;
 use crate::{clock, cluster, http, machine};
+
+/// Ends of runs that wait for their GPUs, at most; more are believed at once.
+const GATE: usize = 4_096;
 
 /// What a task's end means: its name, and how it ended.
 type Ended = (&'static str, anyhow::Result<()>);
@@ -61,6 +66,9 @@ fn seeds(config: &Config, nodes: Vec<NodeConfig>) -> anyhow::Result<Seeds> {
         discipline: match config.scheduler.discipline {
             Discipline::Easy => scheduler_core::Discipline::Easy,
             Discipline::Fifo => scheduler_core::Discipline::Strict,
+            Discipline::Conservative => scheduler_core::Discipline::Conservative {
+                heads: u32::try_from(config.scheduler.reservations.unwrap_or(1)).unwrap_or(HEADS_LIMIT),
+            },
         },
         preemption: Preemption {
             within_queue: preemption.within_queue,
@@ -102,18 +110,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let head = store.head();
 
     let cluster = if config.executors.contains(&ExecutorKind::Job) { Some(cluster::connect(&config).await?) } else { None };
-    let (nodes, gpu_note) = match &cluster {
-        Some(cluster) => (cluster::nodes(cluster).await?, None),
-        None => {
-            let (node, gpu_note) = machine::node(&config);
-            (vec![node], gpu_note)
-        }
+    let (nodes, survey) = if let Some(client) = &cluster {
+        (cluster::nodes(client).await?, None)
+    } else {
+        let survey = Survey::begin(&config).await?;
+        (vec![machine::node(&config, survey.devices())], Some(survey))
     };
     let sum = |part: fn(&NodeConfig) -> u64| nodes.iter().map(part).sum::<u64>();
     tracing::info!(
         nodes = nodes.len(), first = nodes.first().map(|node| node.name.as_str()), cpu_millis = sum(|node| node.cpu.0),
         memory_bytes = sum(|node| node.memory.0), gpus = sum(|node| node.gpus.len() as u64),
-        gpu_note = gpu_note.as_deref().unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
+        gpu_note = survey.as_ref().map(Survey::note).unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
     );
     let log = config.decision_log.as_deref().map(|path| DecisionLog::open(path, config.decision_log_limit)).transpose()?;
     let tapper = log.as_ref().map(DecisionLog::tapper);
@@ -124,11 +131,25 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let directory = SharedDirectory::default();
     directory.set(names);
 
+    let board = SharedBoard::default();
+    let known_gpus = seeds.base.nodes.first().map(|node| node.gpus.clone()).unwrap_or_default();
+    let sees = survey.as_ref().is_some_and(|survey| survey.sees);
+    let (keeper, observed) = match survey {
+        Some(Survey { watcher, first, sees }) => {
+            let parts = KeeperParts { watcher, core: core.clone(), board: board.clone(), users: Arc::default(), sees };
+            let mut keeper = Keeper::new(parts, &config);
+            let observed = keeper.begin(&first).await;
+            (Some(keeper), observed)
+        }
+        None => (None, Observed::default()),
+    };
+    let (gate, gated) = mpsc::channel(GATE);
     let feed = Feed::new(head.last_revision);
     let nudge = Arc::new(Notify::new());
     let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
     let holding = Arc::new(AtomicBool::new(false));
-    let doubtful = boot.doubtful().clone();
+    // A reboot here ends nothing of a cluster.
+    let doubtful = if cluster.is_some() { BTreeSet::new() } else { boot.doubtful().clone() };
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
         seeds,
@@ -141,17 +162,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         holding: holding.clone(),
         boot,
+        observed,
+        known_gpus,
+        gate: sees.then_some(gate),
     });
     let pods = cluster.is_some();
-    let executor: Arc<dyn Executor> = match cluster {
-        Some(client) => {
-            let instance = config.kubernetes.instance.as_str().to_owned();
-            Arc::new(JobExecutor::new(JobOptions { client, instance, reports: channels.reports.clone() }))
-        }
-        None => {
-            let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
-            Arc::new(LocalExecutor::new(options).context("local executor")?)
-        }
+    let executor: Arc<dyn Executor> = if let Some(client) = cluster {
+        let instance = config.kubernetes.instance.as_str().to_owned();
+        Arc::new(JobExecutor::new(JobOptions { client, instance, reports: channels.reports.clone() }))
+    } else {
+        let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
+        Arc::new(LocalExecutor::new(options).context("local executor")?)
     };
     let (adopted_sender, adopted) = watch::channel(false);
     let ready = adopted.clone();
@@ -162,7 +183,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         feed,
         store: store.clone(),
         adopted: adopted.clone(),
-        gpu_note,
+        board,
         stopping: stopping.clone(),
     };
     let backend = Arc::new(EngineHandle::new(&channels, handle));
@@ -204,6 +225,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         dispatcher.run(order_queue, adopted).await;
         ("dispatcher", Ok(()))
     });
+    if let Some(keeper) = keeper {
+        let (stop, commands) = (engine_stop.clone(), channels.gpus.clone());
+        parts.spawn(async move {
+            keeper.run(commands, gated, stop).await;
+            ("keeper of the GPUs", Ok(()))
+        });
+    }
     let stop = engine_stop.clone();
     parts.spawn(async move {
         reconciler.run(adopted_sender, stop).await;

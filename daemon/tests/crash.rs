@@ -295,7 +295,8 @@ async fn what_is_lined_up_begins_once_over_kills_of_either_side() {
         let spec = json!({"command": ["/bin/sh", "-c", script], "workingDir": "/tmp", "retry": {"maxAttempts": 100}});
         let (status, body) = daemon.post("/api/v1/jobs:batch", json!({"jobs": vec![spec; 150]})).await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
-        let new: Vec<String> = body["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect();
+        let new: Vec<String> =
+            body["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect();
         // A while into them: some have ended, some run, some wait in the line, some in the queue.
         let target = read_ledger(&ledger).len() + 5 + random.below(60) as usize;
         let waited = std::time::Instant::now();

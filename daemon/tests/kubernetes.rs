@@ -52,7 +52,8 @@ async fn jobs_run_as_pods_and_outlive_the_daemon() {
     daemon.restart();
     assert_eq!(daemon.job(&long).await["state"], "running");
     daemon.post(&format!("/api/v1/jobs/{long}/cancel"), Value::Null).await;
-    assert_eq!(daemon.finished(&long).await["outcome"]["result"], "cancelled");
+    let cancelled = daemon.finished(&long).await;
+    assert_eq!(cancelled["outcome"]["result"], "cancelled", "{cancelled}\n{}", daemon.log());
 
     for (more, field) in [
         (json!({"image": ""}), "image"),

@@ -125,8 +125,10 @@ async fn a_job_gets_the_node_and_the_gpu_that_it_asked_for() {
     assert_eq!((&found["state"], &found["tasks"], &found["labels"]["zone"]), (&json!("ready"), &json!(0), &json!("a")));
     let labels: Vec<_> = found["labels"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(labels, ["disk", "flash-sched.io/arch", "flash-sched.io/hostname", "flash-sched.io/os", "zone"]);
-    let gpu = json!({"uuid": "GPU-2", "model": "Stand-in", "memory": "2Gi", "kind": "whole"});
-    assert_eq!(found["gpus"][1], gpu);
+    let gpu = json!({"uuid": "GPU-2", "model": "Stand-in", "memory": "2Gi", "kind": "whole", "state": "ready", "index": 1});
+    for (key, value) in gpu.as_object().unwrap() {
+        assert_eq!(found["gpus"][1][key], *value, "{key}: {found}");
+    }
     let holes = json!([{"gpus": 1, "fit": 2, "unusable": 0}, {"gpus": 2, "fit": 1, "unusable": 0},
                        {"gpus": 4, "fit": 0, "unusable": 2}, {"gpus": 8, "fit": 0, "unusable": 2}]);
     assert_eq!(nodes["fragmentation"], json!({"free": 2, "closed": 0, "largest": 2, "largestNode": "box", "holes": holes}));

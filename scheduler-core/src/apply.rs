@@ -55,6 +55,7 @@ pub fn apply(
     match event {
         Event::Hold { .. } => step.hold(),
         Event::Release { not_before, .. } => step.release(*not_before),
+        Event::Update { .. } => step.update(),
         Event::Due => step.due(),
         Event::Place { placement } => step.place(placement),
         Event::Started { attempt, at } => step.started(*attempt, *at),
@@ -63,7 +64,7 @@ pub fn apply(
         Event::Cancel { by } => step.cancel(event, Outcome::Cancelled { by: by.clone() }),
         Event::Requeue { .. } => step.requeue(event),
         Event::TimeLimit => step.time_limit(event),
-        Event::Preempt { .. } => step.preempt(event),
+        Event::Preempt { .. } | Event::Evict { .. } => step.make_way(event),
     }
 }
 
@@ -96,6 +97,14 @@ impl Step<'_> {
                 _ => self.to(JobState::Queued { since: self.now }),
             },
             JobState::Waiting { on: WaitFor::NotBefore(_) } | JobState::Queued { .. } => self.already(),
+            _ => self.not_here(),
+        }
+    }
+
+    /// What it asks to be changed lies beside the lifecycle; here is only whether it is not too late.
+    fn update(&self) -> Applied {
+        match &self.lifecycle.state {
+            state @ (JobState::Waiting { .. } | JobState::Queued { .. }) => self.to(state.clone()),
             _ => self.not_here(),
         }
     }
@@ -146,10 +155,9 @@ impl Step<'_> {
         let finish = |outcome: Outcome| JobState::Finished { outcome: Box::new(outcome), at: at.min(self.now) };
         let mut lost = self.lifecycle.lost;
         let state = match (why, result) {
-            (Some(why), _) => self.stopped(why, at),
             (None, RunResult::Succeeded) => finish(Outcome::Succeeded),
             (None, RunResult::Failed { reason }) => finish(Outcome::Failed { reason: reason.clone() }),
-            (None, RunResult::Lost { message }) => {
+            (Some(StopReason::Evicted { message }), _) | (None, RunResult::Lost { message }) => {
                 lost = lost.saturating_add(1);
                 if lost >= self.policy.max_attempts {
                     finish(Outcome::Failed { reason: FailReason::Infrastructure { message: message.clone() } })
@@ -159,6 +167,7 @@ impl Step<'_> {
                     JobState::Queued { since: self.now }
                 }
             }
+            (Some(why), _) => self.stopped(why, at),
         };
         let lifecycle = Lifecycle { state, attempt: self.lifecycle.attempt, lost };
         Ok((lifecycle, smallvec![Effect::Forget { run: self.run }]))
@@ -170,7 +179,8 @@ impl Step<'_> {
         match why {
             StopReason::Cancel { by } => finish(Outcome::Cancelled { by: by.clone() }),
             StopReason::TimeLimit => finish(Outcome::Failed { reason: FailReason::TimeLimit }),
-            StopReason::Requeue { .. } => JobState::Queued { since: self.now },
+            // One that was evicted counts as a lost try only where something ran ([`ended`](Self::ended)).
+            StopReason::Requeue { .. } | StopReason::Evicted { .. } => JobState::Queued { since: self.now },
             StopReason::Preempted { age_from, .. } => JobState::Queued { since: (*age_from).min(self.now) },
         }
     }
@@ -222,8 +232,8 @@ impl Step<'_> {
         }
     }
 
-    /// A run that is being ended for whatever reason makes room anyhow.
-    fn preempt(&self, event: &Event) -> Applied {
+    /// A run that is being ended for whatever reason gives what it has back anyhow.
+    fn make_way(&self, event: &Event) -> Applied {
         match &self.lifecycle.state {
             JobState::Starting { .. } | JobState::Running { .. } => self.stop(event),
             _ => self.not_here(),

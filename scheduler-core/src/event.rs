@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::ids::{Attempt, JobId, Name, RunId, Seq};
-use crate::job::StopPolicy;
+use crate::job::{Policy, StopPolicy};
 use crate::state::{FailReason, Lifecycle, Placement, StateKind, StopReason};
 use crate::time::Timestamp;
 
@@ -43,6 +43,15 @@ pub enum Event {
         by: Name,
         /// `startAfter` of the job, which still counts.
         not_before: Option<Timestamp>,
+    },
+    /// A user changes where it waits and how it is treated. It keeps its age.
+    Update {
+        /// Who.
+        by: Name,
+        /// The queue from now on.
+        queue: Name,
+        /// The whole policy from now on.
+        policy: Arc<Policy>,
     },
     /// The time that it waited for has come.
     Due,
@@ -85,6 +94,11 @@ pub enum Event {
     Requeue {
         /// Who.
         by: Name,
+    },
+    /// What it runs on is not fit for it any more: a GPU is sick or gone. Its run ends and counts as lost by infrastructure.
+    Evict {
+        /// What happened.
+        message: Name,
     },
     /// Its time limit is over.
     TimeLimit,
@@ -177,12 +191,13 @@ pub enum Rejected {
 }
 
 impl Event {
-    /// The word under which it is recorded and shown: `held`, `released`, `due`, `placed`, `started`, `ended`, `notBegun`,
-    /// `cancelled`, `requeued`, `timeLimit`, `preempted`.
+    /// The word under which it is recorded and shown: `held`, `released`, `updated`, `due`, `placed`, `started`, `ended`, `notBegun`,
+    /// `cancelled`, `requeued`, `evicted`, `timeLimit`, `preempted`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Hold { .. } => "held",
             Self::Release { .. } => "released",
+            Self::Update { .. } => "updated",
             Self::Due => "due",
             Self::Place { .. } => "placed",
             Self::Started { .. } => "started",
@@ -190,6 +205,7 @@ impl Event {
             Self::NotBegun { .. } => "notBegun",
             Self::Cancel { .. } => "cancelled",
             Self::Requeue { .. } => "requeued",
+            Self::Evict { .. } => "evicted",
             Self::TimeLimit => "timeLimit",
             Self::Preempt { .. } => "preempted",
         }
@@ -200,10 +216,12 @@ impl Event {
         match self {
             Self::Cancel { by } => Some(StopReason::Cancel { by: by.clone() }),
             Self::Requeue { by } => Some(StopReason::Requeue { by: by.clone() }),
+            Self::Evict { message } => Some(StopReason::Evicted { message: message.clone() }),
             Self::TimeLimit => Some(StopReason::TimeLimit),
             Self::Preempt { by, age_from } => Some(StopReason::Preempted { by: *by, age_from: *age_from }),
             Self::Hold { .. }
             | Self::Release { .. }
+            | Self::Update { .. }
             | Self::Due
             | Self::Place { .. }
             | Self::Started { .. }

@@ -74,6 +74,13 @@ pub enum Input {
         /// What may be done with it.
         state: NodeState,
     },
+    /// [`Scheduler::set_gpu_aside`].
+    SetGpuAside {
+        /// The GPU.
+        gpu: Name,
+        /// Why it is promised to nobody; none: it may be.
+        why: Option<Name>,
+    },
 }
 
 /// What became of one job.
@@ -261,6 +268,16 @@ impl Recorded {
         done
     }
 
+    /// See [`Scheduler::set_gpu_aside`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_gpu_aside(&mut self, uuid: &Name, why: Option<Name>) -> Result<(), ChangeError> {
+        let done = self.core.set_gpu_aside(uuid, why.clone());
+        self.tell(Timestamp(0), Some(Input::SetGpuAside { gpu: uuid.clone(), why }), || done.told());
+        done
+    }
+
     /// See [`Scheduler::set_node_state`].
     ///
     /// # Errors
@@ -386,6 +403,7 @@ pub fn replay(core: &mut Scheduler, input: Input, at: Timestamp) -> Answer {
         Input::SetNode(config) => core.set_node(*config).told(),
         Input::RemoveNode(name) => core.remove_node(&name).told(),
         Input::SetNodeState { node, state } => core.set_node_state(&node, state, at).told(),
+        Input::SetGpuAside { gpu, why } => core.set_gpu_aside(&gpu, why).told(),
         Input::RemoveCohort(name) => core.remove_cohort(&name, at).told(),
     }
 }

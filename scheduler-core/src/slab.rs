@@ -84,6 +84,14 @@ impl<I: Index, T> Slab<I, T> {
         Some(value)
     }
 
+    /// The record, if it is there.
+    pub(crate) fn get(&self, index: I) -> Option<&T> {
+        match self.chunks.get(index.position() / CHUNK)?.get(index.position() % CHUNK)? {
+            Entry::Used(value) => Some(value),
+            Entry::Free(_) => None,
+        }
+    }
+
     /// Has a record brought into the cache.
     pub(crate) fn prefetch(&self, index: I) {
         // Not through `Index`, which reads it.

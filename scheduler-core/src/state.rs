@@ -135,6 +135,11 @@ pub enum StopReason {
         /// Who.
         by: Name,
     },
+    /// What it runs on is not fit for it any more: it counts as lost by infrastructure.
+    Evicted {
+        /// What happened.
+        message: Name,
+    },
     /// It makes room for another job; it is queued again.
     #[serde(rename_all = "camelCase")]
     Preempted {

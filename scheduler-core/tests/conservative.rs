@@ -12,7 +12,7 @@ use scheduler_core::ids::JobId;
 use scheduler_core::job::LiveJob;
 use scheduler_core::state::StateKind;
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{Config, Discipline, Scheduler};
+use scheduler_core::{Config, Discipline, Estimate, Scheduler, Why};
 
 fn core(discipline: Discipline, nodes: &[(u64, usize)]) -> Scheduler {
     let nodes = nodes.iter().enumerate().map(|(number, (cores, gpus))| node(&format!("n{number}"), *cores, *gpus)).collect();
@@ -95,6 +95,24 @@ fn a_reservation_counts_at_those_that_begin_while_it_lasts() {
     assert_eq!(reserved(&world), [(id(3), Some(at(100))), (id(4), Some(at(60)))]);
     world.submit(&job(6).limit(100 - GRACE_S), at(0));
     assert_eq!(world.plan(at(0)), [6]);
+}
+
+#[test]
+fn an_explanation_knows_later_reservations() {
+    let mut world = two_blocked(TWO);
+    world.submit(&job(5).limit(10_000), at(3));
+    assert_eq!(world.plan(at(3)), [0; 0]);
+    let why = |number| world.core.explain(id(number), at(3)).unwrap();
+    let Why::Resources { expected, .. } = why(3).why else { panic!() };
+    assert_eq!(expected, Some(at(100)));
+    let Why::Behind { first, expected, .. } = why(4).why else { panic!("{:?}", why(4)) };
+    assert_eq!((first.job.id, expected), (id(3), Some(at(200))));
+    assert_eq!(why(4).estimate, Some(Estimate::Latest(at(200))));
+    let Why::Reserved { head, more, at: from, .. } = why(5).why else { panic!("{:?}", why(5)) };
+    assert_eq!((head.job.id, more, from), (id(3), 1, Some(at(100))), "who would be delayed is job 4");
+    let easy = two_blocked(Discipline::Easy);
+    let Some(Why::Behind { expected, .. }) = easy.core.explain(id(4), at(3)).map(|why| why.why) else { panic!() };
+    assert_eq!(expected, None, "nothing is kept for it there");
 }
 
 #[test]

@@ -197,6 +197,27 @@ fn who_passes_the_head_of_a_limited_queue_is_not_overlooked() {
     let blocks = Step::Submit { cores: 8, gpus: 0, limit: None, limited: false, priority: 2 };
     let steps = [blocks, Step::Plan, submit(5, 0, 0), submit(3, 1, 0), Step::Plan, submit(3, 1, 1), Step::Plan];
     let mut world = World::new();
-    steps.iter().for_each(|step| world.run(step).unwrap());
+    for step in &steps {
+        world.run(step).unwrap();
+    }
     assert_eq!(world.state(&world.jobs[3]).unwrap().kind(), StateKind::Starting);
+}
+
+/// Nothing can start, and then one more of a kind that waits comes before the others: it is another head, beside which others may start.
+#[test]
+fn one_more_of_a_kind_may_be_another_head() {
+    let submit = |cores, gpus, limited, priority| Step::Submit { cores, gpus, limit: Some(1), limited, priority };
+    let mut world = World::new();
+    for step in [
+        submit(8, 0, false, 1),
+        submit(6, 0, true, 1),
+        submit(3, 0, true, 0),
+        submit(6, 1, false, 0),
+        Step::Plan,
+        submit(6, 1, false, 2),
+        Step::Advance(1),
+        Step::Plan,
+    ] {
+        world.run(&step).unwrap();
+    }
 }

@@ -106,7 +106,7 @@ fn it_would_fit_and_would_delay_who_has_a_reservation() {
     assert_eq!(world.run(at(3)), Vec::<u64>::new());
     let start = at(3600 + GRACE_S as i64);
     let explained = explain(&world, 3, 10);
-    let Why::Reserved { head, at: Some(reserved), stay: Some(stay) } = &explained.why else { panic!("{explained:?}") };
+    let Why::Reserved { head, more: 0, at: Some(reserved), stay: Some(stay) } = &explained.why else { panic!("{explained:?}") };
     assert_eq!((head.job, head.rule, *reserved), (reference(2), Rule::Fifo, start));
     assert_eq!(*stay, Span::from_secs(7200 + GRACE_S));
     // One minute less than there is, because whoever follows it types for a while.

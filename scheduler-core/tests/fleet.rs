@@ -300,3 +300,38 @@ fn fragmentation_says_what_jobs_of_a_size_can_use() {
     }
     assert_eq!((world.core.fragmentation().unusable(8), world.core.fragmentation().largest), (Some(0.0), None));
 }
+
+#[test]
+fn a_gpu_that_is_set_aside_is_nobodys_until_it_is_let() {
+    let mut world = World::new(vec![queue("q", 0)], vec![node("a", 8, 2)]);
+    let aside = |world: &mut World, uuid: &str, why: Option<&str>| {
+        world.core.set_gpu_aside(&uuid.into(), why.map(Into::into)).unwrap();
+        world.core.check_invariants().unwrap();
+    };
+    let uuids: Vec<String> = shown(&world, "a").unwrap().gpus.iter().map(|gpu| gpu.uuid.to_string()).collect();
+    world.submit(&job(1).asks(1, 1, 1), at(0));
+    assert_eq!(world.run(at(0)), [1]);
+    let held = shown(&world, "a").unwrap().gpus.iter().position(|gpu| gpu.job.is_some()).unwrap();
+    let (held, free) = (&uuids[held], &uuids[1 - held]);
+    aside(&mut world, free, Some("somebody else uses it"));
+    world.submit(&job(2).asks(1, 1, 1), at(1));
+    world.submit(&job(3).asks(1, 1, 2), at(1));
+    assert_eq!(world.plan(at(1)), NONE);
+    let Some(Why::GpusAside { gpus, more: 0 }) = world.core.explain(id(3), at(1)).map(|found| found.why) else {
+        panic!("not why")
+    };
+    let named: Vec<_> = gpus.iter().map(|gpu| (gpu.uuid.as_str(), gpu.node.as_str(), gpu.why.as_str())).collect();
+    assert_eq!(named, [(free.as_str(), "a", "somebody else uses it")]);
+    // Whoever has one keeps it, and it does not come back when he ends.
+    aside(&mut world, held, Some("sick"));
+    world.done(1, at(2));
+    world.core.check_invariants().unwrap();
+    assert_eq!(world.plan(at(2)), NONE);
+    assert_eq!(world.core.fragmentation().free, 0);
+    aside(&mut world, held, None);
+    assert_eq!(world.run(at(3)), [2]);
+    aside(&mut world, free, None);
+    world.done(2, at(4));
+    assert_eq!(world.run(at(4)), [3]);
+    assert!(world.core.set_gpu_aside(&"none".into(), None).is_err());
+}

@@ -28,6 +28,7 @@ enum Step {
     State { node: u8, state: u8 },
     Set { node: u8, version: u8 },
     Move { gpu: u8, to: u8 },
+    Aside { gpu: u8, aside: bool },
     Remove(u8),
     Restart,
 }
@@ -45,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..5_u8, 0..6_u8).prop_map(|(node, state)| Step::State { node, state }),
         2 => (0..5_u8, 0..6_u8).prop_map(|(node, version)| Step::Set { node, version }),
         1 => (0..4_u8, 0..5_u8).prop_map(|(gpu, to)| Step::Move { gpu, to }),
+        2 => (0..20_u8, prop::bool::weighted(0.6)).prop_map(|(gpu, aside)| Step::Aside { gpu, aside }),
         1 => (0..5_u8).prop_map(Step::Remove),
         1 => Just(Step::Restart),
     ]
@@ -162,6 +164,12 @@ impl World {
                 prop_assert_eq!(self.core.remove_node(&name).is_ok(), self.nodes.remove(&name).is_some());
                 self.states.remove(&name);
             }
+            Step::Aside { gpu, aside } => {
+                let listed: Vec<Name> = self.nodes.values().flat_map(|node| &node.gpus).map(|gpu| gpu.uuid.clone()).collect();
+                if let Some(uuid) = usize::from(*gpu).checked_rem(listed.len()).map(|at| &listed[at]) {
+                    self.core.set_gpu_aside(uuid, aside.then(|| "sick".into())).unwrap();
+                }
+            }
             Step::Restart => self.core = self.rebuilt(|_| true),
         }
         self.core.check_invariants().map_err(|violation| TestCaseError::fail(violation.to_string()))?;
@@ -256,6 +264,12 @@ impl World {
         placed.flat_map(|(number, placement)| placement.slots.iter().map(move |slot| (number, slot)))
     }
 
+    /// GPUs that are promised to nobody.
+    fn aside(&self) -> BTreeSet<Name> {
+        let gpus = self.core.nodes().flat_map(|node| node.gpus);
+        gpus.filter(|gpu| gpu.configured && gpu.aside.is_some()).map(|gpu| gpu.uuid.clone()).collect()
+    }
+
     /// A core made from the stored jobs that are asked for, on the machines as they are now.
     fn rebuilt(&self, keep: impl Fn(u64) -> bool) -> Scheduler {
         let configured: Vec<NodeConfig> =
@@ -263,6 +277,9 @@ impl World {
         let mut core = Scheduler::new(config(vec![queue("q", 0)], configured)).unwrap();
         for (name, state) in &self.states {
             core.set_node_state(name, *state, self.now).unwrap();
+        }
+        for uuid in self.aside() {
+            core.set_gpu_aside(&uuid, Some("sick".into())).unwrap();
         }
         let active: Vec<u64> = self.core.active().map(|(job, _)| job.0.as_u128() as u64 & 0xffff).collect();
         let others = self.model.keys().copied().filter(|number| !active.contains(number));
@@ -316,7 +333,9 @@ impl World {
             prop_assert_eq!(self.states.get(&slot.node).copied().unwrap_or_default(), NodeState::Ready);
             prop_assert!(constraints.nodes.iter().all(|selector| selector.accepts(&node.labels)), "{number} on {slot:?}");
             prop_assert_eq!(slot.gpus.len(), request.gpus as usize);
+            let aside = self.aside();
             for uuid in &slot.gpus {
+                prop_assert!(!aside.contains(uuid), "{uuid} is set aside");
                 let gpu = node.gpus.iter().find(|gpu| gpu.uuid == *uuid);
                 let gpu = gpu.ok_or_else(|| TestCaseError::fail(format!("{uuid} is not on {}", slot.node)))?;
                 prop_assert!(constraints.gpu_models.is_empty() || constraints.gpu_models.contains(&gpu.model));
@@ -347,7 +366,7 @@ impl World {
         let expected = |core: &Scheduler| match core.explain(id(head), self.now).unwrap().why {
             Why::Resources { expected, .. } => Ok(expected),
             // Nothing is reserved for what no node could take.
-            Why::Never(_) | Why::NodesClosed { .. } | Why::NoNodes => Ok(None),
+            Why::Never(_) | Why::NodesClosed { .. } | Why::GpusAside { .. } | Why::NoNodes => Ok(None),
             why => Err(TestCaseError::fail(format!("{head}: {why:?}"))),
         };
         let (with, without) = (expected(&self.core)?, expected(&without)?);

@@ -22,6 +22,7 @@ enum Step {
     Release(u64),
     Cancel(u64),
     Requeue(u64),
+    Update { job: u64, queue: u8, priority: i32, limit: Option<u64> },
     Started { job: u64, off: i32 },
     Ended { job: u64, off: i32, how: u8, pause: i64 },
     Early { job: u64, event: u8 },
@@ -42,6 +43,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => job.clone().prop_map(Step::Release),
         1 => job.clone().prop_map(Step::Cancel),
         1 => job.clone().prop_map(Step::Requeue),
+        2 => (job.clone(), 0..3_u8, -2..3_i32, prop::option::of(1..200_u64))
+            .prop_map(|(job, queue, priority, limit)| Step::Update { job, queue, priority, limit }),
         6 => (job.clone(), off.clone()).prop_map(|(job, off)| Step::Started { job, off }),
         6 => (job.clone(), off, 0..4_u8, 0..30_i64).prop_map(|(job, off, how, pause)| Step::Ended { job, off, how, pause }),
         1 => (job, 0..3_u8).prop_map(|(job, event)| Step::Early { job, event }),
@@ -128,6 +131,18 @@ impl World {
             Step::Release(job) => self.tell(*job, |build| Event::Release { by: "u".into(), not_before: build.start_after })?,
             Step::Cancel(job) => self.tell(*job, |_| Event::Cancel { by: "u".into() })?,
             Step::Requeue(job) => self.tell(*job, |_| Event::Requeue { by: "u".into() })?,
+            Step::Update { job, queue, priority, limit } => {
+                let Some(number) = self.pick(*job) else { return Ok(()) };
+                let queue = ["plain", "slow", "fast"][usize::from(*queue)];
+                let mut build = self.jobs[number as usize].clone().queue(queue).priority(*priority);
+                build.policy.time_limit = limit.map(scheduler_core::time::Span::from_secs);
+                let waits = matches!(self.model[&number].state.kind(), StateKind::Waiting | StateKind::Queued);
+                let policy = std::sync::Arc::new(build.policy.clone());
+                self.tell(*job, |_| Event::Update { by: "u".into(), queue: queue.into(), policy })?;
+                if waits {
+                    self.jobs[number as usize] = build;
+                }
+            }
             Step::Started { job, off } => {
                 let (attempt, at) = (self.attempt(*job, *off), self.now);
                 self.tell(*job, |_| Event::Started { attempt, at })?;

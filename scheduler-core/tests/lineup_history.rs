@@ -5,15 +5,17 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+mod runner;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use common::{GIB, at, config, id, job, node, queue};
 use proptest::prelude::*;
+use runner::{Order, Report, Runner};
 use scheduler_core::event::{Effect, Event, RunResult, Transition};
 use scheduler_core::ids::{JobId, RunId};
-use scheduler_core::job::LiveJob;
+use scheduler_core::job::{LiveJob, StopPolicy};
 use scheduler_core::record::{Entry, Recorded, Tap, replay};
 use scheduler_core::state::{JobState, StateKind};
 use scheduler_core::time::Timestamp;
@@ -67,94 +69,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::bool::weighted(0.9).prop_map(|holding| Step::KillDaemon { holding }),
         8 => (0..30_i64).prop_map(|ms| Step::Round { ms }),
     ]
-}
-
-/// What a run asks for.
-#[derive(Clone, Debug)]
-struct Order {
-    run: RunId,
-    node: String,
-    asks: (u64, u64),
-    /// Of its line.
-    limits: Option<(u64, u64)>,
-}
-
-enum Report {
-    Started(RunId, Timestamp),
-    Ended(RunId, Option<Timestamp>, RunResult, Timestamp),
-    NotBegun(RunId, Timestamp),
-}
-
-/// An executor by its contract.
-#[derive(Default)]
-struct Runner {
-    lines: BTreeMap<String, VecDeque<Order>>,
-    running: BTreeMap<RunId, (Order, Timestamp)>,
-    /// Known, and not to be begun any more.
-    over: BTreeSet<RunId>,
-    /// Every run that ever began.
-    begun: BTreeSet<RunId>,
-    reports: VecDeque<Report>,
-}
-
-impl Runner {
-    fn knows(&self, run: RunId) -> bool {
-        self.over.contains(&run) || self.running.contains_key(&run) || self.lines.values().flatten().any(|order| order.run == run)
-    }
-
-    fn start(&mut self, order: Order, now: Timestamp) {
-        if self.knows(order.run) {
-            return;
-        }
-        if order.limits.is_some() {
-            self.lines.entry(order.node.clone()).or_default().push_back(order);
-            self.advance(now);
-        } else {
-            self.begin(order, now);
-        }
-    }
-
-    fn begin(&mut self, order: Order, now: Timestamp) {
-        assert!(self.begun.insert(order.run), "{} began twice", order.run);
-        self.reports.push_back(Report::Started(order.run, now));
-        self.running.insert(order.run, (order, now));
-    }
-
-    /// Begins whoever is first in a line and fits.
-    fn advance(&mut self, now: Timestamp) {
-        let nodes: Vec<String> = self.lines.keys().cloned().collect();
-        for node in nodes {
-            while let Some(first) = self.lines[&node].front() {
-                let limits = first.limits.unwrap();
-                let lined = self.running.values().filter(|(order, _)| order.limits.is_some() && order.node == node);
-                let used = lined.fold((0, 0), |used, (order, _)| (used.0 + order.asks.0, used.1 + order.asks.1));
-                if used.0 + first.asks.0 > limits.0 || used.1 + first.asks.1 > limits.1 {
-                    break;
-                }
-                let order = self.lines.get_mut(&node).unwrap().pop_front().unwrap();
-                self.begin(order, now);
-            }
-        }
-    }
-
-    fn drop_waiting(&mut self, run: RunId, now: Timestamp) {
-        for line in self.lines.values_mut() {
-            if let Some(at) = line.iter().position(|order| order.run == run) {
-                line.remove(at);
-                self.over.insert(run);
-                self.reports.push_back(Report::NotBegun(run, now));
-            }
-        }
-        self.advance(now);
-    }
-
-    fn end(&mut self, run: RunId, result: RunResult, now: Timestamp) {
-        if let Some((_, since)) = self.running.remove(&run) {
-            self.over.insert(run);
-            self.reports.push_back(Report::Ended(run, Some(since), result, now));
-            self.advance(now);
-        }
-    }
 }
 
 #[derive(Clone, Default)]
@@ -406,7 +320,7 @@ impl World {
             match kind {
                 StateKind::Starting if !self.runner.knows(run) => self.orders.push_back(Effect::Start { run }),
                 StateKind::Stopping if self.runner.knows(run) => {
-                    self.orders.push_back(Effect::Stop { run, policy: Default::default() });
+                    self.orders.push_back(Effect::Stop { run, policy: StopPolicy::default() });
                 }
                 StateKind::Running | StateKind::Stopping if !self.runner.knows(run) && !told.contains(&run) => {
                     self.runner.reports.push_back(Report::Ended(

@@ -45,7 +45,7 @@ pub mod scheduler {
     pub use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
     pub use scheduler_core::ids::{Attempt, JobId, Name, Seq};
     pub use scheduler_core::job::{Arrangement, Constraints, LiveJob, Policy, Selector, Shape, StopPolicy, TaskGroup};
-    pub use scheduler_core::scheduler::PRIORITY_LIMIT;
+    pub use scheduler_core::scheduler::{HEADS_LIMIT, PRIORITY_LIMIT};
     pub use scheduler_core::state::{JobState, Lifecycle, Placement, Slot, StopReason, WaitFor};
     pub use scheduler_core::time::{Span, Timestamp};
     pub use scheduler_core::{

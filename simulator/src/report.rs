@@ -10,6 +10,8 @@ use crate::setup::Policy;
 pub struct Report {
     /// How the core decided.
     pub policy: Policy,
+    /// How many blocked jobs had a reservation at most.
+    pub reservations: u32,
     /// Of everything that was drawn.
     pub seed: u64,
     /// Jobs in the workload.

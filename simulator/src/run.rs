@@ -40,6 +40,8 @@ pub struct Options {
     pub policy: Policy,
     /// Whose runs may be ended to make room, where that is not to be as the policy says.
     pub preemption: Option<Preemption>,
+    /// How many blocked jobs get a reservation under a policy that backfills. `None`: one, which is EASY backfill.
+    pub reservations: Option<u32>,
     /// Of job ids; and what the report says was the seed.
     pub seed: u64,
     /// Whether to keep the state over time, for a chart.
@@ -51,7 +53,7 @@ pub struct Options {
 impl Options {
     /// This policy, seed 0, and nothing that costs anything.
     pub const fn new(policy: Policy) -> Self {
-        Self { policy, preemption: None, seed: 0, series: false, check: false }
+        Self { policy, preemption: None, reservations: None, seed: 0, series: false, check: false }
     }
 }
 
@@ -294,6 +296,10 @@ impl World<'_> {
         let (wait, bounded_slowdown, series) = self.measure.into_parts();
         let report = Report {
             policy: options.policy,
+            reservations: match options.policy {
+                Policy::Fifo => 0,
+                Policy::Easy | Policy::Flash => options.reservations.unwrap_or(1),
+            },
             seed: options.seed,
             jobs: self.workload.jobs.len(),
             completed: self.completed,

@@ -40,9 +40,17 @@ impl Policy {
         Preemption { within_queue: false, reclaim: matches!(self, Self::Flash), across_queues: false }
     }
 
-    fn config(self, workload: &Workload, cluster: &Cluster, preemption: Option<Preemption>) -> Config {
-        let discipline = if self == Self::Fifo { Discipline::Strict } else { Discipline::Easy };
-        let preemption = preemption.unwrap_or(self.preemption());
+    const fn discipline(self, reservations: Option<u32>) -> Discipline {
+        match (self, reservations) {
+            (Self::Fifo, _) => Discipline::Strict,
+            (Self::Easy | Self::Flash, None) => Discipline::Easy,
+            (Self::Easy | Self::Flash, Some(heads)) => Discipline::Conservative { heads },
+        }
+    }
+
+    fn config(self, workload: &Workload, cluster: &Cluster, options: Options) -> Config {
+        let discipline = self.discipline(options.reservations);
+        let preemption = options.preemption.unwrap_or(self.preemption());
         let queues = workload.queues.iter().map(|queue| match self {
             Self::Flash if !queue.described => flash(queue.config.clone()),
             _ => queue.config.clone(),
@@ -65,7 +73,7 @@ pub(crate) fn core(
     options: Options,
     tap: Option<Box<dyn Tap>>,
 ) -> Result<Recorded, SimulateError> {
-    Ok(Recorded::new(options.policy.config(workload, cluster, options.preemption), tap)?)
+    Ok(Recorded::new(options.policy.config(workload, cluster, options), tap)?)
 }
 
 /// What makes jobs equal for the core, but for their time limit and priority.

@@ -19,8 +19,8 @@ use scheduler_core::time::Timestamp;
 
 pub use error::StoreError;
 pub use model::{
-    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, OutcomeKind, Owner,
-    StateCounts, Submit, TokenRecord,
+    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUpdate, KeyRecord, LabelMatch, OutcomeKind,
+    Owner, StateCounts, Submit, TokenRecord,
 };
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
 pub use sqlite::{SqliteOptions, SqliteStore};

@@ -1,9 +1,11 @@
 //! What goes into the job table and comes out of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use scheduler_core::event::Transition;
 use scheduler_core::ids::{JobId, Name, Revision, Seq, Term};
-use scheduler_core::job::NewJob;
+use scheduler_core::job::{NewJob, Policy, Shape};
 use scheduler_core::state::{Lifecycle, Outcome, StateKind};
 use scheduler_core::time::Timestamp;
 
@@ -35,6 +37,21 @@ pub struct Submit {
     pub spec: Bytes,
 }
 
+/// What a user has changed of a job that waits. Its revision is that of the transition beside it.
+#[derive(Clone, Debug)]
+pub struct JobUpdate {
+    /// The job.
+    pub job: JobId,
+    /// Its place in the order of submission.
+    pub seq: Seq,
+    /// What it asks for from now on.
+    pub shape: Arc<Shape>,
+    /// How it is treated from now on.
+    pub policy: Arc<Policy>,
+    /// The whole spec as JSON from now on.
+    pub spec: Bytes,
+}
+
 /// The remembered answer to a request that carried an idempotency key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyRecord {
@@ -62,6 +79,8 @@ pub struct Batch {
     pub submits: Vec<Submit>,
     /// Compare-and-sets, in the order in which they were decided.
     pub changes: Vec<Transition>,
+    /// What jobs are from now on, where a user changed it: after the changes, in this order.
+    pub updates: Vec<JobUpdate>,
     /// Idempotency keys of the submits.
     pub keys: Vec<KeyRecord>,
     /// Objects, in the order in which they were decided: the last word on a name counts.

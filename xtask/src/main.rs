@@ -15,6 +15,7 @@ mod layers;
 mod length;
 mod lint;
 mod peers;
+mod scale;
 mod setup;
 mod step;
 mod tests_run;
@@ -47,6 +48,15 @@ usage: cargo xtask <command> [options]
         build                compile it from its Go modules into target/control-plane (some minutes, once; needs Go)
         up                   start one that stays: [--nodes N] plain nodes and [--gpu-nodes N] with 8 GPUs, 2 each unless said
         down | status        stop it; show it, and how to reach it
+  curves                     figures over sizes: jobs queued and running, watchers, nodes; charts in target/bench/
+        [--quick]            a tenth of the sizes
+        [--only NAME,..]     queued, running, watchers, nodes
+        [--no-build]         as above
+  soak                       mixed load with kills of the daemon; checks every promise, and charts what grows
+        [--for TIME]         90s, 10m, 1h; an hour unless said
+        [--rate N]           submits a second instead of 30
+        [--seed N]           of everything that is drawn
+        [--no-build]         as above
   instructions               count what the core's hot paths cost, compare with benches/instructions.json
         [--update]           keep these counts
 ";
@@ -61,6 +71,8 @@ fn run() -> Result<()> {
         "lint" => lint::command(&rest),
         "bench" => bench::command(&rest),
         "cluster" => cluster::command(&rest),
+        "curves" => scale::curves(&rest),
+        "soak" => scale::soak(&rest),
         "instructions" => instructions::command(&rest),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");

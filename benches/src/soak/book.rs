@@ -199,3 +199,65 @@ fn wrong(asked: &Asked, seen: &Seen, began: usize, ended: Option<u32>) -> Option
     };
     (!as_asked).then(|| format!("ended otherwise than it was made to; {ended:?} tasks came to their end"))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn event(job: Uuid, what: &str, attempt: u32, outcome: Option<OutcomeWord>) -> JobEvent {
+        let state = if outcome.is_some() { State::Finished } else { State::Queued };
+        let outcome = outcome.map(|result| Outcome {
+            result,
+            reason: None,
+            message: None,
+            task: None,
+            exit_code: None,
+            signal: None,
+            by: None,
+        });
+        let (namespace, event) = ("default".to_owned(), what.to_owned());
+        JobEvent { revision: 1, job, namespace, at: jiff::Timestamp::UNIX_EPOCH, event, state, attempt, outcome }
+    }
+
+    /// One job that was acknowledged, submitted and succeeded, and these stamps of it; and `more` of what else was seen.
+    fn faults(stamps: &[&str], more: impl FnOnce(&mut Book, Uuid)) -> u64 {
+        let job = Uuid::from_u128(7);
+        let path = std::env::temp_dir().join(format!("soak-book-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let lines: String = stamps.iter().map(|stamp| stamp.replace("JOB", &job.to_string()) + "\n").collect();
+        std::fs::write(&path, lines).unwrap();
+        let mut book = Book::new().unwrap();
+        book.acknowledge(job, Asked { ends: Ends::Succeeds, tasks: 1, wish: Wish::Leave });
+        book.enter(&event(job, "submitted", 0, None));
+        book.enter(&event(job, "ended", 1, Some(OutcomeWord::Succeeded)));
+        more(&mut book, job);
+        let count = book.check(&path).unwrap().fault_count;
+        std::fs::remove_file(&path).unwrap();
+        count
+    }
+
+    #[test]
+    fn every_broken_promise_is_a_fault() {
+        let good = ["b JOB 1 task", "e JOB 1 task"];
+        let nothing = |_: &mut Book, _: Uuid| {};
+        assert_eq!(faults(&good, nothing), 0);
+        assert_eq!(faults(&[good[0], good[0], good[1]], nothing), 1, "ran twice");
+        assert_eq!(faults(&[], nothing), 1, "succeeded without a run");
+        assert_eq!(faults(&good[..1], nothing), 1, "succeeded without an end");
+        assert_eq!(faults(&["b nonsense"], nothing), 2, "a torn stamp, and so no run");
+        let asked = Asked { ends: Ends::Succeeds, tasks: 1, wish: Wish::Leave };
+        assert_eq!(faults(&good, |book, _| book.acknowledge(Uuid::from_u128(8), asked)), 1, "lost");
+        assert_eq!(faults(&good, |book, job| book.acknowledge(job, asked)), 1, "an id for two");
+        assert_eq!(faults(&good, |book, _| book.enter(&event(Uuid::from_u128(9), "submitted", 0, None))), 1, "nobody's");
+        assert_eq!(
+            faults(&good, |book, job| book.enter(&event(job, "ended", 1, Some(OutcomeWord::Succeeded)))),
+            1,
+            "ended twice"
+        );
+        assert_eq!(
+            faults(&good, |book, job| book.enter(&event(job, "cancelled", 1, Some(OutcomeWord::Cancelled)))),
+            1,
+            "cancelled"
+        );
+    }
+}

@@ -65,7 +65,10 @@ fn script(random: &mut Random) -> (String, Ends) {
         14 => ("kill -KILL $$".to_owned(), Ends::Dies(9)),
         15 => ("kill -TERM $$".to_owned(), Ends::Dies(15)),
         16 => ("sleep 30".to_owned(), Ends::RunsOver),
-        17 => ("i=0; while [ $i -lt 200 ]; do echo line $i of a log that is a bit longer; i=$((i+1)); done".to_owned(), Ends::Succeeds),
+        17 => (
+            "i=0; while [ $i -lt 200 ]; do echo line $i of a log that is a bit longer; i=$((i+1)); done".to_owned(),
+            Ends::Succeeds,
+        ),
         // Deaf to the signal that asks it to end.
         18 => (format!("trap '' TERM; sleep 0.{}", 1 + random.below(9)), Ends::Succeeds),
         _ => ("echo to stderr >&2".to_owned(), Ends::Succeeds),

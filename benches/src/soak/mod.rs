@@ -96,10 +96,10 @@ fn conduct(options: &SoakOptions, server: &mut Server, load: &Load) -> Result<Se
             next_sample += step;
         }
         if options.crash_every > 0 && now >= next_crash && now < total / 2 {
-            let at = begun.elapsed();
+            let killed = Instant::now();
             server.kill()?;
             server.restart()?;
-            seen.crashes.push((at.as_secs_f64(), (begun.elapsed() - at).as_secs_f64()));
+            seen.crashes.push((now.as_secs_f64(), killed.elapsed().as_secs_f64()));
             next_crash = begun.elapsed() + Duration::from_secs(options.crash_every);
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -169,17 +169,36 @@ fn chart(options: &SoakOptions, seen: &Seen) -> String {
     let of = |column: &'static str| move |sample: &Sample| sample.get(column);
     let panel = |title: &str, lines: Vec<Line>| Panel { title: title.to_owned(), lines, log_y: false };
     let panels = [
-        panel("resident memory, MiB", vec![line("daemon", &of("daemon_rss_mib")), line("daemon, anonymous", &of("daemon_anon_mib")), line("runner", &of("runner_rss_mib"))]),
+        panel(
+            "resident memory, MiB",
+            vec![
+                line("daemon", &of("daemon_rss_mib")),
+                line("daemon, anonymous", &of("daemon_anon_mib")),
+                line("runner", &of("runner_rss_mib")),
+            ],
+        ),
         panel("open descriptors", vec![line("daemon", &of("daemon_fds")), line("runner", &of("runner_fds"))]),
         panel("threads", vec![line("daemon", &of("daemon_threads")), line("runner", &of("runner_threads"))]),
-        panel("files on disk, MiB", vec![line("database", &of("database_mib")), line("its log (WAL)", &of("wal_mib")), line("output of jobs", &of("log_mib")), line("runner's journal", &of("runner_dir_mib"))]),
+        panel(
+            "files on disk, MiB",
+            vec![
+                line("database", &of("database_mib")),
+                line("its log (WAL)", &of("wal_mib")),
+                line("output of jobs", &of("log_mib")),
+                line("runner's journal", &of("runner_dir_mib")),
+            ],
+        ),
         panel("files with output", vec![line("files", &of("log_files"))]),
         panel("submits, ms", vec![line("p50", &of("submit_p50_ms")), line("p99", &of("submit_p99_ms"))]),
         panel("reads, ms", vec![line("p50", &of("read_p50_ms")), line("p99", &of("read_p99_ms"))]),
-        panel("jobs under way", vec![line("acknowledged, not ended", &|sample| sample.get("acknowledged") - sample.get("finished"))]),
+        panel(
+            "jobs under way",
+            vec![line("acknowledged, not ended", &|sample| sample.get("acknowledged") - sample.get("finished"))],
+        ),
     ];
     let marks: Vec<f64> = seen.crashes.iter().map(|(at, _)| at / 60.0).collect();
-    let title = format!("soak: {} submits a second for {} s; red: kill -9 of the daemon and restart", options.rate, options.seconds);
+    let title =
+        format!("soak: {} submits a second for {} s; red: kill -9 of the daemon and restart", options.rate, options.seconds);
     svg(&title, &Axis { title: "minutes", log: false, marks: &marks }, &panels)
 }
 
@@ -223,6 +242,9 @@ pub(crate) fn run(options: &SoakOptions) -> Result<Value> {
         write(&out.join("soak.csv"), &csv(&seen.samples))?;
         write(&out.join("soak.svg"), &chart(options, &seen))?;
         write(&out.join("soak.json"), &serde_json::to_string_pretty(&result).context("writing the result")?)?;
+    }
+    if fault_count > 0 {
+        bail!("{fault_count} promises were broken: {result}");
     }
     Ok(result)
 }

@@ -3,50 +3,36 @@
 use std::path::Path;
 
 use super::book::Counts;
+use crate::process::Process;
 
 /// Bytes in a MiB.
 const MIB: f64 = 1_048_576.0;
 
 /// Names of the columns, in the order of [`Sample::values`].
 pub(crate) const COLUMNS: [&str; 22] = [
-    "seconds", "crashes", "daemon_rss_mib", "daemon_anon_mib", "daemon_fds", "daemon_threads", "daemon_cpu_s", "runner_rss_mib", "runner_fds",
-    "runner_threads", "runner_cpu_s", "database_mib", "wal_mib", "runner_dir_mib", "log_files", "log_mib", "acknowledged", "finished",
-    "submit_p50_ms", "submit_p99_ms", "read_p50_ms", "read_p99_ms",
+    "seconds",
+    "crashes",
+    "daemon_rss_mib",
+    "daemon_anon_mib",
+    "daemon_fds",
+    "daemon_threads",
+    "daemon_cpu_s",
+    "runner_rss_mib",
+    "runner_fds",
+    "runner_threads",
+    "runner_cpu_s",
+    "database_mib",
+    "wal_mib",
+    "runner_dir_mib",
+    "log_files",
+    "log_mib",
+    "acknowledged",
+    "finished",
+    "submit_p50_ms",
+    "submit_p99_ms",
+    "read_p50_ms",
+    "read_p99_ms",
 ];
-
-/// One process, from `/proc`. What is gone weighs nothing.
-#[derive(Clone, Copy, Default, Debug)]
-struct Process {
-    rss_mib: f64,
-    anon_mib: f64,
-    fds: f64,
-    threads: f64,
-    cpu_s: f64,
-}
-
-impl Process {
-    fn of(pid: Option<u32>) -> Self {
-        let Some(pid) = pid else { return Self::default() };
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default()
-        };
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // utime and stime, in ticks of 10 ms; the name in field 2 ends with the last `)`.
-        let ticks: f64 = stat.rsplit_once(')').map_or(0.0, |(_, rest)| {
-            rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum()
-        });
-        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-        Self {
-            rss_mib: field("VmRSS") / 1_024.0,
-            anon_mib: field("RssAnon") / 1_024.0,
-            fds: fds as f64,
-            threads: field("Threads"),
-            cpu_s: ticks / 100.0,
-        }
-    }
-}
 
 fn mib(path: &Path) -> f64 {
     std::fs::metadata(path).map_or(0.0, |meta| meta.len() as f64 / MIB)
@@ -55,9 +41,9 @@ fn mib(path: &Path) -> f64 {
 /// Files in a folder, and MiB that they hold.
 fn folder(path: &Path) -> (f64, f64) {
     let Ok(entries) = std::fs::read_dir(path) else { return (0.0, 0.0) };
-    entries.filter_map(|entry| entry.ok()?.metadata().ok()).fold((0.0, 0.0), |(files, size), meta| {
-        (files + 1.0, size + meta.len() as f64 / MIB)
-    })
+    entries
+        .filter_map(|entry| entry.ok()?.metadata().ok())
+        .fold((0.0, 0.0), |(files, size), meta| (files + 1.0, size + meta.len() as f64 / MIB))
 }
 
 /// One row.
@@ -66,7 +52,14 @@ pub(crate) struct Sample([f64; COLUMNS.len()]);
 
 impl Sample {
     /// Weighs now. The latencies are p50 and p99 of submits, then of reads, in ms.
-    pub(crate) fn take(seconds: f64, crashes: u32, pids: (Option<u32>, Option<u32>), data: &Path, counts: Counts, latencies: [f64; 4]) -> Self {
+    pub(crate) fn take(
+        seconds: f64,
+        crashes: u32,
+        pids: (Option<u32>, Option<u32>),
+        data: &Path,
+        counts: Counts,
+        latencies: [f64; 4],
+    ) -> Self {
         let (daemon, runner) = (Process::of(pids.0), Process::of(pids.1));
         let (log_files, log_mib) = folder(&data.join("logs"));
         let (_, runner_dir) = folder(&data.join("runner"));

@@ -36,10 +36,15 @@ pub(crate) async fn run(client: &Client, verb: &str, args: &Args) -> Result<u8, 
 pub(super) async fn each(client: &Client, verb: &str, ids: &[String], output: Output) -> Result<u8, Error> {
     // All ids are looked at before the first job is touched: a typing error changes nothing.
     let paths = ids.iter().map(|id| Ok(job_path(id)?.segment(verb))).collect::<Result<Vec<_>, Error>>()?;
+    to_all(ids, output, async |at| client.post_empty(&paths[at]).await).await
+}
+
+/// Asks for every job, by its place, and goes on as [`each`] does.
+pub(super) async fn to_all(ids: &[String], output: Output, ask: impl AsyncFn(usize) -> Result<Job, Error>) -> Result<u8, Error> {
     let mut changed: Vec<Job> = Vec::new();
     let mut code = 0;
-    for (id, path) in ids.iter().zip(&paths) {
-        match client.post_empty(path).await {
+    for (at, id) in ids.iter().enumerate() {
+        match ask(at).await {
             Ok(job) => changed.push(job),
             // The next one would wait for the same silence.
             Err(error @ Error::NoAnswer { .. }) => return Err(error),

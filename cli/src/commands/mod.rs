@@ -8,6 +8,7 @@ pub(crate) mod cancel;
 pub(crate) mod cohorts;
 pub(crate) mod completion;
 pub(crate) mod events;
+pub(crate) mod gpus;
 pub(crate) mod info;
 pub(crate) mod logs;
 pub(crate) mod ls;
@@ -19,6 +20,7 @@ pub(crate) mod show;
 pub(crate) mod simulate;
 pub(crate) mod submit;
 pub(crate) mod token;
+pub(crate) mod update;
 pub(crate) mod wait;
 pub(crate) mod why;
 
@@ -63,11 +65,13 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Hold(args) => act::run(&client, "hold", &args).await,
         Command::Release(args) => act::run(&client, "release", &args).await,
         Command::Requeue(args) => act::run(&client, "requeue", &args).await,
+        Command::Update(args) => update::run(&client, &args).await,
         Command::Events(args) => events::run(&client, &args).await,
         Command::Queues(args) => queues::run(&client, &args).await,
         Command::Cohorts(args) => cohorts::run(&client, &args).await,
         Command::Priorities(args) => priorities::run(&client, &args).await,
         Command::Nodes(args) => nodes::run(&client, &args).await,
+        Command::Gpus(args) => gpus::run(&client, &args).await,
         Command::Simulate(args) => simulate::ask(&client, &args).await,
         Command::Token { command } => token::run(&client, &command).await,
         Command::Info(args) => info::run(&client, &args).await,

@@ -246,7 +246,8 @@ fn page(node: &Node, look: Look, now: Timestamp) -> String {
     add("tasks", Some(node.tasks.to_string()));
     add("cpu", Some(format!("{} of {} taken", node.cpu_used, node.cpu)));
     add("memory", Some(format!("{} of {} taken", bytes(node.memory_used.0), bytes(node.memory.0))));
-    add("gpus", Some(node.gpu_note.clone().unwrap_or_else(|| format!("{} taken", gpus(node).replace('/', " of ")))));
+    let taken = (!node.gpus.is_empty() || node.gpu_note.is_none()).then(|| format!("{} taken", gpus(node).replace('/', " of ")));
+    add("gpus", Some(taken.into_iter().chain(node.gpu_note.clone()).collect::<Vec<_>>().join("\n")));
     let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     add("labels", (!labels.is_empty()).then(|| labels.join("\n")));
     let mut text = table::facts(&facts);
@@ -270,7 +271,7 @@ fn models(node: &Node) -> String {
 }
 
 /// Bytes for people: `15.5Gi`.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) if bytes.is_multiple_of(*size) => format!("{}{unit}", bytes / size),
@@ -298,6 +299,7 @@ mod tests {
             mig_profile: None,
             link_group: None,
             job: job.map(Uuid::from_u128),
+            ..Gpu::default()
         };
         Node {
             name: "box".into(),

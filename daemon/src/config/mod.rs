@@ -4,6 +4,7 @@
 //! check` prints it as a file that gives the same again.
 
 mod file;
+mod gpus;
 pub mod paths;
 mod queues;
 mod settings;
@@ -15,9 +16,10 @@ use api::quantity::{Cpu, Duration, Memory};
 use serde::Serialize;
 
 pub use file::{Fault, FileError};
+pub use gpus::StaticGpu;
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
-use values::{Discipline, ExecutorKind, Label, Listen, NodeLabels};
+use values::{Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -73,6 +75,9 @@ pub struct Config {
 pub struct SchedulerRules {
     /// What happens behind a job that finds no room.
     pub discipline: Discipline,
+    /// How many blocked jobs get a reservation; said where the discipline is conservative, and nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reservations: Option<u64>,
     /// Whose runs may be ended to make room.
     pub preemption: PreemptionRules,
 }
@@ -120,7 +125,25 @@ pub struct Gpu {
     /// Library to load instead of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvml_library: Option<PathBuf>,
+    /// What is done with a GPU that somebody uses past the scheduler.
+    pub foreign: Foreign,
+    /// What is done with a process of a job that is still on a GPU when the job has ended.
+    pub orphans: Orphans,
+    /// Pause between two looks.
+    pub interval: Duration,
+    /// How long the driver may take for one answer.
+    pub patience: Duration,
+    /// How long a job's end waits for its GPUs to be free.
+    pub release_timeout: Duration,
+    /// Critical errors that are faults of programs, by their numbers (Xid).
+    pub ignore_xids: Vec<u64>,
+    /// GPUs that nobody is asked about.
+    #[serde(rename = "static", skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<StaticGpu>,
 }
+
+/// Critical errors that programs make, and not their GPU: wrong addresses and instructions, and what follows when a program is ended.
+const PROGRAMS_XIDS: [u64; 6] = [13, 31, 43, 45, 68, 109];
 
 /// The local executor.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -210,6 +233,9 @@ pub enum ConfigError {
     /// A path that is needed is not known.
     #[error("no {0}")]
     Missing(&'static str),
+    /// Two settings, wherever each was said, do not go together.
+    #[error("{0}")]
+    Contradiction(&'static str),
 }
 
 /// Queues that exist from the start, when the file does not say otherwise of them.
@@ -221,6 +247,21 @@ fn built_in_queues() -> [(&'static str, i32, bool); 3] {
 pub const DEFAULT_QUEUE: &str = "default-batch";
 /// Where jobs belong that name no namespace.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Blocked jobs that get a reservation under the conservative discipline, where nothing is said.
+const RESERVATIONS: u64 = 8;
+
+/// How many blocked jobs get a reservation, where that is to be said.
+fn reservations(settings: &Settings) -> Result<Option<u64>, ConfigError> {
+    let said = settings.scheduler_reservations.map(|count| count.0);
+    match settings.scheduler_discipline.unwrap_or_default() {
+        Discipline::Conservative => Ok(Some(said.unwrap_or(RESERVATIONS))),
+        Discipline::Easy | Discipline::Fifo if said.is_some() => Err(ConfigError::Contradiction(
+            "scheduler.reservations: needs scheduler.discipline = \"conservative\"; `easy` has one reservation, `fifo` none",
+        )),
+        Discipline::Easy | Discipline::Fifo => Ok(None),
+    }
+}
 
 /// `text` is one of this module's own labels.
 fn own_label(text: &'static str) -> Result<Label, ConfigError> {
@@ -246,6 +287,7 @@ impl Config {
         if let Some(several) = settings.executors.as_ref().filter(|list| list.len() > 1) {
             return Err(ConfigError::Executors(several.len()));
         }
+        let reservations = reservations(&settings)?;
         let data = settings
             .data
             .or_else(paths::default_data)
@@ -290,7 +332,19 @@ impl Config {
                 memory: settings.node_memory,
                 labels: settings.node_labels.unwrap_or_default(),
             },
-            gpu: Gpu { nvml_library: settings.gpu_nvml_library },
+            gpu: Gpu {
+                nvml_library: settings.gpu_nvml_library,
+                foreign: settings.gpu_foreign.unwrap_or_default(),
+                orphans: settings.gpu_orphans.unwrap_or_default(),
+                interval: settings.gpu_interval.map_or(seconds(2), |time| time.0),
+                patience: settings.gpu_patience.map_or(seconds(10), |time| time.0),
+                release_timeout: settings.gpu_release_timeout.map_or(seconds(10), |time| time.0),
+                ignore_xids: match settings.gpu_ignore_xids {
+                    Some(xids) => xids.iter().map(|xid| xid.0).collect(),
+                    None => PROGRAMS_XIDS.to_vec(),
+                },
+                fixed: settings.gpu_static.items,
+            },
             local: Local {
                 cgroup_root: settings.local_cgroup_root,
                 spawn_threads: settings.local_spawn_threads.map_or(processors.min(8), |count| count.0),
@@ -318,6 +372,7 @@ impl Config {
             },
             scheduler: SchedulerRules {
                 discipline: settings.scheduler_discipline.unwrap_or_default(),
+                reservations,
                 preemption: PreemptionRules {
                     within_queue: settings.scheduler_preemption_within_queue.unwrap_or(false),
                     // Does nothing where nothing is guaranteed; where something is, it would be no guarantee without it.

@@ -9,8 +9,9 @@ use api::quantity::{Cpu, Memory};
 use clap::Args;
 
 use super::file::Slot;
+use super::gpus::StaticGpus;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
-use super::values::{Count, Discipline, ExecutorKind, Label, Listen, NodeLabels, Pause, Size};
+use super::values::{Count, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.
@@ -61,6 +62,27 @@ pub struct Settings {
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
+    /// What is done with a GPU that somebody uses past the scheduler [default: avoid]
+    #[arg(long, env = "FLASHD_GPU_FOREIGN", value_enum, help_heading = "GPUs")]
+    pub gpu_foreign: Option<Foreign>,
+    /// What is done with a process of a job that is still on a GPU when the job has ended [default: end]
+    #[arg(long, env = "FLASHD_GPU_ORPHANS", value_enum, help_heading = "GPUs")]
+    pub gpu_orphans: Option<Orphans>,
+    /// Pause between two looks at the GPUs [default: 2s]
+    #[arg(long, env = "FLASHD_GPU_INTERVAL", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_interval: Option<Interval>,
+    /// How long the driver may take for one answer before its GPUs are held back [default: 10s]
+    #[arg(long, env = "FLASHD_GPU_PATIENCE", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_patience: Option<Interval>,
+    /// How long the end of a job waits for its GPUs to be free before they are held back [default: 10s]
+    #[arg(long, env = "FLASHD_GPU_RELEASE_TIMEOUT", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_release_timeout: Option<Interval>,
+    /// Critical errors that are faults of programs [default: 13,31,43,45,68,109]
+    #[arg(long, env = "FLASHD_GPU_IGNORE_XIDS", value_name = "NUMBERS", value_delimiter = ',', help_heading = "GPUs")]
+    pub gpu_ignore_xids: Option<Vec<Count<1, 65_535>>>,
+    /// GPUs that nobody is asked about; only in the file.
+    #[arg(skip)]
+    pub gpu_static: StaticGpus,
     /// cgroup v2 folder that is delegated to the daemon [default: found out]
     #[arg(long, env = "FLASHD_LOCAL_CGROUP_ROOT", value_name = "DIR", help_heading = "Machine")]
     pub local_cgroup_root: Option<PathBuf>,
@@ -115,6 +137,9 @@ pub struct Settings {
     /// What happens behind a job that finds no room [default: easy]
     #[arg(long, env = "FLASHD_SCHEDULER_DISCIPLINE", value_enum, help_heading = "Scheduling")]
     pub scheduler_discipline: Option<Discipline>,
+    /// With conservative: how many blocked jobs get a reservation [default: 8]
+    #[arg(long, env = "FLASHD_SCHEDULER_RESERVATIONS", value_name = "N", help_heading = "Scheduling")]
+    pub scheduler_reservations: Option<Count<1, { scheduler_core::scheduler::HEADS_LIMIT as u64 }>>,
     /// End runs of lower priority for a job of the same queue [default: false]
     #[arg(long, env = "FLASHD_SCHEDULER_PREEMPTION_WITHIN_QUEUE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Scheduling")]
     pub scheduler_preemption_within_queue: Option<bool>,
@@ -153,6 +178,13 @@ impl Settings {
             ("node.memory", &mut self.node_memory),
             ("node.labels", &mut self.node_labels),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
+            ("gpu.foreign", &mut self.gpu_foreign),
+            ("gpu.orphans", &mut self.gpu_orphans),
+            ("gpu.interval", &mut self.gpu_interval),
+            ("gpu.patience", &mut self.gpu_patience),
+            ("gpu.release_timeout", &mut self.gpu_release_timeout),
+            ("gpu.ignore_xids", &mut self.gpu_ignore_xids),
+            ("gpu.static", &mut self.gpu_static),
             ("local.cgroup_root", &mut self.local_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
             ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
@@ -171,6 +203,7 @@ impl Settings {
             ("limits.watchers", &mut self.limits_watchers),
             ("limits.drain_timeout", &mut self.limits_drain_timeout),
             ("scheduler.discipline", &mut self.scheduler_discipline),
+            ("scheduler.reservations", &mut self.scheduler_reservations),
             ("scheduler.preemption.within_queue", &mut self.scheduler_preemption_within_queue),
             ("scheduler.preemption.reclaim", &mut self.scheduler_preemption_reclaim),
             ("scheduler.preemption.across_queues", &mut self.scheduler_preemption_across_queues),

@@ -133,7 +133,7 @@ fn every_setting_has_a_key_and_a_variable() {
         let key = keys.iter().any(|key| key.replace(['.', '_'], "-") == long);
         assert!(key || long == "config", "--{long} has no key");
     }
-    assert_eq!(names.len() + 2, keys.len(), "all but `config` have a key, and the three lists have no flag");
+    assert_eq!(names.len() + 3, keys.len(), "all but `config` have a key, and the four lists have no flag");
 }
 
 const EVERYTHING: &str = r#"
@@ -197,6 +197,26 @@ fn queues_cohorts_and_classes_are_read_and_printed() {
 }
 
 #[test]
+fn reservations_are_counted_under_the_conservative_discipline_alone() {
+    let rules =
+        |text: &str| read(&format!("data = \"/tmp/x\"\n[scheduler]\n{text}"), Settings::default()).map(|config| config.scheduler);
+    let many = rules("discipline = \"conservative\"\nreservations = 3\n").unwrap();
+    assert_eq!((many.discipline, many.reservations), (Discipline::Conservative, Some(3)));
+    assert_eq!(rules("discipline = \"conservative\"\n").unwrap().reservations, Some(8));
+    assert_eq!(rules("").unwrap().reservations, None);
+    for text in ["reservations = 3\n", "discipline = \"fifo\"\nreservations = 3\n"] {
+        let mut settings = Settings::default();
+        file::read(Path::new("flashd.toml"), &format!("data = \"/tmp/x\"\n[scheduler]\n{text}"), &mut settings).unwrap();
+        let error = Config::complete(settings).unwrap_err().to_string();
+        assert!(error.starts_with("scheduler.reservations: needs scheduler.discipline = \"conservative\""), "{error}");
+    }
+    // What is printed is read again, and a flag may say the other half.
+    let config =
+        read("data = \"/tmp/x\"\n[scheduler]\nreservations = 2\n", flags(&["--scheduler-discipline", "conservative"])).unwrap();
+    assert_eq!(read(&config.to_toml().unwrap(), Settings::default()).unwrap(), config);
+}
+
+#[test]
 fn what_queues_and_cohorts_get_wrong_has_its_line_and_key() {
     for (text, line, said) in [
         ("[[queues]]\nname = \"a\"\nweight = 0\n", 3, "`0` is not a weight"),
@@ -218,7 +238,9 @@ fn what_queues_and_cohorts_get_wrong_has_its_line_and_key() {
             "its limit is 1",
         ),
         ("[[priority_classes]]\nname = \"a\"\npriority = 1000001\n", 3, "`priority` of priority class `a`"),
-        ("[scheduler]\ndiscipline = \"conservative\"\n", 2, "unknown variant `conservative`"),
+        ("[scheduler]\ndiscipline = \"greedy\"\n", 2, "unknown variant `greedy`, expected one of `easy`, `fifo`, `conservative`"),
+        ("[scheduler]\nreservations = 0\n", 2, "`0` is not a whole number from 1 to 64"),
+        ("[scheduler]\nreservations = 65\n", 2, "`65` is not a whole number from 1 to 64"),
         ("[scheduler.preemption]\nall = true\n", 2, "known here: within_queue, reclaim, across_queues"),
         ("scheduler.preemption = true\n", 1, "`scheduler.preemption` is a table"),
         ("cohorts = 1\n", 1, "cohorts are written as [[cohorts]]"),

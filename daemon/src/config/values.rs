@@ -39,7 +39,7 @@ macro_rules! from_text {
     )+};
 }
 
-from_text!(Listen, Label, ExecutorKind);
+from_text!(Listen, Label, ExecutorKind, GpuUuid);
 
 /// Where TCP is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,6 +194,78 @@ pub enum Discipline {
     Easy,
     /// Nobody starts before it does.
     Fifo,
+    /// So do several jobs behind it, and others start beside them where that can delay none.
+    Conservative,
+}
+
+/// What is done with a GPU that somebody uses past the scheduler.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Foreign {
+    /// It is promised to nobody.
+    #[default]
+    Avoid,
+    /// It is promised like any other.
+    Ignore,
+}
+
+/// What is done with a process of a job that is still on a GPU when the job has ended.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Orphans {
+    /// It is ended.
+    #[default]
+    End,
+    /// The GPU is held back until it has ended by itself.
+    Hold,
+}
+
+/// What `CUDA_VISIBLE_DEVICES` would call a GPU.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GpuUuid(String);
+
+impl GpuUuid {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for GpuUuid {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if (1..=79).contains(&text.len()) && text.bytes().all(plain) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(error(text, "the name of a GPU: 1 to 79 letters, digits, `-`, `_`, `.`"))
+    }
+}
+
+impl fmt::Display for GpuUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A time from 10 milliseconds to an hour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interval(pub api::quantity::Duration);
+
+impl FromStr for Interval {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse::<api::quantity::Duration>() {
+            Ok(time) if (10_000..=3_600_000_000).contains(&time.0) => Ok(Self(time)),
+            _ => Err(error(text, "a time from 10ms to 1h, such as 2s")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 /// A whole number from `MIN` to `MAX`.

@@ -17,7 +17,7 @@ use super::turn::Turn;
 use crate::backend::BackendError;
 use crate::objects::convert;
 use crate::objects::edit::{Change, Changed, Edit, EditError};
-use crate::objects::nodes::{Mark, Order};
+use crate::objects::nodes::{Mark, Order, gpu_object};
 use crate::objects::{Directory, Invalid, MOST};
 
 type Answer = Result<Changed, BackendError>;
@@ -29,6 +29,7 @@ pub(super) fn change(core: &mut Recorded, directory: &mut Directory, turn: &mut 
         Change::Cohort(name, edit) => cohort(core, directory, turn, name, edit, now),
         Change::Class(name, edit) => class(directory, turn, name, edit),
         Change::Node(name, order) => node(core, directory, turn, name, order, now),
+        Change::Gpu(uuid, order) => gpu(core, directory, turn, uuid, order, now),
     }
 }
 
@@ -167,6 +168,25 @@ fn node(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, name: N
         match mark {
             Some(mark) => drop(directory.nodes.insert(name, mark)),
             None => drop(directory.nodes.remove(&name)),
+        }
+    }
+    Ok(Changed::Replaced)
+}
+
+/// The caller tells the core, which knows nothing of who said why.
+fn gpu(core: &Recorded, directory: &mut Directory, turn: &mut Turn, uuid: Name, order: Order, now: Timestamp) -> Answer {
+    let is_known = core.nodes().flat_map(|node| node.gpus).any(|gpu| gpu.configured && *gpu.uuid == uuid);
+    let present = directory.gpus.get(&uuid);
+    // One that is gone can be resumed still: it is to be as new when it comes back.
+    if !is_known && (present.is_none() || order.close.is_some()) {
+        return Err(BackendError::NoObject { kind: "GPU", name: uuid });
+    }
+    let mark = order.apply(present, now);
+    if mark.as_ref() != present {
+        write::<Mark>(turn, ObjectKind::Node, gpu_object(&uuid), mark.as_ref())?;
+        match mark {
+            Some(mark) => drop(directory.gpus.insert(uuid, mark)),
+            None => drop(directory.gpus.remove(&uuid)),
         }
     }
     Ok(Changed::Replaced)

@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Channels, Command, SharedCore, lock, snapshot};
-use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest};
+use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest, Update};
 use crate::clock;
+use crate::gpus::SharedBoard;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, SharedDirectory};
 use crate::watch::{Feed, Watch};
@@ -25,7 +26,7 @@ pub struct EngineHandle {
     store: Arc<dyn Store>,
     degraded: watch::Receiver<Option<String>>,
     adopted: watch::Receiver<bool>,
-    gpu_note: Option<String>,
+    board: SharedBoard,
     stopping: CancellationToken,
 }
 
@@ -41,8 +42,8 @@ pub struct HandleParts {
     pub store: Arc<dyn Store>,
     /// Turns true when the executors were taken over.
     pub adopted: watch::Receiver<bool>,
-    /// Why there are no GPUs, where that was looked for.
-    pub gpu_note: Option<String>,
+    /// What is seen of the GPUs.
+    pub board: SharedBoard,
     /// Cancelled when the daemon goes down.
     pub stopping: CancellationToken,
 }
@@ -50,9 +51,9 @@ pub struct HandleParts {
 impl EngineHandle {
     /// A handle on an engine's channels.
     pub fn new(channels: &Channels, parts: HandleParts) -> Self {
-        let HandleParts { core, directory, feed, store, adopted, gpu_note, stopping } = parts;
+        let HandleParts { core, directory, feed, store, adopted, board, stopping } = parts;
         let (commands, degraded) = (channels.commands.clone(), channels.degraded.clone());
-        Self { commands, core, directory, feed, store, degraded, adopted, gpu_note, stopping }
+        Self { commands, core, directory, feed, store, degraded, adopted, board, stopping }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command) -> Result<T, BackendError> {
@@ -71,6 +72,10 @@ impl Backend for EngineHandle {
 
     async fn act(&self, job: JobId, action: Action, by: Name) -> Result<(), BackendError> {
         self.ask(|reply| Command::Act { job, action, by, reply }).await
+    }
+
+    async fn update(&self, job: JobId, update: Update) -> Result<(), BackendError> {
+        self.ask(|reply| Command::Update { job, update, reply }).await
     }
 
     async fn why(&self, job: JobId) -> Result<Option<Explanation>, BackendError> {
@@ -97,7 +102,7 @@ impl Backend for EngineHandle {
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError> {
         let directory = self.directory.get();
-        Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), self.gpu_note.as_deref())))
+        Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), &self.board.get())))
     }
 
     fn watch(&self) -> Watch {

@@ -8,6 +8,7 @@
 //! - Revisions are published in order and without a gap.
 
 mod change;
+mod gpus;
 mod handle;
 mod idempotency;
 mod nodes;
@@ -28,7 +29,7 @@ use store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Action, BackendError, SubmitRequest};
+use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::boot::Boot;
 use crate::clock;
 use crate::decision_log::Tapper;
@@ -37,6 +38,7 @@ use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
+pub use gpus::{GatedEnd, GpuCommands, Observed, owners};
 pub use handle::EngineHandle;
 pub use handle::HandleParts;
 pub use rebuild::{RebuildError, rebuild};
@@ -71,8 +73,14 @@ pub(crate) enum Command {
     Submit { request: SubmitRequest, reply: oneshot::Sender<Result<Vec<JobId>, BackendError>> },
     /// A user's wish about one job.
     Act { job: JobId, action: Action, by: Name, reply: oneshot::Sender<Result<(), BackendError>> },
+    /// A user's wish that a job that waits be otherwise.
+    Update { job: JobId, update: Update, reply: oneshot::Sender<Result<(), BackendError>> },
     /// An administrator's wish about a queue, a cohort, a priority class or a node.
     Change { change: Change, reply: oneshot::Sender<Result<Changed, BackendError>> },
+    /// What was found out about the GPUs.
+    Gpus(Box<Observed>),
+    /// The end of a run whose GPUs have been looked at.
+    Checked(Report),
 }
 
 /// Everything that the engine needs from outside.
@@ -99,6 +107,12 @@ pub struct Parts {
     pub holding: Arc<AtomicBool>,
     /// What is to be noted of this boot of the machine.
     pub boot: Boot,
+    /// What is known of the GPUs at the start.
+    pub observed: Observed,
+    /// The GPUs as the core knows them.
+    pub known_gpus: Vec<scheduler_core::GpuDevice>,
+    /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
+    pub gate: Option<mpsc::Sender<GatedEnd>>,
 }
 
 /// Owner of the core.
@@ -129,6 +143,8 @@ pub struct Channels {
     pub(crate) commands: mpsc::Sender<Command>,
     /// For executors.
     pub reports: mpsc::Sender<Report>,
+    /// For who looks at the GPUs.
+    pub gpus: GpuCommands,
     /// What keeps the engine from writing, if anything.
     pub degraded: tokio::sync::watch::Receiver<Option<String>>,
 }
@@ -156,6 +172,7 @@ impl Engine {
         let head = parts.store.head();
         let directory = Directory::clone(&parts.directory.get());
         let boot = std::mem::take(&mut parts.boot);
+        gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
         let engine = Self {
             parts,
             boot,
@@ -168,7 +185,8 @@ impl Engine {
             degraded: None,
             degraded_flag,
         };
-        (engine, Channels { commands: command_sender, reports: report_sender, degraded })
+        let gpus = GpuCommands(command_sender.clone());
+        (engine, Channels { commands: command_sender, reports: report_sender, gpus, degraded })
     }
 
     /// Runs until `stop`, or until it must not go on. What was taken from the queues is settled before it returns.
@@ -241,7 +259,7 @@ impl Engine {
         }
         let size = |command: &Command| match command {
             Command::Submit { request, .. } => request.jobs.len(),
-            Command::Act { .. } | Command::Change { .. } => 1,
+            Command::Act { .. } | Command::Update { .. } | Command::Change { .. } | Command::Gpus(_) | Command::Checked(_) => 1,
         };
         let mut jobs: usize = commands.iter().map(size).sum();
         while commands.len() < GATHER && jobs < GATHER_JOBS {
@@ -318,8 +336,13 @@ impl Engine {
         for command in commands.drain(..) {
             match command {
                 Command::Submit { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
-                Command::Act { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
+                Command::Act { reply, .. } | Command::Update { reply, .. } => {
+                    drop(reply.send(Err(BackendError::Unavailable(why.clone()))));
+                }
                 Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
+                // Reconciling brings the end back.
+                Command::Checked(_) => {}
+                Command::Gpus(observed) => self.observe(*observed),
             }
         }
         reports.clear();
@@ -363,6 +386,8 @@ impl Engine {
         let used = lock(&self.parts.core).usage_snapshot(now);
         let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
         let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
+        let mut fresh = fresh;
+        gpus::set_aside(&mut fresh, &directory, &self.parts.observed);
         *lock(&self.parts.core) = fresh;
         self.parts.directory.set(directory.clone());
         self.directory = directory;

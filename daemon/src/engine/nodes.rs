@@ -5,11 +5,12 @@ use scheduler_core::Scheduler;
 use scheduler_core::ids::JobId;
 use scheduler_core::scheduler::{GpuKind, GpuUse, NodeState, NodeUse};
 
+use crate::gpus::{Board, Seen, SeenProcess};
 use crate::http::text::wire_time;
 use crate::objects::Directory;
 
 /// One node.
-pub(super) fn view(node: &NodeUse<'_>, directory: &Directory, gpu_note: Option<&str>) -> api::Node {
+pub(super) fn view(node: &NodeUse<'_>, directory: &Directory, board: &Board) -> api::Node {
     let mark = directory.nodes.get(node.name).filter(|mark| node.configured && mark.state.state() == node.state);
     api::Node {
         name: node.name.to_string(),
@@ -23,8 +24,8 @@ pub(super) fn view(node: &NodeUse<'_>, directory: &Directory, gpu_note: Option<&
         cpu_used: Cpu(node.cpu_used.0),
         memory: Memory(node.memory.0),
         memory_used: Memory(node.memory_used.0),
-        gpu_note: node.gpus.is_empty().then(|| gpu_note.map(str::to_owned)).flatten(),
-        gpus: node.gpus.iter().map(gpu).collect(),
+        gpu_note: board.note.clone(),
+        gpus: node.gpus.iter().map(|gpu| self::gpu(gpu, directory, board)).collect(),
     }
 }
 
@@ -39,7 +40,7 @@ fn state(node: &NodeUse<'_>) -> api::NodeState {
     }
 }
 
-fn gpu(gpu: &GpuUse<'_>) -> api::Gpu {
+fn gpu(gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
     let (kind, mig_profile) = match gpu.kind {
         GpuKind::Whole => (api::GpuKind::Whole, None),
         GpuKind::Mig { profile } => (api::GpuKind::Mig, Some(profile.to_string())),
@@ -52,6 +53,43 @@ fn gpu(gpu: &GpuUse<'_>) -> api::Gpu {
         mig_profile,
         link_group: gpu.link_group,
         job: gpu.job.map(|JobId(id)| id),
+        state: match (directory.gpus.contains_key(gpu.uuid), gpu.aside) {
+            _ if !gpu.configured => api::GpuState::Gone,
+            (true, _) => api::GpuState::Drained,
+            (false, Some(_)) => api::GpuState::Aside,
+            (false, None) => api::GpuState::Ready,
+        },
+        reason: gpu.aside.map(ToString::to_string),
+        numa: gpu.numa,
+        ..seen(board.gpus.get(gpu.uuid), gpu.job)
+    }
+}
+
+/// What was seen of a GPU.
+fn seen(seen: Option<&Seen>, owner: Option<JobId>) -> api::Gpu {
+    let Some(Seen { reading, processes }) = seen else { return api::Gpu::default() };
+    let process = |process: &SeenProcess| api::GpuProcess {
+        pid: process.pid,
+        user: process.user.as_ref().map(ToString::to_string),
+        command: process.command.clone(),
+        memory: process.memory_bytes.map(Memory),
+        job: process.job.map(|JobId(id)| id),
+        foreign: !process.graphics && (process.job.is_none() || process.job != owner),
+    };
+    let what = &*reading.gpu;
+    api::Gpu {
+        index: Some(what.index),
+        pci: what.pci.clone(),
+        compute: what.compute.clone(),
+        pcie_group: what.pcie_group,
+        parent: what.mig.as_ref().map(|part| part.parent.clone()).filter(|parent| !parent.is_empty()),
+        memory_used: reading.memory_used_bytes.map(Memory),
+        busy_percent: reading.busy_percent,
+        celsius: reading.celsius,
+        watts: reading.milliwatts.map(|milliwatts| milliwatts / 1_000),
+        throttled: reading.throttled.map(str::to_owned),
+        processes: processes.iter().map(process).collect(),
+        ..api::Gpu::default()
     }
 }
 

@@ -9,8 +9,9 @@ use store::{Store, StoreError};
 use crate::decision_log::Tapper;
 use crate::objects::{Directory, LoadError, Seeds, Stored};
 
-/// Rows taken from the store at a time: bounds the memory beside the core itself.
-const PAGE: u32 = 10_000;
+/// Rows taken from the store at a time. Few: what a page takes is memory that the allocator has at hand, where megabytes would be given back to
+/// the system after each page and cleared by it for the next.
+const PAGE: u32 = 1_000;
 
 /// Why the core could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -51,15 +52,18 @@ pub async fn rebuild(
             tracing::info!(%error, state = ?mark.state, "a node that is stored is not configured; it is left as it is for when it comes back");
         }
     }
-    let mut after = Seq(0);
-    loop {
-        let page = store.live(after, PAGE).await.map_err(RebuildError::Read)?;
-        let Some(last) = page.last().map(|job| job.seq) else { break };
-        for job in page {
-            let id = job.id;
-            core.restore(job, now).map_err(|source| RebuildError::Restore { job: id, source })?;
-        }
-        after = last;
+    let mut page = store.live(Seq(0), PAGE).await.map_err(RebuildError::Read)?;
+    while let Some(last) = page.last().map(|job| job.seq) {
+        // The next page is read on another thread while this one is restored here: the first future starts that and waits.
+        let restore = async {
+            page.drain(..).try_for_each(|job| {
+                let id = job.id;
+                core.restore(job, now).map_err(|source| RebuildError::Restore { job: id, source })
+            })
+        };
+        let (next, restored) = tokio::join!(biased; store.live(last, PAGE), restore);
+        restored?;
+        page = next.map_err(RebuildError::Read)?;
     }
     // After the jobs: what they hold then counts from the time of the records on, over a pause of the daemon too.
     let aside = core.restore_usage(&known.unwrap_or(stored.usage));

@@ -2,27 +2,34 @@
 
 use api::Origin;
 use scheduler_core::Scheduler;
-use scheduler_core::ids::{Name, Revision};
+use scheduler_core::ids::{JobId, Name, Revision};
 use scheduler_core::scheduler::{self as core, QueueConfig, QueueUse, Standing};
 use scheduler_core::time::Timestamp;
 
 use super::{SharedCore, lock, nodes};
 use crate::backend::Snapshot;
 use crate::clock;
+use crate::gpus::Board;
 use crate::objects::{Directory, convert};
 
 /// Tenants that are shown of one queue.
 const TENANTS: usize = 100;
 
 /// Queues, cohorts and nodes as they are now.
-pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revision, gpu_note: Option<&str>) -> Snapshot {
+pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revision, board: &Board) -> Snapshot {
     let now = clock::now();
     let core = lock(shared);
     let mut queues: Vec<_> = core.queues().map(|queue| view(&core, directory, &queue, now)).collect();
     queues.sort_by(|one, other| one.name.cmp(&other.name));
-    let nodes = core.nodes().map(|node| nodes::view(&node, directory, gpu_note)).collect();
+    let mut nodes: Vec<api::Node> = core.nodes().map(|node| nodes::view(&node, directory, board)).collect();
+    for gpu in nodes.iter_mut().flat_map(|node| &mut node.gpus) {
+        let view = gpu.job.and_then(|job| core.view(JobId(job)));
+        gpu.namespace = view.map(|view| view.shape.namespace.to_string());
+    }
     let fragmentation = nodes::fragmentation(&core);
-    Snapshot { queues, cohorts: cohorts(&core, directory), nodes, fragmentation, revision }
+    let cohorts = cohorts(&core, directory);
+    let driver = board.driver.clone();
+    Snapshot { queues, cohorts, nodes, fragmentation, revision, driver, gpu_note: board.note.clone() }
 }
 
 /// One queue with its tenants.

@@ -5,18 +5,18 @@ use std::sync::atomic::Ordering;
 use executors::Report;
 use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
-use scheduler_core::job::NewJob;
+use scheduler_core::job::{NewJob, Shape};
 use scheduler_core::record::Recorded;
 use scheduler_core::time::Timestamp;
-use store::{Batch, Committed, EventRecord, KeyRecord, Submit};
+use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
 use super::{Command, DECISIONS, Engine, change, lock};
-use crate::backend::{Action, BackendError, SubmitRequest};
+use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
 use crate::metrics::RunEnd;
-use crate::objects::edit::Changed;
+use crate::objects::edit::{Change, Changed};
 
 const FIRST: Attempt = Attempt(1);
 
@@ -98,7 +98,7 @@ impl Turn {
     }
 
     /// Feeds one event to the core.
-    fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
+    pub(super) fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
         let namespace = core.view(job).map(|view| view.shape.namespace.clone()).ok_or(Rejected::Unknown)?;
         let transition = core.handle(job, event, now)?;
         self.change(namespace, transition);
@@ -139,14 +139,26 @@ impl Engine {
                     let answer = act(&mut core, &mut turn, job, action, by, now);
                     turn.waiters.acts.push((reply, answer));
                 }
+                Command::Update { job, update, reply } => {
+                    let answer = self::update(&mut core, &mut turn, job, update, now);
+                    turn.waiters.acts.push((reply, answer));
+                }
                 Command::Change { change, reply } => {
+                    let is_gpu = matches!(change, Change::Gpu(..));
                     let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    if is_gpu {
+                        self.settle_gpus(&mut core);
+                    }
                     turn.waiters.changes.push((reply, answer));
                 }
+                Command::Gpus(observed) => self.take_gpus(&mut core, &mut turn, *observed, now),
+                Command::Checked(report) => self.report(&mut core, &mut turn, report, now),
             }
         }
         for report in reports.drain(..) {
-            self.report(&mut core, &mut turn, report, now);
+            if let Some(report) = self.gate(&core, report) {
+                self.report(&mut core, &mut turn, report, now);
+            }
         }
         let due = core.tick(now, DECISIONS);
         let begun = std::time::Instant::now();
@@ -292,6 +304,26 @@ fn act(core: &mut Recorded, turn: &mut Turn, job: JobId, action: Action, by: Nam
         }
     };
     turn.handle(core, job, event, now).map_err(BackendError::Rejected)
+}
+
+/// What the core would not take now is not taken; what it has taken is written with its spec.
+fn update(core: &mut Recorded, turn: &mut Turn, job: JobId, update: Update, now: Timestamp) -> Result<(), BackendError> {
+    let view = core.view(job).ok_or(BackendError::NotFound)?;
+    if view.shape.queue != update.from.0 || **view.policy != update.from.1 {
+        return Err(BackendError::Overtaken);
+    }
+    if view.shape.queue != update.queue {
+        // Another queue has other limits.
+        let shape = Shape { queue: update.queue.clone(), ..Shape::clone(view.shape) };
+        core.admit(&shape, &update.policy).map_err(|refused| BackendError::Refused { index: 0, refused })?;
+    }
+    let Update { queue, policy, spec, by, .. } = update;
+    turn.handle(core, job, Event::Update { by, queue, policy }, now).map_err(BackendError::Rejected)?;
+    if let Some(view) = core.view(job) {
+        let (shape, policy) = (view.shape.clone(), view.policy.clone());
+        turn.batch.updates.push(JobUpdate { job, seq: view.seq, shape, policy, spec });
+    }
+    Ok(())
 }
 
 /// A run's identity from a job's present attempt.

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod body;
 pub mod cursor;
 pub mod dirs;
+pub mod gpu_metrics;
 pub mod io;
 pub mod listen;
 pub mod problem;

@@ -179,6 +179,7 @@ impl From<BackendError> for ApiError {
             BackendError::NoObject { .. } => Self::new(codes::NOT_FOUND, error.to_string()),
             BackendError::Invalid(Invalid { field, detail }) if field.is_empty() => Self::new(codes::INVALID, detail),
             BackendError::Invalid(Invalid { field, detail }) => Self::invalid(field, detail),
+            BackendError::Overtaken => Self::new(codes::CONFLICT, error.to_string()),
             BackendError::Conflict(detail) => Self::new(codes::CONFLICT, detail),
             BackendError::KeyReused => Self::new(codes::KEY_REUSED, "send another key, or the same request"),
             BackendError::Busy => Self::new(codes::BUSY, "too many requests are waiting; try again"),

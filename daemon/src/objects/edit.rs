@@ -32,6 +32,8 @@ pub enum Change {
     Class(Name, Edit<api::PriorityClassSpec>),
     /// Of a node: there is nothing but orders.
     Node(Name, Order),
+    /// Of a GPU: the same. What is closed is drained.
+    Gpu(Name, Order),
 }
 
 /// What a change did.

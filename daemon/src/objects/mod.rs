@@ -46,6 +46,7 @@ pub struct Stored {
     cohorts: Vec<CohortConfig>,
     classes: BTreeMap<Name, i32>,
     nodes: BTreeMap<Name, nodes::Mark>,
+    gpus: BTreeMap<Name, nodes::Mark>,
     /// What was used, to be put back.
     pub usage: Vec<UsageRecord>,
 }
@@ -61,6 +62,8 @@ pub struct Directory {
     pub classes: BTreeMap<Name, (i32, Origin)>,
     /// Nodes that take no tasks because somebody said so.
     pub nodes: BTreeMap<Name, nodes::Mark>,
+    /// GPUs that are promised to nobody because somebody said so, or because they were found to be sick.
+    pub gpus: BTreeMap<Name, nodes::Mark>,
 }
 
 /// A [`Directory`] that readers share with the engine, its only writer.
@@ -130,7 +133,12 @@ impl Stored {
         for (name, spec) in load::<api::PriorityClassSpec>(store, ObjectKind::PriorityClass).await? {
             stored.classes.insert(name, spec.priority);
         }
-        stored.nodes = load(store, ObjectKind::Node).await?.into_iter().collect();
+        for (name, mark) in load::<nodes::Mark>(store, ObjectKind::Node).await? {
+            match nodes::gpu_of(&name) {
+                Some(uuid) => stored.gpus.insert(uuid, mark),
+                None => stored.nodes.insert(name, mark),
+            };
+        }
         for (_, records) in load::<Vec<UsageRecord>>(store, ObjectKind::Usage).await? {
             stored.usage.extend(records);
         }
@@ -162,6 +170,7 @@ impl Seeds {
         directory.classes = seeds.collect();
         directory.classes.extend(stored.classes.iter().map(|(name, priority)| (name.clone(), (*priority, Origin::Api))));
         directory.nodes.clone_from(&stored.nodes);
+        directory.gpus.clone_from(&stored.gpus);
         (config, directory)
     }
 }

@@ -74,6 +74,19 @@ impl Order {
     }
 }
 
+/// Under which names what is said of GPUs is stored among what is said of nodes, none of which has a `/` in its name.
+const GPU_PREFIX: &str = "gpu/";
+
+/// The name under which what is said of a GPU is stored.
+pub fn gpu_object(uuid: &Name) -> Name {
+    format!("{GPU_PREFIX}{uuid}").into()
+}
+
+/// The GPU of which this is stored, if it is one.
+pub fn gpu_of(object: &Name) -> Option<Name> {
+    object.as_str().strip_prefix(GPU_PREFIX).map(Name::from)
+}
+
 /// A reason that can be shown in a line.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The executor: orders become requests to the API server; what it knows comes from lists and the watch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ struct Ends {
     /// How runs ended, as it was told first; until they are forgotten.
     known: BTreeMap<RunId, RunPhase>,
     /// Runs whose Job was deleted by us and is still there.
-    forgotten: BTreeMap<RunId, ()>,
+    forgotten: BTreeSet<RunId>,
     /// Runs that never came to be, because their Job was refused.
     refused: BTreeMap<RunId, RunPhase>,
 }
@@ -76,11 +76,11 @@ impl Shared {
     pub(super) fn is_gone(&self, run: RunId) -> bool {
         let mut ends = self.lock();
         ends.known.remove(&run);
-        ends.forgotten.remove(&run).is_some()
+        ends.forgotten.remove(&run)
     }
 
     fn is_forgotten(&self, run: RunId) -> bool {
-        self.lock().forgotten.contains_key(&run)
+        self.lock().forgotten.contains(&run)
     }
 }
 
@@ -199,7 +199,7 @@ impl JobExecutor {
     }
 }
 
-/// The only clock here: for runs that the cluster never saw.
+/// The only clock here: for runs that the cluster never saw, and for when we stop one.
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
@@ -235,7 +235,9 @@ impl Executor for JobExecutor {
     async fn stop(&self, run: RunId, policy: StopPolicy) -> Result<(), ExecutorError> {
         let Some(job) = self.find("stop", run).await? else { return Ok(()) };
         let api: Api<Job> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
-        let patch = Patch::Merge(serde_json::json!({"spec": {"suspend": true}}));
+        let stopped_at = manifest::stopped_at(&job.metadata).unwrap_or_else(now).0.to_string();
+        let metadata = serde_json::json!({"annotations": {manifest::STOPPED_AT: stopped_at}});
+        let patch = Patch::Merge(serde_json::json!({"metadata": metadata, "spec": {"suspend": true}}));
         match api.patch(&job_name(run), &PatchParams::default(), &patch).await.map_err(|error| (meaning(&error), error)) {
             Ok(_) | Err((Meaning::Missing, _)) => {}
             Err((_, error)) => return Err(executor_error("stop", &error)),
@@ -279,7 +281,7 @@ impl Executor for JobExecutor {
                     continue;
                 }
             }
-            self.shared.lock().forgotten.insert(run, ());
+            self.shared.lock().forgotten.insert(run);
             let api: Api<Job> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
             match api.delete(&job_name(run), &params).await.map_err(|error| (meaning(&error), error)) {
                 Ok(_) | Err((Meaning::Missing, _)) => {

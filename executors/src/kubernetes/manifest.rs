@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scheduler_core::ids::{Attempt, JobId, RunId};
+use scheduler_core::time::Timestamp;
 
 use crate::contract::{PodOrder, StartOrder, TaskOrder};
 
@@ -21,6 +22,8 @@ const JOB: &str = "scheduling.flash-sched.io/job-id";
 const ATTEMPT: &str = "scheduling.flash-sched.io/attempt";
 /// Annotation: name of the one task, or of the group.
 const TASK: &str = "scheduling.flash-sched.io/task";
+/// Annotation: when we suspended it, in microseconds since 1970. The cluster's own times are whole seconds.
+pub(super) const STOPPED_AT: &str = "scheduling.flash-sched.io/stopped-at";
 /// Where the kubelet finds the number of a pod among those of its Job.
 const INDEX_FIELD: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
 /// The same, as the key of the annotation.
@@ -51,6 +54,11 @@ pub(super) fn run_of(metadata: &ObjectMeta) -> Option<RunId> {
     let labels = metadata.labels.as_ref()?;
     let job = uuid::Uuid::parse_str(labels.get(JOB)?).ok()?;
     Some(RunId { job: JobId(job), attempt: Attempt(labels.get(ATTEMPT)?.parse().ok()?) })
+}
+
+/// When we ordered its stop.
+pub(super) fn stopped_at(metadata: &ObjectMeta) -> Option<Timestamp> {
+    metadata.annotations.as_ref()?.get(STOPPED_AT)?.parse().ok().map(Timestamp)
 }
 
 /// Name of the task that a pod is.

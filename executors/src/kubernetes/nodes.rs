@@ -72,7 +72,7 @@ fn thousandths(quantity: &Quantity) -> Option<u128> {
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     // Nine places are more than any cluster says.
-    let part: u128 = format!("{:0<9.9}", part).parse().ok()?;
+    let part: u128 = format!("{part:0<9.9}").parse().ok()?;
     let billionths = whole.checked_mul(1_000_000_000)?.checked_add(part)?;
     let scaled = match suffix {
         "" => billionths,

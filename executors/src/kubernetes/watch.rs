@@ -24,6 +24,7 @@ use super::world::World;
 use crate::contract::{Report, RunPhase};
 
 /// One of the two streams.
+#[expect(clippy::large_enum_variant, reason = "the large ones are the common ones, and each is moved once")]
 enum News {
     Job(Event<Job>),
     Pod(Event<Pod>),

@@ -6,11 +6,13 @@ use hashbrown::HashSet;
 
 use crate::hash::Build;
 use crate::ids::Name;
+use crate::intern::Found;
 use crate::job::{Policy, Shape, TaskGroup};
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::{GpuKind, PRIORITY_LIMIT, Resource, TASK_LIMIT};
 use crate::scheduler::errors::{Refused, SHOWN};
 use crate::scheduler::place::filter::{Filter, Lane};
+use crate::scheduler::table::ShapeIx;
 
 impl Scheduler {
     /// Whether a job like this would be accepted. Changes nothing.
@@ -18,13 +20,18 @@ impl Scheduler {
     /// # Errors
     /// See [`Refused`]; a request that could never run on the configured nodes is refused with what they have.
     pub fn admit(&self, shape: &Shape, policy: &Policy) -> Result<(), Refused> {
+        self.admit_found(shape, policy, self.shapes.find(shape))
+    }
+
+    /// The same for a shape that was looked up.
+    pub(super) fn admit_found(&self, shape: &Shape, policy: &Policy, found: Found<ShapeIx>) -> Result<(), Refused> {
         if !(-PRIORITY_LIMIT..=PRIORITY_LIMIT).contains(&policy.priority) {
             return Err(Refused::Priority { got: policy.priority });
         }
         if policy.max_attempts == 0 {
             return Err(Refused::NoAttempts);
         }
-        if self.shapes.is_checked(shape) {
+        if self.shapes.is_checked(found) {
             return Ok(());
         }
         if !self.tree.is_configured(&shape.queue) {

@@ -17,6 +17,7 @@
 
 use smallvec::SmallVec;
 
+use crate::scheduler::misfits::Misfits;
 use crate::scheduler::nodes::lines::{Pair, least};
 use crate::scheduler::nodes::{Nodes, Part};
 use crate::scheduler::place::field::{Field, Search};
@@ -32,6 +33,8 @@ pub(super) struct Shadow {
     extra: Vec<Room>,
     /// Per node, what is free now and stays free beside the head.
     lasting: Field,
+    /// Of what is lasting; that only gets less.
+    misfits: Misfits,
 }
 
 /// A run as the reservation sees it: its latest end and what it has.
@@ -96,7 +99,7 @@ impl<'a> Forecast<'a> {
             left.cpu += i128::from(part.cpu);
             left.memory += i128::from(part.memory);
         }
-        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.configured) {
+        for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.is_offered()) {
             self.left[device.node].gpus.put(device.lane);
         }
         let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);
@@ -223,7 +226,7 @@ impl Shadow {
         let (at, mut extra, packing) = first_fit(demand, nodes, runs)?;
         take(&mut extra, demand, &packing);
         let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();
-        Some(Self { at, extra, lasting: Field::new(lasting) })
+        Some(Self { at, extra, lasting: Field::new(lasting), misfits: Misfits::new() })
     }
 
     /// Per node, what is left beside the head when it can start.
@@ -244,7 +247,9 @@ impl Shadow {
         let packing = if over_in_time {
             packing
         } else {
-            let packing = pack(demand, &mut Search { field: &mut self.lasting, filters: nodes.filters() }).ok()?;
+            let lasting = &mut self.lasting;
+            let find = || pack(demand, &mut Search { field: lasting, filters: nodes.filters() }).ok();
+            let packing = self.misfits.unless_known(demand, find)?;
             take(&mut self.extra, demand, &packing);
             packing
         };

@@ -8,6 +8,7 @@
 
 use crate::hash::hash_of;
 use crate::ids::JobId;
+use crate::prefetch::prefetch;
 use crate::scheduler::table::JobIx;
 use crate::slab::Index;
 
@@ -47,6 +48,13 @@ impl ById {
     /// The job with this id; `is` compares with the record.
     pub(crate) fn find(&self, id: JobId, is: impl Fn(JobIx) -> bool) -> Option<JobIx> {
         self.place(hash(id), |job| is(JobIx::new(job as usize))).map(|place| JobIx::new(self.words[place].job as usize))
+    }
+
+    /// Has the place of an id brought into the cache.
+    pub(crate) fn prefetch(&self, id: JobId) {
+        if !self.words.is_empty() {
+            prefetch(&self.words[hash(id) as usize & self.mask()]);
+        }
     }
 
     /// Enters a job whose id is not in it.

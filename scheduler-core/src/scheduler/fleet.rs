@@ -92,6 +92,20 @@ impl Scheduler {
         Ok(LostRuns { ended, elsewhere })
     }
 
+    /// Sets a GPU aside: it is promised to nobody from now on, and whoever has it keeps it. Without a reason it may be promised again. That is
+    /// kept while its node is changed, and not over a restart or while the GPU is not configured.
+    ///
+    /// # Errors
+    /// [`ChangeError::Unknown`].
+    pub fn set_gpu_aside(&mut self, uuid: &Name, why: Option<Name>) -> Result<(), ChangeError> {
+        let found = self.nodes.find_device(uuid).filter(|&device| self.nodes.device(device).configured);
+        let device = found.ok_or_else(|| ChangeError::Unknown { name: uuid.clone() })?;
+        if self.nodes.set_aside(device, why) {
+            self.nodes_changed();
+        }
+        Ok(())
+    }
+
     /// A run is over, and nobody could say how it went.
     fn lose(&mut self, job: JobIx, message: &Name, now: Timestamp) -> Option<Transition> {
         let run = RunId { job: self.jobs[job].id, attempt: self.jobs[job].lifecycle.attempt };

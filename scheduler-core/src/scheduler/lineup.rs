@@ -90,6 +90,11 @@ pub(crate) struct Lineup {
 }
 
 impl Lineup {
+    /// Nobody is lined up, and nobody can be.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.holding && self.held.is_empty()
+    }
+
     /// Somebody was lined up.
     pub(super) fn enter(&mut self, node: u32, order: u64, now: Timestamp) {
         let waiting = self.held.entry(node).or_insert_with(|| Waiting { runs: BTreeSet::new(), progress: now });
@@ -186,12 +191,12 @@ impl Scheduler {
 
     /// The place in line of a job that starts now, with room for it: `None` where it begins outside of it.
     ///
-    /// Behind others in a line it would have to wait for them, so it goes there only if it is the next of those, and is no better.
+    /// To be asked only where orders are held. Behind others in a line it would have to wait for them, so it goes there only if it is the next of those, and is no better.
     pub(super) fn place_in_line(&self, job: JobIx, packing: &Packing, now: Timestamp) -> Option<Line> {
         let JobState::Queued { since } = self.jobs[job].lifecycle.state else { return None };
         let demand = &self.tree.bucket(self.jobs[job].bucket).demand;
         let [share] = packing[..] else { return None };
-        if !self.lineup.holding || demand.total[2] > 0 {
+        if demand.total[2] > 0 {
             return None;
         }
         let book = self.nodes.line(share.node);
@@ -281,8 +286,8 @@ impl Scheduler {
         if !self.lineup.holding || demand.tasks != 1 || group.gpus > 0 {
             return None;
         }
-        let paces = self.lineup.paces.range((bucket, 0)..=(bucket, u32::MAX));
-        let (node, limits) = paces.filter_map(|(&(_, node), pace)| self.takes_ahead(node as usize, demand, pace)).next()?;
+        let mut paces = self.lineup.paces.range((bucket, 0)..=(bucket, u32::MAX));
+        let (node, limits) = paces.find_map(|(&(_, node), pace)| self.takes_ahead(node as usize, demand, pace))?;
         let slot =
             Slot { group: group.index, replica: 0, node: self.nodes.all()[node].name.clone(), gpus: smallvec::SmallVec::new() };
         Some(Placement { slots: vec![slot], line: Some(line(limits, since, true)) })
@@ -304,9 +309,6 @@ impl Scheduler {
 
     /// Takes back who is lined up where nothing moves, or nothing may begin any more.
     pub(super) fn review_lines(&mut self, now: Timestamp) {
-        if self.lineup.held.is_empty() {
-            return;
-        }
         let mut found = Vec::new();
         let Self { lineup, nodes, active, .. } = self;
         for (&node, waiting) in &lineup.held {

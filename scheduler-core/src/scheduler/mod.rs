@@ -18,12 +18,14 @@ mod fleet;
 mod fragment;
 mod invariants;
 mod lineup;
+mod misfits;
 mod nodes;
 mod place;
 mod plan;
 mod policy;
 mod preempt;
 mod runs;
+mod spare;
 mod table;
 mod tree;
 mod view;
@@ -42,8 +44,8 @@ pub use config::{
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
 pub use explain::{
-    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage, Shortfall,
-    Suggestion, Unknown, Why,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage,
+    Shortfall, Suggestion, Unknown, Why,
 };
 pub use fleet::LostRuns;
 pub use fragment::{Fragmentation, HOLES, Hole};
@@ -58,16 +60,17 @@ use crate::apply::{apply, initial};
 use crate::event::{Event, Rejected, Transition};
 use crate::hash::Build;
 use crate::ids::{JobId, Name, RunId, Seq};
-use crate::intern::Interner;
+use crate::intern::{Found, Interner};
 use crate::jitter;
 use crate::job::{LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::lineup::Lineup;
 use crate::scheduler::nodes::Nodes;
+use crate::scheduler::place::Packing;
 use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
-use crate::scheduler::tree::{Stay, Tree};
+use crate::scheduler::tree::{BucketIx, Stay, Tree};
 use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
 use crate::time::{Span, Timestamp};
 
@@ -84,6 +87,10 @@ pub struct Scheduler {
     active: Runs,
     /// Those of them that were ordered before there was room.
     lineup: Lineup,
+    /// Where the job goes that is just being started; nothing for one that comes with its placement.
+    placing: Packing,
+    /// Transitions that the last pass made.
+    made_before: usize,
     /// Jobs by state; of the finished ones, those that finished in this core.
     counts: [u64; 6],
     retry_backoff: Span,
@@ -116,6 +123,8 @@ impl Scheduler {
             timers: PriorityQueue::with_default_hasher(),
             active: Runs::new(),
             lineup: Lineup::default(),
+            placing: Packing::new(),
+            made_before: 0,
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
             retry_backoff_max: config.retry_backoff_max,
@@ -161,7 +170,9 @@ impl Scheduler {
             }
         }
         let LiveJob { seq, shape, policy, submitted_at, start_after, lifecycle, .. } = job;
-        let index = self.insert(NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false }, lifecycle, now);
+        let found = self.shapes.find(&shape);
+        let new = NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false };
+        let index = self.insert(new, found, lifecycle, now);
         if let Some(active) = self.active.get(self.jobs[index].order) {
             self.nodes.tolerate(&active.held);
         }
@@ -176,9 +187,10 @@ impl Scheduler {
         if self.jobs.find(job.id).is_some() {
             return Err(Refused::Duplicate { job: job.id });
         }
-        self.admit(&job.shape, &job.policy)?;
+        let found = self.shapes.find(&job.shape);
+        self.admit_found(&job.shape, &job.policy, found)?;
         let lifecycle = initial(&job, now);
-        let index = self.insert(job, lifecycle.clone(), now);
+        let index = self.insert(job, found, lifecycle.clone(), now);
         let shape = self.tree.bucket(self.jobs[index].bucket).shape;
         self.shapes.set_checked(shape);
         Ok(lifecycle)
@@ -188,7 +200,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// See [`Rejected`]; nothing has changed then. [`Event::Place`] and [`Event::Preempt`] are the planner's alone: they are
-    /// rejected here.
+    /// rejected here. Whether a job may be so is asked of [`admit`](Self::admit) before an [`Event::Update`].
     pub fn handle(&mut self, job: JobId, event: Event, now: Timestamp) -> Result<Transition, Rejected> {
         let index = self.jobs.find(job).ok_or(Rejected::Unknown)?;
         if matches!(event, Event::Place { .. } | Event::Preempt { .. }) {
@@ -228,18 +240,49 @@ impl Scheduler {
         now + pause + jitter::retry(run, pause)
     }
 
-    fn insert(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
-        let shape_ix = self.shapes.acquire(&job.shape);
-        let (bucket, is_new) = self.tree.acquire(shape_ix, &job.shape, |shape| self.nodes.demand(shape));
+    fn insert(&mut self, job: NewJob, found: Found<ShapeIx>, lifecycle: Lifecycle, now: Timestamp) -> JobIx {
+        let kind = (self.acquire(&job.shape, found), self.policies.acquire(&job.policy));
+        let record = Job::new(job.id, job.seq, job.submitted_at, job.start_after, lifecycle, kind);
+        let index = self.jobs.insert(record);
+        self.enter(index, true, now);
+        index
+    }
+
+    /// The bucket of a shape, which was looked up, for one more job.
+    fn acquire(&mut self, shape: &Arc<Shape>, found: Found<ShapeIx>) -> BucketIx {
+        let shape_ix = self.shapes.acquire_found(shape, found);
+        let (bucket, is_new) = self.tree.acquire(shape_ix, shape, |shape| self.nodes.demand(shape));
         if !is_new {
             // A bucket has one reference to its shape, however many jobs it has.
             self.shapes.release(shape_ix);
         }
-        let policy = self.policies.acquire(&job.policy);
-        let record = Job::new(job.id, job.seq, job.submitted_at, job.start_after, lifecycle, (bucket, policy));
-        let index = self.jobs.insert(record);
-        self.enter(index, true, now);
-        index
+        bucket
+    }
+
+    /// One job less in a bucket.
+    fn release(&mut self, bucket: BucketIx) {
+        if let Some((shape, demand)) = self.tree.release(bucket) {
+            self.shapes.release(shape);
+            self.nodes.dismiss(&demand);
+            self.lineup.forget_kind(bucket);
+        }
+    }
+
+    /// Gives a job that is on no books of its state another queue and policy.
+    fn update(&mut self, index: JobIx, queue: &Name, policy: &Arc<Policy>) {
+        let shape = self.shape_of(&self.jobs[index]);
+        if shape.queue != *queue {
+            let shape = Arc::new(Shape { queue: queue.clone(), ..Shape::clone(shape) });
+            let found = self.shapes.find(&shape);
+            let bucket = self.acquire(&shape, found);
+            let before = std::mem::replace(&mut self.jobs[index].bucket, bucket);
+            self.release(before);
+        }
+        let policy = self.policies.acquire(policy);
+        let before = std::mem::replace(&mut self.jobs[index].policy, policy);
+        self.policies.release(before);
+        // It may start now where nothing could, and whoever waited behind it as well.
+        self.exhausted = false;
     }
 
     /// The one way in which a job of this core changes.
@@ -253,10 +296,13 @@ impl Scheduler {
         if self.lineup.holding {
             self.note_pace(index, &event);
         }
-        if is_ahead(&self.jobs[index].lifecycle.state) {
+        if held && is_ahead(&self.jobs[index].lifecycle.state) {
             self.end_wait(index, &to.state, now);
         }
         self.leave(index, held && !holds, now);
+        if let Event::Update { queue, policy, .. } = &event {
+            self.update(index, queue, policy);
+        }
         if to.state.kind() == StateKind::Finished {
             self.counts[StateKind::Finished as usize] += 1;
             self.forget(index);
@@ -278,9 +324,10 @@ impl Scheduler {
                 self.timers.push(index, Reverse((*at, seq)));
             }
             JobState::Queued { since } => {
-                // One more of a kind that waits changes nothing, unless its priority lets it have runs ended.
-                self.exhausted &= self.tree.bucket(bucket).len() > 0 && !self.may_preempt();
                 let key = self.tree.key(bucket, policy.priority, Stay::of(policy), *since, seq);
+                // One more of a kind that waits changes nothing, unless it comes before the others and so may be another head, or its priority
+                // lets it have runs ended.
+                self.exhausted &= self.tree.bucket(bucket).is_behind(key) && !self.may_preempt();
                 self.tree.push(bucket, index, key, Stay::of(policy), now);
             }
             JobState::Running { since, .. } => {
@@ -296,7 +343,7 @@ impl Scheduler {
         if takes && let Some(placement) = job.lifecycle.state.placement() {
             let demand = &self.tree.bucket(bucket).demand;
             let held = demand.held(placement);
-            let taken = self.nodes.take(index, demand, placement);
+            let taken = self.nodes.take(index, demand, placement, &std::mem::take(&mut self.placing));
             let since = if let JobState::Running { since, .. } = &job.lifecycle.state { *since } else { now };
             let borrowed = self.tree.would_borrow(bucket, &held);
             let order = self.active.insert(Active { job: index, since, borrowed, held: taken });
@@ -358,11 +405,7 @@ impl Scheduler {
     fn forget(&mut self, index: JobIx) {
         let Some(job) = self.jobs.remove(index) else { return };
         self.policies.release(job.policy);
-        if let Some((shape, demand)) = self.tree.release(job.bucket) {
-            self.shapes.release(shape);
-            self.nodes.dismiss(&demand);
-            self.lineup.forget_kind(job.bucket);
-        }
+        self.release(job.bucket);
     }
 
     /// The key of a queued job.

@@ -37,6 +37,7 @@ use crate::scheduler::agenda::{Agenda, Reservation};
 use crate::scheduler::backfill::{Run, Shadow};
 use crate::scheduler::config::Discipline;
 use crate::scheduler::explain::trace::{Finding, Note};
+use crate::scheduler::misfits::Misfits;
 use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::runs::End;
@@ -45,13 +46,17 @@ use crate::scheduler::tree::key::Rank;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::scheduler::tree::share::Amounts;
 use crate::scheduler::tree::{BucketIx, QueueIx, Stay, TenantIx, Unit};
-use crate::state::{JobState, Placement, StateKind};
+use crate::state::{JobState, StateKind};
 use crate::time::{Span, Timestamp};
 
 /// For so many jobs a pass looks for victims at most.
 const PREEMPTORS: usize = 16;
 
+/// Room for more transitions than this is not made beforehand.
+const AT_ONCE: usize = 1024;
+
 /// What a pass knows of the first job that did not fit.
+#[expect(clippy::large_enum_variant, reason = "there is one a pass")]
 enum Head {
     /// Nobody was blocked so far.
     None,
@@ -101,6 +106,11 @@ pub(super) struct Pass {
     /// Queues whose first jobs would borrow, while those within their guarantees are looked at.
     later: Option<Vec<QueueIx>>,
     no_room: usize,
+    misfits: Misfits,
+    /// Jobs that found no room since it was last asked whether anybody could.
+    pub(super) since_asked: usize,
+    /// The buckets whose turn comes next in the units that had theirs last, latest first.
+    pub(super) ahead: [Option<BucketIx>; 2],
     /// Jobs for which victims were looked for.
     preemptors: usize,
     /// Shapes of a queue that limits kept back.
@@ -114,7 +124,9 @@ impl Scheduler {
     /// ([`lineup`](crate::scheduler::lineup)), and ends runs to make room where that is on; what is returned is entered already.
     pub fn plan(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let mut made = Vec::new();
-        self.review_lines(now);
+        if !self.lineup.is_idle() {
+            self.review_lines(now);
+        }
         if limit == 0 || self.counts[StateKind::Queued as usize] == 0 {
             return made;
         }
@@ -122,6 +134,8 @@ impl Scheduler {
             self.line_up(now, limit, &mut made);
             return made;
         }
+        // As many as last time: growing by doubling moves each of them twice, and room for more than come has to be found first.
+        made.reserve(limit.min(self.made_before));
         self.tree.pass_time(now);
         let mut fronts = self.fronts(now);
         let mut pass = Pass::new(self.discipline);
@@ -146,7 +160,11 @@ impl Scheduler {
                 continue;
             };
             let started = match self.judge(bucket, job, now, &mut pass) {
-                Verdict::Start(packing) => self.start(job, bucket, &packing, now),
+                Verdict::Start(packing) => {
+                    let started = self.start(job, bucket, packing, now);
+                    self.look_ahead(unit, &mut pass);
+                    started
+                }
                 verdict @ Verdict::NoRoom if self.discipline == Discipline::Strict && !matches!(pass.head, Head::None) => {
                     self.note(bucket, &verdict, &pass);
                     break;
@@ -155,7 +173,12 @@ impl Scheduler {
                     if self.wants_room(bucket, &verdict, &mut pass) {
                         made.extend(self.make_room(job, now, &mut pass));
                     }
+                    let no_room = matches!(verdict, Verdict::NoRoom);
                     self.put_aside((bucket, job), &verdict, &mut pass);
+                    if no_room && self.is_full(&mut pass) {
+                        exhausted = true;
+                        break;
+                    }
                     None
                 }
             };
@@ -169,7 +192,10 @@ impl Scheduler {
         // So may those for whom no run would give way so far: waiting may put them before it.
         self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
         self.end_pass(pass, now);
-        self.line_up(now, limit, &mut made);
+        self.made_before = made.len().min(AT_ONCE);
+        if !self.lineup.is_idle() {
+            self.line_up(now, limit, &mut made);
+        }
         made
     }
 
@@ -198,11 +224,11 @@ impl Scheduler {
     /// Whether, and where, a job can start now without delaying the blocked head. The first one for which there is no room becomes the head.
     fn find_place(&mut self, bucket: BucketIx, job: JobIx, now: Timestamp, pass: &mut Pass) -> Verdict {
         let kind = self.tree.bucket(bucket);
-        let fits = self.nodes.find(&kind.demand);
+        let fits = pass.misfits.unless_known(&kind.demand, || self.nodes.find(&kind.demand).ok());
         if pass.agenda.is_some() {
-            return self.find_beside(bucket, job, fits.ok(), now, pass);
+            return self.find_beside(bucket, job, fits, now, pass);
         }
-        let Ok(packing) = fits else {
+        let Some(packing) = fits else {
             // What would not fit even if nothing else ran waits for other nodes, not for other jobs: it reserves nothing.
             if matches!(pass.head, Head::None) && self.nodes.pack(&kind.demand, self.nodes.idle()).is_ok() {
                 let total = kind.demand.total;
@@ -235,10 +261,16 @@ impl Scheduler {
         }
     }
 
-    fn start(&mut self, job: JobIx, bucket: BucketIx, packing: &Packing, now: Timestamp) -> Option<Transition> {
-        let line = self.place_in_line(job, packing, now);
-        let placement = Placement { line, ..self.nodes.placement(&self.tree.bucket(bucket).demand, packing) };
-        self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok()
+    fn start(&mut self, job: JobIx, bucket: BucketIx, packing: Packing, now: Timestamp) -> Option<Transition> {
+        let mut placement = self.nodes.placement(&self.tree.bucket(bucket).demand, &packing);
+        if self.is_holding() {
+            placement.line = self.place_in_line(job, &packing, now);
+        }
+        self.placing = packing;
+        self.jobs.expect_reports(job);
+        let made = self.change(job, Event::Place { placement: Arc::new(placement) }, now).ok();
+        self.placing.clear();
+        made
     }
 
     /// Whether runs may be ended for this job: it is the blocked head, or passes nobody at the gates.
@@ -444,6 +476,9 @@ impl Pass {
             queues: Vec::new(),
             later: Some(Vec::new()),
             no_room: 0,
+            misfits: Misfits::new(),
+            since_asked: 0,
+            ahead: [None; 2],
             preemptors: 0,
             limited: HashMap::default(),
             undecided: false,

@@ -2,7 +2,8 @@
 //!
 //! The second order is what a reservation is worked out from. It is kept only while somebody asks for it: changes are noted and entered when
 //! it is asked for next, and where more has changed than there are runs it is given up, to be made anew. So a cluster where the head waits
-//! day and night pays for what changes, one where nobody waits pays nothing, and a few runs are just sorted.
+//! day and night pays for what changes, and one where nobody waits pays nothing. A few runs, or some hundred of which many are others each
+//! time, are just sorted.
 //!
 //! The order of ends: by the latest end that limits allow; runs that have not started count from now; runs without a limit come after
 //! all others. Ties go by who got his resources first.
@@ -10,7 +11,7 @@
 //! What must hold: an entry of the order of ends is that of a run that is there, under its end when it was last looked at; every run whose
 //! end may be another by now has been noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::scheduler::nodes::{DeviceIx, Held, Part};
 use crate::scheduler::table::JobIx;
@@ -22,8 +23,11 @@ index! {
     RunIx
 }
 
-/// So many runs are sorted when it is asked for their ends.
+/// More runs than this are not sorted when it is asked for their ends: the order is kept.
 const FEW: usize = 512;
+/// Of fewer the order is kept where less than this part of them changed since it was asked for last, down to this part of [`FEW`].
+const STEADY: usize = 4;
+const FEWEST: usize = 16;
 
 /// A job that holds resources.
 #[derive(Clone, Debug)]
@@ -170,18 +174,70 @@ impl Ends {
     }
 }
 
+/// Runs by the order in which they got what they have. The numbers only grow, so this is a sorted row to which is appended; a run that leaves
+/// from the middle leaves a gap, which goes when there are more gaps than runs.
+///
+/// What must hold: there is no gap at the front.
+struct ByOrder {
+    row: VecDeque<(u64, Option<RunIx>)>,
+    gaps: usize,
+}
+
+impl ByOrder {
+    /// The number is larger than all that were entered before.
+    fn insert(&mut self, order: u64, run: RunIx) {
+        self.row.push_back((order, Some(run)));
+    }
+
+    fn place(&self, order: u64) -> Option<usize> {
+        self.row.binary_search_by_key(&order, |(order, _)| *order).ok()
+    }
+
+    fn get(&self, order: u64) -> Option<&RunIx> {
+        self.row[self.place(order)?].1.as_ref()
+    }
+
+    fn remove(&mut self, order: u64) -> Option<RunIx> {
+        let run = self.place(order).and_then(|place| self.row[place].1.take())?;
+        self.gaps += 1;
+        while self.row.front().is_some_and(|(_, run)| run.is_none()) {
+            self.row.pop_front();
+            self.gaps -= 1;
+        }
+        if self.gaps * 2 > self.row.len() {
+            self.row.retain(|(_, run)| run.is_some());
+            self.gaps = 0;
+        }
+        Some(run)
+    }
+
+    fn len(&self) -> usize {
+        self.row.len() - self.gaps
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&u64, &RunIx)> {
+        self.row.iter().filter_map(|(order, run)| Some((order, run.as_ref()?)))
+    }
+
+    fn values(&self) -> impl Iterator<Item = &RunIx> {
+        self.row.iter().filter_map(|(_, run)| run.as_ref())
+    }
+}
+
 /// See the module.
 pub(crate) struct Runs {
     list: Slab<RunIx, Entry>,
-    by_order: BTreeMap<u64, RunIx>,
+    by_order: ByOrder,
     next: u64,
     ends: Option<Box<Ends>>,
+    /// Runs that came, changed or went since it was asked for ends last.
+    changed: usize,
     few: usize,
 }
 
 impl Runs {
     pub(crate) const fn new() -> Self {
-        Self { list: Slab::new(), by_order: BTreeMap::new(), next: 1, ends: None, few: FEW }
+        Self { list: Slab::new(), by_order: ByOrder { row: VecDeque::new(), gaps: 0 }, next: 1, ends: None, changed: 0, few: FEW }
     }
 
     /// The same runs in the same order, of jobs that have other numbers.
@@ -211,7 +267,8 @@ impl Runs {
     }
 
     pub(crate) fn remove(&mut self, order: u64) -> Option<Active> {
-        let run = self.by_order.remove(&order)?;
+        let run = self.by_order.remove(order)?;
+        self.changed += 1;
         let entry = self.list.remove(run)?;
         if let (Some(ends), Some(end)) = (&mut self.ends, entry.end) {
             ends.leave(end, order);
@@ -221,20 +278,21 @@ impl Runs {
 
     /// Its end may be another from now on.
     pub(crate) fn note(&mut self, order: u64) {
+        self.changed += 1;
         let Some(ends) = &mut self.ends else { return };
         ends.noted.push(order);
-        if ends.noted.len() > self.list.len().max(self.few) {
+        if ends.noted.len() > self.list.len().max(self.few / FEWEST) {
             self.ends = None;
         }
     }
 
     pub(crate) fn get(&self, order: u64) -> Option<&Active> {
-        self.by_order.get(&order).map(|run| &self.list[*run].active)
+        self.by_order.get(order).map(|run| &self.list[*run].active)
     }
 
     /// It has had what it has since another time; nothing that orders runs.
     pub(crate) fn set_since(&mut self, order: u64, since: Timestamp) {
-        if let Some(run) = self.by_order.get(&order) {
+        if let Some(run) = self.by_order.get(order) {
             self.list[*run].active.since = since;
         }
     }
@@ -264,9 +322,10 @@ impl Runs {
     /// Brings the order of ends up to date, or makes it, if there are more than a few runs.
     pub(crate) fn know_ends(&mut self, end: impl Fn(&Active) -> End) {
         let Self { list, by_order, ends, .. } = self;
+        let steady = std::mem::take(&mut self.changed) * STEADY < by_order.len() && by_order.len() > self.few / FEWEST;
         if let Some(ends) = ends {
             for order in std::mem::take(&mut ends.noted) {
-                let Some(&run) = by_order.get(&order) else { continue };
+                let Some(&run) = by_order.get(order) else { continue };
                 let entry = &mut list[run];
                 let new = end(&entry.active);
                 if entry.end != Some(new) {
@@ -277,7 +336,7 @@ impl Runs {
                     ends.enter(new, order, entry.brief(run));
                 }
             }
-        } else if by_order.len() > self.few {
+        } else if by_order.len() > self.few || steady {
             let mut runs = Vec::with_capacity(by_order.len());
             for (&order, &run) in by_order.iter() {
                 let entry = &mut list[run];

@@ -90,6 +90,11 @@ impl Table {
         self.jobs.prefetch(index);
     }
 
+    /// Reports will speak of this job: has its place in the index by id brought into the cache.
+    pub(crate) fn expect_reports(&self, index: JobIx) {
+        self.by_id.prefetch(self.jobs[index].id);
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (JobIx, &Job)> {
         self.jobs.iter()
     }

@@ -51,6 +51,8 @@ pub struct GpuUse<'a> {
     pub link_group: Option<u16>,
     /// The NUMA node that it is attached to.
     pub numa: Option<u16>,
+    /// Why it is not promised to anybody now.
+    pub aside: Option<&'a Name>,
 }
 
 /// A machine and what is taken of it.
@@ -159,6 +161,7 @@ impl Scheduler {
             kind: &device.config.kind,
             link_group: device.config.link_group,
             numa: device.config.numa,
+            aside: device.aside.as_ref(),
         }
     }
 

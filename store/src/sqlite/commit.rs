@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use scheduler_core::event::Transition;
-use scheduler_core::ids::{Revision, Seq, Term};
+use scheduler_core::ids::{Attempt, Revision, Seq, Term};
 use scheduler_core::state::StateKind;
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use super::chunk::Insert;
 use super::codec::{Columns, state_kind};
 use super::raw::{Arg, RawError};
 use super::writer::Writer;
-use crate::{Batch, Committed, KeyRecord, ObjectChange, StoreError, Submit};
+use crate::{Batch, Committed, JobUpdate, KeyRecord, ObjectChange, StoreError, Submit};
 
 const OP: &str = "commit";
 
@@ -20,6 +20,8 @@ static PROBE: &str = include_str!("queries/probe.sql");
 static INSERT_KEY: &str = include_str!("queries/insert_key.sql");
 static CHANGE_EVENT: &str = include_str!("queries/change_event.sql");
 static CHANGE_JOB: &str = include_str!("queries/change_job.sql");
+static UPDATE_JOB: &str = include_str!("queries/update_job.sql");
+static UPDATE_SPEC: &str = include_str!("queries/update_spec.sql");
 static SET_OBJECT: &str = include_str!("queries/set_object.sql");
 static DELETE_OBJECT: &str = include_str!("queries/delete_object.sql");
 static JOB_STATE: &str = include_str!("queries/job_state.sql");
@@ -47,6 +49,21 @@ struct Progress {
     last_seq: Seq,
     last_revision: Revision,
     counts: [i64; 6],
+}
+
+/// A start whose row is written with what follows it.
+struct Begun {
+    revision: Revision,
+    /// What the row still is.
+    from: (StateKind, Attempt),
+    at: Option<i64>,
+}
+
+/// Whether a job's start is followed by its end at once, so that one write of the row is enough: of short jobs most are.
+fn goes_on(change: &Transition, next: &Transition) -> bool {
+    let started = (change.from.0, change.to.state.kind()) == (StateKind::Starting, StateKind::Running);
+    let ended = (next.from.0, next.to.state.kind()) == (StateKind::Running, StateKind::Finished);
+    started && ended && change.seq == next.seq && change.job == next.job && next.from.1 == change.to.attempt
 }
 
 impl Writer {
@@ -84,11 +101,16 @@ impl Writer {
             })?;
             progress.last_revision = Revision(progress.last_revision.0 + submits.len() as u64);
         }
-        for change in &batch.changes {
+        let mut begun = None;
+        for (at, change) in batch.changes.iter().enumerate() {
             progress.last_revision = progress.last_revision.next();
-            self.change(change, progress.last_revision)?;
+            let at_once = batch.changes.get(at + 1).is_some_and(|next| goes_on(change, next));
+            begun = self.change(change, progress.last_revision, begun, at_once)?;
             progress.counts[change.from.0 as usize] -= 1;
             progress.counts[change.to.state.kind() as usize] += 1;
+        }
+        for update in &batch.updates {
+            self.update(update)?;
         }
         for key in &batch.keys {
             self.remember(key)
@@ -154,41 +176,49 @@ impl Writer {
         })
     }
 
-    fn change(&mut self, change: &Transition, revision: Revision) -> Result<(), StoreError> {
+    /// Writes a change: its event, and the row unless the next change of the same row follows `at_once`; that one is given what is returned.
+    fn change(
+        &mut self,
+        change: &Transition,
+        revision: Revision,
+        begun: Option<Begun>,
+        at_once: bool,
+    ) -> Result<Option<Begun>, StoreError> {
         let columns = Columns::of(&change.to).map_err(|error| self.at(OP).sqlite(error))?;
         let [state, attempt, lost, state_at, placement, outcome, detail] = columns.args();
-        let (seq, revision) = (int(change.seq.0), int(revision.0));
-        let (from_state, from_attempt) = (Arg::Int(change.from.0 as i64), int(change.from.1.0.into()));
+        let (seq, number) = (int(change.seq.0), int(revision.0));
         let id = Arg::Blob(change.job.0.as_bytes());
         let (at, what) = (Arg::Int(change.at.0), Arg::Text(change.event.word()));
-        let logged = self
-            .db
-            .execute(CHANGE_EVENT, &[seq, id, revision, at, what, state, attempt, lost, state_at, placement, outcome, detail]);
-        let set = logged.and_then(|found| {
-            if found == 0 {
-                return Ok(0);
-            }
-            self.db.execute(
-                CHANGE_JOB,
-                &[
-                    seq,
-                    from_state,
-                    from_attempt,
-                    state,
-                    attempt,
-                    lost,
-                    state_at,
-                    placement,
-                    outcome,
-                    detail,
-                    revision,
-                    int(self.term.0),
-                ],
-            )
-        });
-        match set {
-            Ok(1) => Ok(()),
-            Ok(_) => Err(self.out_of_step(change)),
+        let before = begun.as_ref().map(|begun| begun.revision.0.cast_signed()).into();
+        let event = [seq, id, number, at, what, state, attempt, lost, state_at, placement, outcome, detail, before];
+        let found = self.db.execute(CHANGE_EVENT, &event).map_err(|error| self.at(OP).sqlite(error))?;
+        if found == 0 {
+            return Err(self.out_of_step(change));
+        }
+        let from = begun.as_ref().map_or(change.from, |begun| begun.from);
+        if at_once {
+            return Ok(Some(Begun { revision, from, at: columns.started_at() }));
+        }
+        let (from_state, from_attempt) = (Arg::Int(from.0 as i64), int(from.1.0.into()));
+        let started_at = begun.and_then(|begun| begun.at).into();
+        let row = [
+            seq,
+            from_state,
+            from_attempt,
+            state,
+            attempt,
+            lost,
+            state_at,
+            placement,
+            outcome,
+            detail,
+            number,
+            int(self.term.0),
+            started_at,
+        ];
+        match self.db.execute(CHANGE_JOB, &row) {
+            Ok(1) => Ok(None),
+            Ok(_) => Err(self.out_of_step(&Transition { from, ..change.clone() })),
             Err(error) => Err(self.at(OP).sqlite(error)),
         }
     }
@@ -206,6 +236,26 @@ impl Writer {
             Ok(None) => StoreError::Missing { job: change.job },
             Err(error) => self.at(OP).sqlite(error),
         }
+    }
+
+    fn update(&mut self, update: &JobUpdate) -> Result<(), StoreError> {
+        match self.rewrite(update) {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(StoreError::Missing { job: update.job }),
+            Err(error) => Err(self.at(OP).sqlite(error)),
+        }
+    }
+
+    /// How many rows were found: 1, or 0 where there is no such job.
+    fn rewrite(&mut self, update: &JobUpdate) -> Result<u64, RawError> {
+        let shape = self.interned.shape(&mut self.db, &update.shape)?;
+        let policy = self.interned.policy(&mut self.db, &update.policy)?;
+        let id = Arg::Blob(update.job.0.as_bytes());
+        let found = self.db.execute(UPDATE_JOB, &[int(update.seq.0), id, Arg::Int(shape), Arg::Int(policy)])?;
+        if found == 0 {
+            return Ok(0);
+        }
+        self.db.execute(UPDATE_SPEC, &[int(update.seq.0), Arg::Blob(&update.spec)])
     }
 
     fn remember(&mut self, key: &KeyRecord) -> Result<(), RawError> {

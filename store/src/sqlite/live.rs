@@ -46,7 +46,7 @@ pub(super) fn live(db: &mut Connection, shared: &mut Shared, after: Seq, limit: 
     if shared.shapes.len() + shared.policies.len() > MOST {
         *shared = Shared::default();
     }
-    let mut jobs = Vec::new();
+    let mut jobs = Vec::with_capacity(limit.min(STEP) as usize);
     let mut after = i64::try_from(after.0).unwrap_or(i64::MAX);
     let mut left = limit;
     while left > 0 {

@@ -95,6 +95,19 @@ pub(crate) async fn a_job_changes_more_than_once_in_a_batch(fixture: &dyn Fixtur
     let seen: Vec<_> = events.iter().map(|event| (event.revision.0, event.what.as_str())).collect();
     assert_eq!(seen, [(2, "submitted"), (3, "placed"), (5, "started"), (6, "ended")]);
     assert_eq!(store.counts().await.unwrap(), [0, 0, 1, 0, 0, 1]);
+
+    // A start and an end at once are compared as each alone: with the state before both, and with the attempt.
+    let before = Snapshot::of(&*store).await;
+    for (job, attempt) in [(1, 2), (2, 1), (3, 1)] {
+        let ends = finished(Outcome::Succeeded, attempt, 9);
+        let changes = vec![change(job, &starting(attempt), running(attempt, 8)), change(job, &running(attempt, 8), ends)];
+        let refused = store.commit(Batch { changes, ..batch(&*store) }).await.unwrap_err();
+        assert_eq!(matches!(refused, StoreError::Missing { .. }), job == 3, "{refused}");
+        if let StoreError::Stale { expected, .. } = &refused {
+            assert_eq!(*expected, format!("starting in attempt {attempt}"));
+        }
+        assert_eq!(Snapshot::of(&*store).await, before);
+    }
     store.close().await;
 }
 

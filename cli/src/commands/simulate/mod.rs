@@ -30,6 +30,7 @@ use crate::table::Look;
 pub(crate) const EXAMPLES: &str = "Examples:
   flash simulate --trace lublin_256.swf --format swf --policy easy
   flash simulate --trace lublin_256.swf --format swf --policy easy --estimate factor:5 --seed 7
+  flash simulate --trace lublin_256.swf --format swf --policy easy --reservations 8
   flash simulate --trace pods.csv --format openb --nodes nodes.csv --policy flash -o json
   flash simulate --trace mine.jsonl --format jsonl --nodes '32*cpu=64,memory=512Gi,gpu=8;4*cpu=128' --chart mine.svg
   flash simulate --format kueue-baseline --policy fifo
@@ -63,6 +64,10 @@ pub(crate) struct Args {
     /// take turns
     #[arg(long, value_enum, default_value_t = PolicyName::Flash)]
     policy: PolicyName,
+    /// So many jobs that cannot start each get a reservation, and nobody who starts beside them may delay any: 1 to 64; not with fifo
+    /// [default: one, as in EASY backfill]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=i64::from(simulator::scheduler::HEADS_LIMIT)))]
+    reservations: Option<u32>,
     /// Queues and cohorts, as `flash queues apply` takes them and `flash queues -o yaml` prints them: jobs of a queue that is described
     /// wait under its rules, whatever the policy
     #[arg(long, value_name = "FILE")]
@@ -88,10 +93,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     decision_log: Option<PathBuf>,
     /// Replay the decision log of a daemon or a simulation instead, and compare every answer: exit code 1 if one differs
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "format", "nodes", "queues", "estimate", "preemption", "chart", "decision_log"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "format", "nodes", "queues", "estimate", "preemption", "reservations", "chart", "decision_log"])]
     replay: Option<PathBuf>,
     /// Instead of a trace, take what runs and waits on the server now, and say when each job would start
-    #[arg(long, conflicts_with_all = ["trace", "format", "nodes", "queues", "estimate", "preemption", "chart", "decision_log", "replay"])]
+    #[arg(long, conflicts_with_all = ["trace", "format", "nodes", "queues", "estimate", "preemption", "reservations", "chart", "decision_log", "replay"])]
     from_server: bool,
     /// With --from-server: how long a run is taken to last that has no time limit [default: 1h]
     #[arg(long, value_name = "TIME", conflicts_with_all = ["format", "replay"])]
@@ -184,6 +189,9 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
         return replay::run(path, args.output);
     }
     let Some(format) = args.format else { return Err(Error::usage("--format: the format of the trace is needed")) };
+    if let (PolicyName::Fifo, Some(_)) = (args.policy, args.reservations) {
+        return Err(Error::usage("--reservations: the policy fifo has none; use easy or flash"));
+    }
     let mut workload = workload(args, format)?;
     if let Some(path) = &args.queues {
         let described = apply::read(path)?;
@@ -196,6 +204,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Error> {
     estimate.apply(&mut workload, args.seed);
     let options = Options {
         preemption: args.preemption,
+        reservations: args.reservations,
         seed: args.seed,
         series: args.chart.is_some(),
         ..Options::new(args.policy.into())

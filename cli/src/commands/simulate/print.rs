@@ -17,12 +17,15 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    const fn policy(&self) -> &'static str {
-        match self.report.policy {
+    fn policy(&self) -> String {
+        let name = match self.report.policy {
             Policy::Fifo => "fifo",
             Policy::Easy => "easy",
             Policy::Flash => "flash",
-        }
+        };
+        let many =
+            if self.report.reservations > 1 { format!(" with {} reservations", self.report.reservations) } else { String::new() };
+        format!("{name}{many}")
     }
 
     /// Cores, bytes and GPUs of all machines together.

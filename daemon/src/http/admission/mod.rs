@@ -10,6 +10,7 @@ mod place;
 mod pods;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::names;
 use crate::objects::{Directory, SharedDirectory};
 use crate::users::Users;
 use interned::Interned;
+pub use update::FIELDS;
 
 /// Groups of tasks in a job.
 const GROUPS: usize = 256;

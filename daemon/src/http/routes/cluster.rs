@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use crate::backend::Readiness;
 use crate::http::App;
 use crate::http::auth::{Asker, MaybeAsker};
+use crate::http::gpu_metrics;
 use crate::http::problem::{ApiError, ApiResult};
 use crate::metrics::QueueState;
 
@@ -78,12 +79,14 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, _: MaybeAsker) -> ApiRes
     )
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>, _: MaybeAsker) -> ApiResult<impl IntoResponse> {
-    for queue in &app.backend.snapshot().await?.queues {
+    let snapshot = app.backend.snapshot().await?;
+    for queue in &snapshot.queues {
         for (state, count) in [("waiting", queue.waiting), ("queued", queue.queued), ("active", queue.active)] {
             let label = QueueState { queue: queue.name.clone(), state };
             app.metrics.queue_jobs.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
-    let text = app.metrics.encode().map_err(|error| ApiError::internal(&error))?;
+    let mut text = app.metrics.encode().map_err(|error| ApiError::internal(&error))?;
+    gpu_metrics::insert(&mut text, &snapshot.nodes);
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }

@@ -8,6 +8,7 @@ pub mod classes;
 pub mod cluster;
 pub mod cohorts;
 pub mod events;
+pub mod gpus;
 pub mod jobs;
 pub mod logs;
 pub mod nodes;
@@ -57,7 +58,7 @@ fn parts() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(submit::create, jobs::list))
         .routes(routes!(submit::create_batch))
-        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::show, actions::update))
         .routes(routes!(jobs::why))
         .routes(routes!(jobs::history))
         .routes(routes!(logs::logs))
@@ -77,6 +78,10 @@ fn parts() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(nodes::cordon))
         .routes(routes!(nodes::drain))
         .routes(routes!(nodes::resume))
+        .routes(routes!(gpus::list))
+        .routes(routes!(gpus::show))
+        .routes(routes!(gpus::drain))
+        .routes(routes!(gpus::resume))
         .routes(routes!(cluster::info))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::remove))
@@ -122,6 +127,7 @@ pub fn label(path: &str) -> &'static str {
         "/api/v1/cohorts" => "/api/v1/cohorts",
         "/api/v1/priorityclasses" => "/api/v1/priorityclasses",
         "/api/v1/nodes" => "/api/v1/nodes",
+        "/api/v1/gpus" => "/api/v1/gpus",
         "/api/v1/info" => "/api/v1/info",
         "/api/v1/tokens" => "/api/v1/tokens",
         "/healthz" => "/healthz",
@@ -148,6 +154,14 @@ fn label_of_item(path: &str) -> Option<&'static str> {
             Some((_, "cordon")) => Some("/api/v1/nodes/{name}/cordon"),
             Some((_, "drain")) => Some("/api/v1/nodes/{name}/drain"),
             Some((_, "resume")) => Some("/api/v1/nodes/{name}/resume"),
+            Some(_) => None,
+        };
+    }
+    if let Some(rest) = path.strip_prefix("/api/v1/gpus/") {
+        return match rest.split_once('/') {
+            None => Some("/api/v1/gpus/{name}"),
+            Some((_, "drain")) => Some("/api/v1/gpus/{name}/drain"),
+            Some((_, "resume")) => Some("/api/v1/gpus/{name}/resume"),
             Some(_) => None,
         };
     }

@@ -22,8 +22,8 @@ use crate::http::problem::{ApiError, ApiResult};
 use crate::objects::edit::Change;
 use crate::objects::nodes::{Closed, Order, reason};
 
-/// `{name}` of a path. Nodes are found and never made, so whatever is no name of one is not found.
-pub(super) struct NodeName(Name);
+/// `{name}` of a path. Nodes and GPUs are found and never made, so whatever is no name of one is not found.
+pub(super) struct NodeName(pub(super) Name);
 
 impl FromRequestParts<Arc<App>> for NodeName {
     type Rejection = ApiError;

@@ -68,9 +68,14 @@ pub(super) async fn put<S: DeserializeOwned>(app: &App, caller: &Caller, headers
 /// The edit that a body of `PATCH` asks for.
 pub(super) async fn patch<S>(app: &App, caller: &Caller, headers: &HeaderMap, body: Body) -> ApiResult<Edit<S>> {
     permit(caller)?;
+    Ok(Edit::Patch(merge(app, headers, body).await?))
+}
+
+/// A JSON merge patch, under either of its content types.
+pub(super) async fn merge(app: &App, headers: &HeaderMap, body: Body) -> ApiResult<Map<String, Value>> {
     let is_patch = headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/merge-patch+json"));
     let bytes = if is_patch { body::read(body, app.limits.body).await? } else { json(app, headers, body).await? };
-    Ok(Edit::Patch(body::parse::<Map<String, Value>>(&bytes, "")?))
+    body::parse(&bytes, "")
 }
 
 /// Makes a change durable; what it did.
@@ -80,6 +85,7 @@ pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> ApiRes
         Change::Queue(name, _) => format!("queue {name}"),
         Change::Cohort(name, _) => format!("cohort {name}"),
         Change::Class(name, _) => format!("priority class {name}"),
+        Change::Gpu(uuid, order) => format!("GPU {uuid} to {}", if order.close.is_some() { "drained" } else { "ready" }),
         Change::Node(name, order) => format!("node {name} to {}", order.close.map_or(NodeState::Ready, Closed::state).as_str()),
     };
     let changed = app.backend.change(change).await?;

@@ -97,20 +97,34 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
             );
             (Reason::NodesClosed { nodes: names, more: *more as u64 }, text)
         }
+        Why::GpusAside { gpus, more } => {
+            let named: Vec<String> = gpus.iter().map(|gpu| format!("{} of {} ({})", gpu.uuid, gpu.node, gpu.why)).collect();
+            let others = if *more > 0 { format!(" and {more} more") } else { String::new() };
+            let text = format!("It has room only with GPUs that are set aside now: {}{others}.", named.join("; "));
+            let aside = |gpu: &scheduler_core::AsideGpu| api::AsideGpu {
+                uuid: gpu.uuid.to_string(),
+                node: gpu.node.to_string(),
+                reason: gpu.why.to_string(),
+            };
+            (Reason::GpusAside { gpus: gpus.iter().map(aside).collect(), more: *more as u64 }, text)
+        }
         Why::NoNodes => (Reason::NoNodes, "There are no nodes: nothing starts until there is one.".to_owned()),
         Why::Resources { shortfall: lacks, expected } => {
             let message = format!("It is first in line, and there is no room for it{}.", because(lacks));
             (Reason::Resources { shortfall: shortfall(lacks), expected_start: expected.map(wire_time) }, message)
         }
-        Why::Behind { first, shortfall: lacks } => {
+        Why::Behind { first, shortfall: lacks, expected } => {
             let first_text = capital(&words::ahead(first));
             let message = match because(lacks) {
                 unknown if unknown.is_empty() => format!("{first_text} is ahead of it, and waits itself."),
                 because => format!("{first_text} waits for room, and this one does not fit beside it{because}."),
             };
-            (Reason::Behind { first: ahead(first), shortfall: shortfall(lacks) }, message)
+            let own = expected.map(|at| format!(" Room is reserved for it as well, from {}.", words::time(at)));
+            let message = message + &own.unwrap_or_default();
+            let expected_start = expected.map(wire_time);
+            (Reason::Behind { first: ahead(first), shortfall: shortfall(lacks), expected_start }, message)
         }
-        Why::Reserved { head, at, stay } => reservation(head, *at, *stay),
+        Why::Reserved { head, more, at, stay } => reservation(head, *more, *at, *stay),
         Why::Limit { whose, of, counted, held, asked, limit } => limited(*whose, of, *counted, [*held, *asked, *limit]),
         Why::KeptBack { first, whose, of, counted } => {
             let what = words::kind(*counted);
@@ -135,7 +149,8 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
                 1 => "behind 1 other".to_owned(),
                 behind => format!("behind {behind} others"),
             };
-            let soon = wait.map(|wait| format!(", in about {}", words::span(Span(wait.0.next_multiple_of(1000))))).unwrap_or_default();
+            let soon =
+                wait.map(|wait| format!(", in about {}", words::span(Span(wait.0.next_multiple_of(1000))))).unwrap_or_default();
             let message = format!("It is lined up on node {node}, {after}, and begins as soon as they leave room{soon}.");
             (Reason::Starting { placement: placement(record, spec) }, message)
         }
@@ -155,15 +170,29 @@ fn capital(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-fn reservation(head: &Ahead, at: Option<Timestamp>, stay: Option<Span>) -> (Reason, String) {
+fn reservation(head: &Ahead, more: usize, at: Option<Timestamp>, stay: Option<Span>) -> (Reason, String) {
     let from = at.map_or_else(|| "when runs without a time limit end".to_owned(), |at| format!("from {}", words::time(at)));
     let long = match (at, stay) {
         (_, None) => "it has no time limit, and could run on into that".to_owned(),
         (Some(_), Some(stay)) => format!("with its time limit and grace it may take {}, which is too long", words::span(stay)),
         (None, Some(_)) => "nobody knows how soon that is".to_owned(),
     };
-    let message = format!("It would fit now, but could delay {}, for which room is reserved {from}: {long}.", words::ahead(head));
-    (Reason::Reservation { first: ahead(head), at: at.map(wire_time), stay: stay.map(|stay| Duration(stay.0)) }, message)
+    let others = match more {
+        0 => String::new(),
+        1 => ", or the other job that has a reservation".to_owned(),
+        more => format!(", or one of {more} other jobs that have reservations"),
+    };
+    let head_text = words::ahead(head);
+    let message = format!("It would fit now, but could delay {head_text}, for which room is reserved {from}{others}: {long}.");
+    (
+        Reason::Reservation {
+            first: ahead(head),
+            more: more as u64,
+            at: at.map(wire_time),
+            stay: stay.map(|stay| Duration(stay.0)),
+        },
+        message,
+    )
 }
 
 fn limited(whose: Whose, of: &Name, counted: Counted, figures: [u128; 3]) -> (Reason, String) {
@@ -240,6 +269,7 @@ fn stopping(reason: &StopReason, for_job: Option<JobRef>, deadline: Timestamp) -
         StopReason::Cancel { by } => ("cancelled", Some(by.to_string()), format!("{by} cancelled it")),
         StopReason::TimeLimit => ("timeLimit", None, "its time limit is over".to_owned()),
         StopReason::Requeue { by } => ("requeued", Some(by.to_string()), format!("{by} wants it to start over")),
+        StopReason::Evicted { message } => ("evicted", None, format!("it has to leave what it runs on: {message}")),
         StopReason::Preempted { by, .. } => {
             let job = for_job.map_or_else(|| by.to_string(), words::job);
             ("preempted", None, format!("it makes room for job {job}; then it is queued again"))

@@ -16,8 +16,8 @@ pub(in crate::scheduler) mod trace;
 mod why;
 
 pub use why::{
-    Ahead, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall, Suggestion,
-    Unknown, Why,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall,
+    Suggestion, Unknown, Why,
 };
 
 use crate::event::Event;
@@ -119,7 +119,7 @@ impl Scheduler {
         let first = ranked.max().and_then(|(_, unit)| self.tree.first(unit)).map_or(index, |(_, first)| first);
         if first != index {
             let first = self.is_ahead(first, index, now);
-            return (Why::Behind { first, shortfall: Shortfall::default() }, far);
+            return (Why::Behind { first, shortfall: Shortfall::default(), expected: None }, far);
         }
         if self.fits(demand) {
             return (Why::Scheduling, Some(Estimate::Now));
@@ -205,7 +205,7 @@ fn look_closer(known: &mut Explanation, subject: &Subject, mut sketch: Sketch, n
         Some((victims, until)) => Why::MakingRoom { victims, until: (!asked).then_some(until) },
         None => sketch.core.found(index, &trace, now),
     };
-    if matches!(known.why, Why::Never(_) | Why::NoNodes | Why::NodesClosed { .. }) {
+    if matches!(known.why, Why::Never(_) | Why::NoNodes | Why::NodesClosed { .. } | Why::GpusAside { .. }) {
         known.estimate = Some(Estimate::Unknown(Unknown::Change));
         return;
     }
@@ -230,14 +230,21 @@ impl Scheduler {
         let note = own.or_else(|| trace.notes.iter().rfind(|note| note.bucket == bucket));
         let head = trace.head.filter(|head| *head != index);
         let ahead = |other: JobIx| self.is_ahead(other, index, now);
+        let reservation = |of: JobIx| self.reservations.iter().find(|kept| kept.job == self.jobs[of].id);
         match note.map(|note| &note.finding) {
             Some(Finding::NoRoom) if trace.head == Some(index) => {
                 let expected = self.shadow(demand, now).and_then(|shadow| shadow.at);
                 Why::Resources { shortfall: self.shortfall(index, now), expected }
             }
+            Some(Finding::NoRoom) if let (Some(kept), Some(head)) = (reservation(index), head) => {
+                Why::Behind { first: ahead(head), shortfall: self.shortfall(index, now), expected: kept.at }
+            }
             Some(Finding::WouldDelay) if let Some(head) = head => {
-                let at = self.shadow(&self.tree.bucket(self.jobs[head].bucket).demand, now).and_then(|shadow| shadow.at);
-                Why::Reserved { head: ahead(head), at, stay: self.stay_of(index).span() }
+                let shadow = || self.shadow(&self.tree.bucket(self.jobs[head].bucket).demand, now).and_then(|shadow| shadow.at);
+                let at = reservation(head).map_or_else(shadow, |kept| kept.at);
+                let own = usize::from(reservation(index).is_some());
+                let more = self.reservations.len().saturating_sub(1 + own);
+                Why::Reserved { head: ahead(head), more, at, stay: self.stay_of(index).span() }
             }
             Some(Finding::Limited(Barrier { gate, .. })) => self.kept_back(index, Some(*gate), trace, now),
             Some(Finding::KeptBack(gate)) => self.kept_back(index, *gate, trace, now),
@@ -249,7 +256,7 @@ impl Scheduler {
                     head.or(own_kind).or_else(|| self.first_noted(index, trace))
                 };
                 match first {
-                    Some(first) => Why::Behind { first: ahead(first), shortfall: self.shortfall(index, now) },
+                    Some(first) => Why::Behind { first: ahead(first), shortfall: self.shortfall(index, now), expected: None },
                     None => Why::Resources { shortfall: self.shortfall(index, now), expected: None },
                 }
             }

@@ -8,7 +8,7 @@ use crate::ids::Name;
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::Resource;
 use crate::scheduler::explain::order::NAMED;
-use crate::scheduler::explain::why::{Closest, Gang, Shortage, Shortfall, Why};
+use crate::scheduler::explain::why::{AsideGpu, Closest, Gang, Shortage, Shortfall, Why};
 use crate::scheduler::place::{Demand, Group, Room};
 use crate::scheduler::plan::latest_end;
 use crate::scheduler::runs::Active;
@@ -26,17 +26,30 @@ impl Scheduler {
         self.nodes.pack(demand, self.nodes.idle()).is_ok()
     }
 
-    /// The nodes that take no tasks and would have room for one of its most demanding.
+    /// The nodes that take no tasks and would have room for one of its most demanding; where there are none, the GPUs that are set aside on
+    /// nodes that would have room with them.
     pub(super) fn closed_for(&self, demand: &Demand) -> Why {
         let would = |node: &usize| {
             let group = demand.groups.first();
             let offer = group.and_then(|group| Some((group, self.nodes.offered(*node, group, self.nodes.whole())?)));
             let fits = offer.is_some_and(|(group, offer)| Resource::ALL.into_iter().all(|of| offer[of as usize] >= group.of(of)));
-            fits && self.nodes.whole()[*node].open && !self.nodes.idle()[*node].open
+            fits && self.nodes.whole()[*node].open
         };
-        let mut closed = (0..self.nodes.whole().len()).filter(would).map(|node| self.nodes.all()[node].name.clone());
+        let is_closed = |node: &usize| would(node) && !self.nodes.idle()[*node].open;
+        let mut closed = (0..self.nodes.whole().len()).filter(is_closed).map(|node| self.nodes.all()[node].name.clone());
         let nodes: Vec<Name> = closed.by_ref().take(NAMED).collect();
-        Why::NodesClosed { nodes, more: closed.count() }
+        let more = closed.count();
+        let devices = (0..self.nodes.whole().len()).filter(would).flat_map(|node| &self.nodes.all()[node].devices);
+        let mut aside =
+            devices.map(|&device| self.nodes.device(device)).filter(|device| device.configured).filter_map(|device| {
+                let why = device.aside.clone()?;
+                Some(AsideGpu { uuid: device.config.uuid.clone(), node: self.nodes.all()[device.node].name.clone(), why })
+            });
+        let gpus: Vec<AsideGpu> = aside.by_ref().take(NAMED).collect();
+        if nodes.is_empty() && !gpus.is_empty() {
+            return Why::GpusAside { gpus, more: aside.count() };
+        }
+        Why::NodesClosed { nodes, more }
     }
 
     /// What a queued job lacks at present.
@@ -117,7 +130,7 @@ impl Scheduler {
                 (room.cpu, room.memory) = (room.cpu.saturating_add(part.cpu), room.memory.saturating_add(part.memory));
                 touched.push(node);
             }
-            for device in back.devices().iter().map(|device| self.nodes.device(*device)) {
+            for device in back.devices().iter().map(|device| self.nodes.device(*device)).filter(|device| device.is_offered()) {
                 rooms.entry(device.node).or_insert_with(|| self.nodes.rooms()[device.node]).gpus.put(device.lane);
             }
             let fits = |node: &usize| {

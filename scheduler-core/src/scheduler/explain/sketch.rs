@@ -13,6 +13,7 @@ use crate::job::NewJob;
 use crate::scheduler::Scheduler;
 use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::lineup::Lineup;
+use crate::scheduler::place::Packing;
 use crate::scheduler::runs::Runs;
 use crate::scheduler::table::{Job, JobIx, Table};
 use crate::scheduler::tree::key::Key;
@@ -89,6 +90,8 @@ impl Scheduler {
             timers: priority_queue::PriorityQueue::with_default_hasher(),
             active: Runs::new(),
             lineup: Lineup::default(),
+            placing: Packing::new(),
+            made_before: 0,
             counts: self.counts,
             retry_backoff: self.retry_backoff,
             retry_backoff_max: self.retry_backoff_max,
@@ -189,6 +192,7 @@ impl Sketch {
 
     /// Enters a job.
     pub(super) fn enter(&mut self, job: NewJob, lifecycle: Lifecycle, now: Timestamp) {
-        self.core.insert(job, lifecycle, now);
+        let found = self.core.shapes.find(&job.shape);
+        self.core.insert(job, found, lifecycle, now);
     }
 }

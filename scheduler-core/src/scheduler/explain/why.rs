@@ -34,6 +34,17 @@ pub struct Explanation {
     pub suggestions: Vec<Suggestion>,
 }
 
+/// A GPU that is not promised to anybody now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AsideGpu {
+    /// Its identity.
+    pub uuid: Name,
+    /// Its node.
+    pub node: Name,
+    /// Why it is not.
+    pub why: Name,
+}
+
 /// Why a job does not run, or that it does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Why {
@@ -61,17 +72,28 @@ pub enum Why {
         /// How many more there are.
         more: usize,
     },
+    /// It would have room only with GPUs that are set aside now.
+    GpusAside {
+        /// The first of them, in the order of the nodes.
+        gpus: Vec<AsideGpu>,
+        /// How many more there are.
+        more: usize,
+    },
     /// Others are ahead of it in the order, and it does not fit beside them.
     Behind {
         /// The job for which room is kept first, or the first of its own kind.
         first: Ahead,
         /// What it would lack itself at present.
         shortfall: Shortfall,
+        /// When it starts at the latest, if it has a reservation itself and the time limits of what runs allow to say so.
+        expected: Option<Timestamp>,
     },
     /// It would fit now, and could delay one who is ahead and has a reservation.
     Reserved {
         /// Who that is.
         head: Ahead,
+        /// How many others have a reservation behind that one; it may be one of them that would be delayed.
+        more: usize,
         /// When that job starts at the latest; `None` where no time limits tell.
         at: Option<Timestamp>,
         /// The longest time that this job may hold its resources: time limit and grace.

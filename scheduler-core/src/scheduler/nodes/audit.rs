@@ -10,7 +10,7 @@ impl Nodes {
         let free = |node: &Node| {
             let mut free = Lanes::default();
             let mine = node.devices.iter().map(|&device| &self.devices[device]);
-            mine.filter(|device| device.configured && device.owner.is_none()).for_each(|device| free.put(device.lane));
+            mine.filter(|device| device.is_offered() && device.owner.is_none()).for_each(|device| free.put(device.lane));
             free
         };
         let sum = |resource: Resource| self.whole.iter().map(|room| u128::from(room.of(resource))).sum::<u128>();

@@ -52,6 +52,25 @@ impl Nodes {
         self.settle(at);
     }
 
+    /// Keeps a configured GPU from being promised, or (`None`) lets it be promised again. False where that is so already.
+    pub(crate) fn set_aside(&mut self, index: DeviceIx, why: Option<Name>) -> bool {
+        let device = &mut self.devices[index];
+        if device.aside == why {
+            return false;
+        }
+        let (before, node, lane) = (device.is_offered(), device.node, device.lane);
+        device.aside = why;
+        if device.owner.is_none() {
+            match (before, device.is_offered()) {
+                (true, false) => drop(self.list[node].free.take(lane)),
+                (false, true) => self.list[node].free.put(lane),
+                _ => {}
+            }
+        }
+        self.settle(node);
+        true
+    }
+
     /// A node without anything, in the first free place.
     pub(super) fn add_node(&mut self, name: Name) -> usize {
         let node = Node {
@@ -107,7 +126,11 @@ impl Nodes {
             *sum = *sum - u128::from(self.whole[at].of(resource)) + u128::from(whole.of(resource));
         }
         self.whole[at] = whole;
-        self.idle[at] = if node.state == NodeState::Ready { whole } else { Room::CLOSED };
+        let mut offered = Lanes::default();
+        let mine = node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.is_offered());
+        mine.for_each(|device| offered.put(device.lane));
+        let idle = Room { gpus: offered, ..whole };
+        self.idle[at] = if node.configured && node.state == NodeState::Ready { idle } else { Room::CLOSED };
         if self.filters.update(at, node.configured.then_some(&node.traits)) {
             self.field.note(at);
         }
@@ -136,9 +159,9 @@ impl Nodes {
             }
             index
         } else {
-            self.add_device(Device { config, node: at, lane, owner: None, configured: true })
+            self.add_device(Device { config, node: at, lane, owner: None, configured: true, aside: None })
         };
-        if self.devices[index].owner.is_none() {
+        if self.devices[index].owner.is_none() && self.devices[index].aside.is_none() {
             self.list[at].free.put(lane);
         }
     }
@@ -149,7 +172,10 @@ impl Nodes {
             let Device { configured, owner, .. } = self.devices[index];
             match (configured, owner) {
                 (true, _) => {}
-                (false, Some(_)) => self.list[at].devices.push(index),
+                (false, Some(_)) => {
+                    self.devices[index].aside = None;
+                    self.list[at].devices.push(index);
+                }
                 (false, None) => self.forget_device(index),
             }
         }
@@ -165,7 +191,7 @@ impl Nodes {
 
     pub(super) fn add_unknown_device(&mut self, node: usize, uuid: &Name) -> DeviceIx {
         let config = GpuDevice::whole(uuid.clone(), Name::from("unknown"), MemoryBytes::ZERO);
-        self.add_device(Device { config, node, lane: 0, owner: None, configured: false })
+        self.add_device(Device { config, node, lane: 0, owner: None, configured: false, aside: None })
     }
 
     pub(super) fn forget_device(&mut self, index: DeviceIx) {

@@ -68,7 +68,7 @@ impl Nodes {
     fn choose_in(&self, node: usize, lane: u8, wanted: u32, all: u32, given: &mut Given, chosen: &mut Chosen) {
         let free = |index: &DeviceIx| {
             let device = &self.devices[*index];
-            device.owner.is_none() && device.configured && device.lane == lane && !given.devices.contains(index)
+            device.owner.is_none() && device.is_offered() && device.lane == lane && !given.devices.contains(index)
         };
         let from = chosen.len();
         let devices = &self.list[node].devices;

@@ -57,7 +57,7 @@ pub(crate) struct Node {
     pub(crate) line: Option<Box<LineBook>>,
     /// Tasks on it.
     pub(crate) tasks: u32,
-    /// Its configured GPUs without an owner.
+    /// Its configured GPUs without an owner, but for those that are set aside.
     pub(crate) free: Lanes,
     /// Its devices in the order of the configuration, then those that only jobs know.
     pub(crate) devices: Vec<DeviceIx>,
@@ -75,6 +75,15 @@ pub(crate) struct Device {
     pub(crate) owner: Option<JobIx>,
     /// False for one that only jobs know: it is never offered.
     pub(crate) configured: bool,
+    /// Why it is not offered for now. Whoever has it keeps it.
+    pub(crate) aside: Option<Name>,
+}
+
+impl Device {
+    /// Whether it may be promised to somebody as soon as nobody has it.
+    pub(crate) const fn is_offered(&self) -> bool {
+        self.configured && self.aside.is_none()
+    }
 }
 
 /// What a job has on one node.
@@ -279,14 +288,18 @@ impl Nodes {
         })
     }
 
-    /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such.
-    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement) -> Held {
+    /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such. Where it was made from a packing just
+    /// now, that says which nodes they are.
+    pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement, packing: &Packing) -> Held {
         let mut held = Held::default();
+        let known = if demand.groups.len() == 1 { &packing[..] } else { &[] };
+        let mut known = known.iter().flat_map(|share| std::iter::repeat_n(share.node, share.count as usize));
         for slot in &placement.slots {
-            let node = match self.find_node(&slot.node) {
+            let node = match known.next().or_else(|| self.find_node(&slot.node)) {
                 Some(node) => node,
                 None => self.add_node(slot.node.clone()),
             };
+            debug_assert_eq!(self.list[node].name, slot.node, "the packing is another placement's");
             let group = demand.group(slot.group);
             held.add(node, group.cpu, group.memory);
             for uuid in &slot.gpus {
@@ -372,7 +385,7 @@ impl Nodes {
         let (node, lane) = (device.node, device.lane);
         let was_free = device.owner.is_none();
         device.owner = owner;
-        if device.configured {
+        if device.is_offered() {
             match (was_free, owner.is_none()) {
                 (true, false) => drop(self.list[node].free.take(lane)),
                 (false, true) => self.list[node].free.put(lane),

@@ -242,7 +242,10 @@ fn walk(rooms: &[Room], filter: &Filter, group: &Group, query: Query) -> Found {
         let order = if fullest { tight } else { (!tight.0, !tight.1, !tight.2) };
         let candidate = ((group.gpus == 0 && room.has_gpus, order), node, count);
         if query != Query::Apart && count == group.replicas {
-            whole = Some(whole.map_or(candidate, |best: ((bool, _), usize, u32)| best.min(candidate)));
+            // Of those that are alike the first one stays.
+            if whole.is_none_or(|best: ((bool, _), usize, u32)| candidate.0 < best.0) {
+                whole = Some(candidate);
+            }
         } else if whole.is_none() {
             partial.push(candidate);
         }

@@ -20,9 +20,13 @@ pub(crate) struct Lanes([u16; LANES]);
 
 impl Lanes {
     /// How many there are in these lanes.
+    #[inline]
     pub(crate) fn of(self, mask: Mask) -> u32 {
         if mask == 1 {
             return self.0[0].into();
+        }
+        if mask == Mask::MAX {
+            return self.total();
         }
         self.0.iter().enumerate().map(|(lane, &count)| if mask >> lane & 1 == 1 { u32::from(count) } else { 0 }).sum()
     }
@@ -136,11 +140,13 @@ impl Room {
     }
 
     /// Whether it has room for one task of a group, whose GPUs may come from these lanes.
+    #[inline]
     pub(crate) fn fits(&self, group: &Group, mask: Mask) -> bool {
         self.cpu >= group.cpu && self.memory >= group.memory && self.open && (group.gpus == 0 || self.gpus.of(mask) >= group.gpus)
     }
 
     /// How many tasks of a group it has room for, at most all of them.
+    #[inline]
     pub(crate) fn holds(&self, group: &Group, mask: Mask) -> u32 {
         if !self.fits(group, mask) {
             return 0;

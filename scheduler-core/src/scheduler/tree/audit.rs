@@ -1,7 +1,8 @@
 //! The tree, audited: what heaps and tables hold is worked out again from the level below.
 
+use crate::scheduler::config::Resource;
 use crate::scheduler::tree::key::Turn;
-use crate::scheduler::tree::{Stay, Tree, Unit};
+use crate::scheduler::tree::{Bucket, Stay, Tree, Unit};
 use crate::slab::Index;
 
 impl Tree {
@@ -19,9 +20,17 @@ impl Tree {
                 && bucket.front == bucket.jobs.first()
                 && bucket.jobs.is_consistent()
                 && self.tenants[bucket.tenant].buckets.get(bucket.slot) == first
-                && self.by_shape.get(&bucket.shape) == Some(&index)
+                && self.by_shape[bucket.shape.position()] == Some(index)
         });
-        sound && queued == filled && self.by_shape.len() == self.buckets.len()
+        let smallest = |bucket: &Bucket| {
+            bucket
+                .demand
+                .groups
+                .iter()
+                .all(|group| Resource::ALL.iter().zip(self.smallest).all(|(of, least)| group.of(*of) >= least))
+        };
+        let sound = sound && self.buckets.iter().all(|(_, bucket)| smallest(bucket));
+        sound && queued == filled && self.by_shape.iter().flatten().count() == self.buckets.len()
     }
 
     fn tenants_agree(&self) -> bool {

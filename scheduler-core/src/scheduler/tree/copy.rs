@@ -3,8 +3,6 @@
 //! What must hold: queues, cohorts and tenants are copied as they stand, with what they hold, have used and are shared by; so a pass over the
 //! copy compares the same numbers. Of the kinds of jobs only those are there that are entered, each with the first jobs of its line.
 
-use hashbrown::HashMap;
-
 use crate::scheduler::table::{JobIx, ShapeIx};
 use crate::scheduler::tree::key::{Key, Rank};
 use crate::scheduler::tree::line::Line;
@@ -25,7 +23,9 @@ impl Tree {
             tenants: self.tenants.clone(),
             by_namespace: self.by_namespace.clone(),
             buckets: Slab::new(),
-            by_shape: HashMap::default(),
+            by_shape: Vec::new(),
+            smallest: [0; 3],
+            freed: 0,
         };
         for tenant in frame.tenants.iter_mut() {
             tenant.refs = 0;
@@ -51,7 +51,7 @@ impl Tree {
             jobs: Line::default(),
         };
         let index = self.buckets.insert(bucket);
-        self.by_shape.insert(shape, index);
+        self.set_bucket(shape, Some(index));
         self.tenants[tenant].refs += 1;
         index
     }

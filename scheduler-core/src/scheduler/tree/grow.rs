@@ -5,7 +5,7 @@
 
 use crate::ids::Name;
 use crate::job::Shape;
-use crate::scheduler::config::QueueConfig;
+use crate::scheduler::config::{QueueConfig, Resource};
 use crate::scheduler::place::Demand;
 use crate::scheduler::policy::Weight;
 use crate::scheduler::table::ShapeIx;
@@ -49,7 +49,7 @@ impl Tree {
         shape: &Shape,
         demand: impl FnOnce(&Shape) -> Demand,
     ) -> (BucketIx, bool) {
-        if let Some(&bucket) = self.by_shape.get(&shape_ix) {
+        if let Some(bucket) = self.by_shape.get(shape_ix.position()).copied().flatten() {
             self.buckets[bucket].refs += 1;
             return (bucket, false);
         }
@@ -62,6 +62,7 @@ impl Tree {
         let slot = self.tenants[tenant].buckets.open();
         let demand = demand(shape);
         let part = self.part(&demand);
+        lower(&mut self.smallest, &demand);
         let bucket = self.buckets.insert(Bucket {
             tenant,
             queue,
@@ -74,8 +75,16 @@ impl Tree {
             slot,
             jobs: Line::default(),
         });
-        self.by_shape.insert(shape_ix, bucket);
+        self.set_bucket(shape_ix, Some(bucket));
         (bucket, true)
+    }
+
+    /// Enters where the jobs of a shape are.
+    pub(super) fn set_bucket(&mut self, shape: ShapeIx, bucket: Option<BucketIx>) {
+        if self.by_shape.len() <= shape.position() {
+            self.by_shape.resize(shape.position() + 1, None);
+        }
+        self.by_shape[shape.position()] = bucket;
     }
 
     /// All nodes together have something else now: shares are worked out anew by the next pass.
@@ -119,10 +128,17 @@ impl Tree {
             return None;
         }
         let bucket = self.buckets.remove(index)?;
-        self.by_shape.remove(&bucket.shape);
+        self.set_bucket(bucket.shape, None);
         self.tenants[bucket.tenant].refs -= 1;
         self.tenants[bucket.tenant].buckets.close(bucket.slot);
         self.release_tenant(bucket.tenant);
+        self.freed += 1;
+        if self.freed > self.buckets.len() {
+            // As many have gone as are looked at now.
+            self.freed = 0;
+            self.smallest = [u64::MAX; 3];
+            self.buckets.iter().for_each(|(_, bucket)| lower(&mut self.smallest, &bucket.demand));
+        }
         Some((bucket.shape, bucket.demand))
     }
 
@@ -183,6 +199,15 @@ impl Tree {
         let own: Vec<_> = self.tenants.iter().filter(|(_, tenant)| tenant.queue == index).map(|(tenant, _)| tenant).collect();
         for tenant in own {
             self.release_tenant(tenant);
+        }
+    }
+}
+
+/// Lowers amounts to what the smallest tasks of a job ask for.
+fn lower(smallest: &mut [u64; 3], demand: &Demand) {
+    for group in &demand.groups {
+        for (least, resource) in smallest.iter_mut().zip(Resource::ALL) {
+            *least = group.of(resource).min(*least);
         }
     }
 }

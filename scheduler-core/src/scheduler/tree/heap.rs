@@ -120,17 +120,25 @@ impl<I: Copy, P: Copy + Ord> Heap<I, P> {
         self.put(place, entry);
     }
 
-    /// Moves an entry down to its place; those that it passes move up.
-    fn sink(&mut self, mut place: usize) {
-        let entry = self.entries[place];
+    /// Moves an entry down to its place; those that it passes move up. Whoever was first and has had his turn nearly always belongs near
+    /// the bottom: so the way down compares those below with each other alone, and the entry is looked for from there.
+    fn sink(&mut self, top: usize) {
+        let entry = self.entries[top];
+        let mut place = top;
         while let Some(below) = self.earlier_below(place) {
-            if entry.priority <= self.entries[below].priority {
-                break;
-            }
-            self.put(place, self.entries[below]);
             place = below;
         }
-        self.put(place, entry);
+        while place != top && entry.priority < self.entries[place].priority {
+            place = (place - 1) / 2;
+        }
+        // Everybody on the way from there to the top moves up by one.
+        let mut moved = entry;
+        while place != top {
+            std::mem::swap(&mut moved, &mut self.entries[place]);
+            self.places[self.entries[place].slot as usize] = place as u32;
+            place = (place - 1) / 2;
+        }
+        self.put(top, moved);
     }
 
     fn earlier_below(&self, place: usize) -> Option<usize> {

@@ -65,6 +65,18 @@ impl Line {
         self.first
     }
 
+    /// Has the runs brought into the cache, as far as taking the first job reads them.
+    pub(crate) fn prefetch_runs(&self) {
+        self.runs.iter().take(2).for_each(prefetch);
+    }
+
+    /// Has the jobs brought into the cache that are first when the first one is gone.
+    pub(crate) fn prefetch_jobs(&self) {
+        if let Some(second) = self.runs.first().and_then(|run| run.entries.get(1)) {
+            prefetch(second);
+        }
+    }
+
     /// The first job, and its key, of those that stay no longer than `stay`.
     pub(crate) fn first_within(&self, stay: Stay) -> Option<(Key, JobIx)> {
         let run = self.runs.iter().find(|run| run.stay <= stay).map(|run| run.first);
@@ -166,7 +178,7 @@ impl Line {
             entries.map(|entry| (entry.order(), run.stay)).collect::<Vec<_>>()
         };
         let mut jobs: Vec<_> = self.runs.iter().flat_map(from_run).collect();
-        jobs.extend(self.strays.iter().flat_map(|strays| strays.iter()));
+        jobs.extend(self.strays.iter().flat_map(|strays| strays.iter().take(count)));
         if jobs.len() > count && count > 0 {
             jobs.select_nth_unstable(count - 1);
         }

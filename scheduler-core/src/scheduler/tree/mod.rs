@@ -13,6 +13,7 @@ mod ahead;
 mod audit;
 mod cohort;
 mod copy;
+mod fetch;
 mod grow;
 mod heap;
 pub(crate) mod key;
@@ -150,7 +151,11 @@ pub(crate) struct Tree {
     tenants: Slab<TenantIx, Tenant>,
     by_namespace: HashMap<(QueueIx, Name), TenantIx, Build>,
     buckets: Slab<BucketIx, Bucket>,
-    by_shape: HashMap<ShapeIx, BucketIx, Build>,
+    by_shape: Vec<Option<BucketIx>>,
+    /// Of each resource no task asks for less.
+    smallest: [u64; 3],
+    /// Buckets that were freed since that was worked out.
+    freed: usize,
 }
 
 /// The longest time that a job holds resources once its tasks run: its time limit and its grace.
@@ -195,6 +200,11 @@ impl Bucket {
         self.jobs.len()
     }
 
+    /// Whether a job with this key would not be its first.
+    pub(crate) fn is_behind(&self, key: Key) -> bool {
+        self.jobs.first().is_some_and(|(first, _)| first < key)
+    }
+
     /// Number of its unfinished jobs in any state.
     pub(crate) const fn refs(&self) -> u32 {
         self.refs
@@ -221,7 +231,9 @@ impl Tree {
             tenants: Slab::new(),
             by_namespace: HashMap::default(),
             buckets: Slab::new(),
-            by_shape: HashMap::default(),
+            by_shape: Vec::new(),
+            smallest: [u64::MAX; 3],
+            freed: 0,
         };
         for config in queues {
             tree.add_queue(config.clone(), true);
@@ -252,6 +264,11 @@ impl Tree {
 
     pub(crate) fn bucket(&self, index: BucketIx) -> &Bucket {
         &self.buckets[index]
+    }
+
+    /// Of each resource as much as every task asks for at least.
+    pub(crate) const fn smallest(&self) -> [u64; 3] {
+        self.smallest
     }
 
     /// Puts a job into its bucket.
@@ -359,13 +376,6 @@ impl Tree {
     pub(crate) fn first(&self, unit: Unit) -> Option<(BucketIx, JobIx)> {
         let (tenant, _) = self.queue(self.front(unit)?).tenants.first()?;
         self.tenants[tenant].buckets.first().map(|(front, _)| front)
-    }
-
-    /// The job that stands for the tenant of a bucket. What there is of it here is brought into the cache.
-    pub(crate) fn upcoming(&self, bucket: BucketIx) -> Option<JobIx> {
-        let ((bucket, job), _) = self.tenants[self.buckets[bucket].tenant].buckets.first()?;
-        self.buckets.prefetch(bucket);
-        Some(job)
     }
 
     /// Where the first job of a unit stands among the first jobs of all.

@@ -284,10 +284,11 @@ async fn a_newer_schema_is_left_alone() {
     tamper(
         dir.path(),
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (3, 'later', TRUE, x'00', 0), (4000, 'latest', TRUE, x'00', 0)",
+         VALUES (3999, 'later', TRUE, x'00', 0), (4000, 'latest', TRUE, x'00', 0)",
     );
     let error = refused(dir.path()).await;
-    assert!(matches!(error, StoreError::Newer { found: 4000, known: 2, .. }), "{error}");
+    let ours = crate::sqlite::schema::MIGRATIONS.len() as i64;
+    assert!(matches!(error, StoreError::Newer { found: 4000, known, .. } if known == ours), "{error}");
 }
 
 #[tokio::test]

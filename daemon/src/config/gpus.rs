@@ -1,0 +1,63 @@
+//! `[[gpu.static]]` of `flashd.toml`: GPUs of other makers, and such as are not there, of which nobody is asked.
+//!
+//! Invariant: where there are any, no driver is asked for others.
+
+use api::quantity::Memory;
+use scheduler_core::scheduler::GPU_LIMIT;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::file::{Faults, Slot};
+use super::values::GpuUuid;
+
+/// A GPU as it is written down.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticGpu {
+    /// Its name; unique.
+    pub uuid: GpuUuid,
+    /// What `gpuModel` of a job names.
+    pub model: String,
+    /// Its memory.
+    pub memory: Memory,
+    /// It is a MIG instance of this profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig_profile: Option<String>,
+    /// Those with the same number reach each other over fast links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_group: Option<u16>,
+    /// The NUMA node that it is attached to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa: Option<u16>,
+}
+
+/// All of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StaticGpus {
+    /// In the order of the file.
+    pub items: Vec<StaticGpu>,
+}
+
+impl Slot for StaticGpus {
+    fn read(&mut self, value: Spanned<DeValue<'_>>, faults: &mut Faults<'_>) {
+        let span = value.span();
+        let DeValue::Array(entries) = value.into_inner() else {
+            faults.add(&span, "`gpu.static` are written as [[gpu.static]]");
+            return;
+        };
+        if entries.len() > GPU_LIMIT {
+            faults.add(&span, format!("`gpu.static`: there may be {GPU_LIMIT}, not {}", entries.len()));
+            return;
+        }
+        for entry in entries {
+            let place = entry.span();
+            let Some(item) = faults.value::<StaticGpu>(entry) else { continue };
+            if self.items.iter().any(|known| known.uuid == item.uuid) {
+                faults.add(&place, format!("GPU `{}` is there twice in `gpu.static`", item.uuid));
+            } else {
+                self.items.push(item);
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What was found out about GPUs, as the engine takes it: which there are, which are promised to nobody, and whose runs have to leave.
+//!
+//! What must hold: a GPU is set aside while anything speaks against it: an administrator, or what was observed. What was observed is not
+//! written down; it is known again after each rebuild of the core. The end of a run with GPUs is believed when these have been looked at,
+//! so that nobody gets one that is not free yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use executors::Report;
+use scheduler_core::event::Event;
+use scheduler_core::ids::{JobId, Name};
+use scheduler_core::record::Recorded;
+use scheduler_core::scheduler::{GpuDevice, NodeConfig};
+use scheduler_core::time::Timestamp;
+use tokio::sync::mpsc;
+
+use super::turn::Turn;
+use super::{Engine, lock};
+use crate::objects::Directory;
+
+/// What was found out about the GPUs of this machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Observed {
+    /// All there are.
+    pub gpus: Vec<GpuDevice>,
+    /// Those that are not to be promised, and why.
+    pub aside: BTreeMap<Name, Name>,
+    /// Those whose runs have to leave, and why. Said once for each cause.
+    pub evict: BTreeMap<Name, Name>,
+}
+
+/// The end of a run that had GPUs.
+#[derive(Clone, Debug)]
+pub struct GatedEnd {
+    /// The end.
+    pub report: Report,
+    /// The job.
+    pub job: JobId,
+    /// UUIDs of its GPUs.
+    pub gpus: Vec<Name>,
+}
+
+/// Brings the core in line with what speaks against each GPU.
+pub(super) fn set_aside(core: &mut Recorded, directory: &Directory, observed: &Observed) {
+    let against = |uuid: &Name| {
+        let drained = directory.gpus.get(uuid).map(|mark| {
+            let why = mark.reason.as_deref().unwrap_or("no reason given");
+            Name::from(format!("drained by {}: {why}", mark.by))
+        });
+        drained.or_else(|| observed.aside.get(uuid).cloned())
+    };
+    let gpus = core.nodes().flat_map(|node| node.gpus).filter(|gpu| gpu.configured);
+    let changes: Vec<(Name, Option<Name>)> = gpus
+        .map(|gpu| (gpu, against(gpu.uuid)))
+        .filter(|(gpu, why)| gpu.aside != why.as_ref())
+        .map(|(gpu, why)| (gpu.uuid.clone(), why))
+        .collect();
+    for (uuid, why) in changes {
+        if let Some(why) = &why {
+            tracing::warn!(%uuid, %why, "GPU is set aside");
+        } else {
+            tracing::info!(%uuid, "GPU may be promised again");
+        }
+        if let Err(error) = core.set_gpu_aside(&uuid, why) {
+            tracing::error!(%uuid, %error, "setting a GPU aside");
+        }
+    }
+}
+
+impl Engine {
+    /// Takes what was found out, without the core.
+    pub(super) fn observe(&mut self, mut observed: Observed) {
+        observed.evict.clear();
+        if let Some(node) = self.parts.seeds.base.nodes.first_mut() {
+            node.gpus.clone_from(&observed.gpus);
+        }
+        self.parts.observed = observed;
+    }
+
+    /// Takes what was found out, and has those leave who have to.
+    pub(super) fn take_gpus(&mut self, core: &mut Recorded, turn: &mut Turn, observed: Observed, now: Timestamp) {
+        let evict = observed.evict.clone();
+        self.observe(observed);
+        let node: Option<NodeConfig> = self.parts.seeds.base.nodes.first().cloned();
+        let listed = |name: &Name| {
+            let node = core.nodes().find(|node| node.configured && node.name == name)?;
+            let uuids: Vec<Name> = node.gpus.iter().filter(|gpu| gpu.configured).map(|gpu| gpu.uuid.clone()).collect();
+            Some(uuids)
+        };
+        if let Some(node) = node {
+            let before = listed(&node.name).unwrap_or_default();
+            if self.parts.known_gpus != node.gpus || !before.iter().eq(node.gpus.iter().map(|gpu| &gpu.uuid)) {
+                tracing::info!(gpus = node.gpus.len(), before = before.len(), "the GPUs of this machine are others than before");
+                self.parts.known_gpus.clone_from(&node.gpus);
+                if let Err(error) = core.set_node(node) {
+                    tracing::error!(%error, "the GPUs of this machine cannot be used as they are now");
+                }
+            }
+        }
+        self.settle_gpus(core);
+        let gone: BTreeSet<Name> = evict.keys().cloned().collect();
+        let held = |placement: &scheduler_core::state::Placement| {
+            placement.slots.iter().flat_map(|slot| &slot.gpus).find(|uuid| gone.contains(*uuid)).cloned()
+        };
+        let leaving: Vec<(JobId, Name)> =
+            core.active().filter_map(|(job, lifecycle)| Some((job, held(lifecycle.state.placement()?)?))).collect();
+        for (job, uuid) in leaving {
+            let why = evict.get(&uuid).map_or("it is not fit for use", Name::as_str);
+            let message = Name::from(format!("GPU {uuid}: {why}"));
+            match turn.handle(core, job, Event::Evict { message }, now) {
+                Ok(()) => tracing::warn!(%job, %uuid, why, "the run leaves its GPU"),
+                Err(rejected) => tracing::debug!(%job, %rejected, "it ends anyhow"),
+            }
+        }
+    }
+
+    /// After what speaks against GPUs has changed.
+    pub(super) fn settle_gpus(&self, core: &mut Recorded) {
+        set_aside(core, &self.directory, &self.parts.observed);
+    }
+
+    /// Hands the end of a run with GPUs to who looks at these; gives back whatever is to be believed at once.
+    pub(super) fn gate(&self, core: &Recorded, report: Report) -> Option<Report> {
+        let Some(gate) = &self.parts.gate else { return Some(report) };
+        let Report::Ended { run, .. } = &report else { return Some(report) };
+        let view = core.view(run.job).filter(|view| view.lifecycle.attempt == run.attempt);
+        let placement = view.and_then(|view| view.lifecycle.state.placement());
+        let gpus: Vec<Name> =
+            placement.iter().flat_map(|placed| &placed.slots).flat_map(|slot| slot.gpus.iter().cloned()).collect();
+        if gpus.is_empty() {
+            return Some(report);
+        }
+        let end = GatedEnd { job: run.job, report, gpus };
+        match gate.try_send(end) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Full(end) | mpsc::error::TrySendError::Closed(end)) => Some(end.report),
+        }
+    }
+}
+
+/// Who looks at GPUs, as it talks to the engine.
+#[derive(Clone, Debug)]
+pub struct GpuCommands(pub(super) mpsc::Sender<super::Command>);
+
+impl GpuCommands {
+    /// What was found out. False when the engine is gone.
+    pub async fn observed(&self, observed: Observed) -> bool {
+        self.0.send(super::Command::Gpus(Box::new(observed))).await.is_ok()
+    }
+
+    /// An end that can be believed now. False when the engine is gone.
+    pub async fn checked(&self, report: Report) -> bool {
+        self.0.send(super::Command::Checked(report)).await.is_ok()
+    }
+
+    /// A GPU is to be drained, and stay so until somebody resumes it.
+    pub async fn drain(&self, uuid: Name, order: crate::objects::nodes::Order) -> bool {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let change = crate::objects::edit::Change::Gpu(uuid, order);
+        if self.0.send(super::Command::Change { change, reply }).await.is_err() {
+            return false;
+        }
+        match answer.await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "draining a sick GPU");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// Who has which GPU now.
+pub fn owners(core: &super::SharedCore) -> BTreeMap<Name, JobId> {
+    let core = lock(core);
+    core.nodes().flat_map(|node| node.gpus).filter_map(|gpu| Some((gpu.uuid.clone(), gpu.job?))).collect()
+}

@@ -1,0 +1,342 @@
+//! The part that reads what the watcher sees, says what speaks against each GPU, and holds ends of runs until their GPUs are free.
+//!
+//! What must hold:
+//! - An end is passed on exactly once for each time that it came: when a look that began after it came found its GPUs free, when nothing
+//!   can be seen of them, or when its time is over; in the last case the GPUs are set aside first.
+//! - A process is ended only if it says that it is of a job that has ended, and is still the process that was seen.
+//! - A sick GPU is drained by an order that is written down. It is given until that is taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use executors::Report;
+use executors::gpu::{GpuProcess, Procfs, View, Watcher};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use scheduler_core::ids::{JobId, Name, RunId};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Board, Seen, SeenProcess, SharedBoard, device, judge};
+use crate::config::values::{Foreign, Orphans};
+use crate::config::{Config, Gpu as GpuConfig};
+use crate::engine::{GatedEnd, GpuCommands, Observed, SharedCore, owners};
+use crate::objects::nodes::{Closed, Order};
+use crate::users::Users;
+
+/// Who drains sick GPUs.
+const OWN_NAME: &str = "flashd";
+/// How often it is looked while ends wait.
+const HURRY: Duration = Duration::from_millis(100);
+
+/// What a keeper is made from.
+pub struct KeeperParts {
+    /// Who looks.
+    pub watcher: Watcher,
+    /// Who has what.
+    pub core: SharedCore,
+    /// What is shown.
+    pub board: SharedBoard,
+    /// Names of users.
+    pub users: Arc<Users>,
+    /// Whether a driver is asked: else nothing is seen of processes and memory.
+    pub sees: bool,
+}
+
+/// An end that waits for its GPUs.
+struct Held {
+    end: GatedEnd,
+    /// The first look that counts.
+    round: u64,
+    deadline: Instant,
+}
+
+/// See the module.
+pub struct Keeper {
+    parts: KeeperParts,
+    rules: GpuConfig,
+    views: watch::Receiver<Arc<View>>,
+    processes: Procfs,
+    /// What is in use on GPUs that nobody uses, by UUID.
+    idle_bytes: BTreeMap<Name, u64>,
+    /// Uncorrectable errors that are known already, by UUID.
+    ecc: BTreeMap<Name, u64>,
+    hot: BTreeSet<Name>,
+    /// GPUs on which something of a job was left behind, and of which.
+    stuck: BTreeMap<Name, JobId>,
+    /// GPUs that are to be drained, and why.
+    sick: BTreeMap<Name, String>,
+    /// Those that were lost when they were seen last: their runs have been told.
+    lost: BTreeSet<Name>,
+    held: BTreeMap<RunId, Held>,
+    /// What the engine knows; causes to leave are told once.
+    told: Observed,
+}
+
+impl Keeper {
+    /// A keeper that has seen nothing yet.
+    pub fn new(parts: KeeperParts, config: &Config) -> Self {
+        let views = parts.watcher.views();
+        Self {
+            parts,
+            rules: config.gpu.clone(),
+            views,
+            processes: Procfs::default(),
+            idle_bytes: BTreeMap::new(),
+            ecc: BTreeMap::new(),
+            hot: BTreeSet::new(),
+            stuck: BTreeMap::new(),
+            sick: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            held: BTreeMap::new(),
+            told: Observed::default(),
+        }
+    }
+
+    /// What is known at the start, before anything has been told to anybody.
+    pub async fn begin(&mut self, view: &View) -> Observed {
+        let mut observed = self.judge(view).await;
+        if view.round == 0 {
+            let note = view.stall.map_or_else(|| "the GPUs are still being looked for".to_owned(), stalled);
+            self.parts.board.set(Board { note: Some(note), ..Board::default() });
+        }
+        // Nothing that ran has been restored as running on something else: whoever is on a lost GPU is told by the next look.
+        self.lost.clear();
+        observed.evict.clear();
+        observed
+    }
+
+    /// Keeps until `stop`, or until the engine is gone.
+    pub async fn run(mut self, engine: GpuCommands, mut ends: mpsc::Receiver<GatedEnd>, stop: CancellationToken) {
+        let mut gate_open = true;
+        loop {
+            let hurry = if self.held.is_empty() { None } else { Some(HURRY) };
+            let seen = tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.views.changed() => if changed.is_err() { return } else { true },
+                // Nobody sends any where nothing can be seen.
+                end = ends.recv(), if gate_open => {
+                    gate_open = end.is_some();
+                    if let Some(end) = end {
+                        self.hold(end);
+                    }
+                    false
+                }
+                () = tokio::time::sleep(hurry.unwrap_or(Duration::MAX)), if hurry.is_some() => {
+                    self.parts.watcher.look();
+                    false
+                }
+            };
+            let view = Arc::clone(&self.views.borrow_and_update());
+            if seen {
+                if !self.tell(&view, &engine).await {
+                    return;
+                }
+                self.drain_sick(&engine).await;
+            }
+            if !self.release(&view, &engine).await {
+                return;
+            }
+        }
+    }
+
+    /// Judges what was seen, and says so where that is news. False when the engine is gone.
+    async fn tell(&mut self, view: &View, engine: &GpuCommands) -> bool {
+        let observed = self.judge(view).await;
+        if observed == self.told {
+            return true;
+        }
+        self.told.clone_from(&observed);
+        self.told.evict.clear();
+        engine.observed(observed).await
+    }
+
+    fn hold(&mut self, end: GatedEnd) {
+        let Report::Ended { run, .. } = &end.report else { return };
+        let deadline = Instant::now() + super::duration(self.rules.release_timeout);
+        let round = self.parts.watcher.look();
+        self.held.entry(*run).or_insert(Held { end, round, deadline });
+    }
+
+    /// What was seen, put on the board, and what follows from it.
+    async fn judge(&mut self, view: &View) -> Observed {
+        let owners = owners(&self.parts.core);
+        let mut board = Board {
+            driver: view.survey.driver.clone(),
+            note: (!view.survey.problems.is_empty()).then(|| view.survey.problems.join("; ")),
+            gpus: BTreeMap::new(),
+        };
+        let mut observed = Observed::default();
+        for reading in &view.survey.gpus {
+            let uuid = Name::from(reading.gpu.uuid.as_str());
+            let mut processes = Vec::new();
+            for process in reading.processes.iter().flatten() {
+                processes.push(self.process(*process).await);
+            }
+            let seen = Seen { reading: reading.clone(), processes };
+            self.judge_one(&uuid, &seen, owners.get(&uuid).copied(), view.survey.driver.is_some(), &mut observed);
+            observed.gpus.push(device(&reading.gpu));
+            board.gpus.insert(uuid, seen);
+        }
+        if let Some(stall) = view.stall {
+            let why = stalled(stall);
+            for gpu in &observed.gpus {
+                observed.aside.entry(gpu.uuid.clone()).or_insert_with(|| why.as_str().into());
+            }
+            board.note = Some(why);
+        }
+        let is_there = |uuid: &Name| board.gpus.contains_key(uuid);
+        // One that is not listed any more while a run has it is as lost as one that does not answer.
+        for uuid in owners
+            .keys()
+            .filter(|uuid| self.parts.sees && view.stall.is_none() && view.survey.driver.is_some() && !is_there(uuid))
+        {
+            observed.evict.insert(uuid.clone(), "it is not there any more".into());
+        }
+        self.forget(&board);
+        self.parts.board.set(board);
+        observed
+    }
+
+    fn judge_one(&mut self, uuid: &Name, seen: &Seen, owner: Option<JobId>, driver: bool, observed: &mut Observed) {
+        let reading = &seen.reading;
+        let is_unused = owner.is_none() && seen.processes.is_empty() && reading.processes.is_some();
+        if let Some(used) = reading.memory_used_bytes.filter(|_| is_unused && !self.stuck.contains_key(uuid)) {
+            let idle = self.idle_bytes.entry(uuid.clone()).or_insert(used);
+            *idle = used.min(*idle);
+        }
+        let stuck = self.stuck.get(uuid).and_then(|job| judge::left_behind(seen, *job, self.idle_bytes.get(uuid).copied()));
+        if stuck.is_none() {
+            self.stuck.remove(uuid);
+        }
+        let avoid = self.rules.foreign == Foreign::Avoid;
+        let why = stuck.or_else(|| judge::against(seen, owner, avoid, self.hot.contains(uuid)));
+        if judge::hot(seen, self.hot.contains(uuid)).is_some() {
+            self.hot.insert(uuid.clone());
+        } else {
+            self.hot.remove(uuid);
+        }
+        if let Some(why) = &why {
+            observed.aside.insert(uuid.clone(), why.as_str().into());
+        }
+        if reading.lost.is_none() {
+            self.lost.remove(uuid);
+        } else if driver && self.lost.insert(uuid.clone()) {
+            // Where the driver itself is silent, nothing is known of any GPU, and what runs may run on.
+            observed.evict.insert(uuid.clone(), "it does not answer any more".into());
+        }
+        // What was wrong before we came is somebody's business who has seen it.
+        if let Some(sick) = judge::sickness(seen, self.ecc.get(uuid).copied(), &self.rules.ignore_xids) {
+            observed.evict.insert(uuid.clone(), sick.as_str().into());
+            observed.aside.entry(uuid.clone()).or_insert_with(|| sick.as_str().into());
+            self.sick.insert(uuid.clone(), sick);
+        } else if let Some(sick) = self.sick.get(uuid) {
+            observed.aside.entry(uuid.clone()).or_insert_with(|| sick.as_str().into());
+        }
+        if let Some(errors) = reading.ecc_errors {
+            self.ecc.insert(uuid.clone(), errors);
+        }
+    }
+
+    async fn process(&mut self, process: GpuProcess) -> SeenProcess {
+        let GpuProcess { pid, memory_bytes, graphics } = process;
+        let found = self.processes.look(pid);
+        let user = match found.uid {
+            Some(uid) => self.parts.users.get(uid).await.ok().map(|user| user.name.clone()),
+            None => None,
+        };
+        let job = found.job.and_then(|job| uuid::Uuid::parse_str(&job).ok()).map(JobId);
+        SeenProcess { pid, user, command: found.command, memory_bytes, job, started: found.started, graphics }
+    }
+
+    /// What is kept of GPUs and processes is kept of those that are there.
+    fn forget(&mut self, board: &Board) {
+        let there = |uuid: &Name| board.gpus.contains_key(uuid);
+        self.idle_bytes.retain(|uuid, _| there(uuid));
+        self.stuck.retain(|uuid, _| there(uuid));
+        self.hot.retain(|uuid| there(uuid));
+        self.lost.retain(|uuid| there(uuid));
+        let pids: BTreeSet<u32> = board.gpus.values().flat_map(|seen| &seen.processes).map(|process| process.pid).collect();
+        self.processes.retain(|pid| pids.contains(&pid));
+    }
+
+    /// Has the drain of sick GPUs written down; those of which that fails are tried again at the next look.
+    async fn drain_sick(&mut self, engine: &GpuCommands) {
+        for (uuid, why) in std::mem::take(&mut self.sick) {
+            let order = Order { close: Some(Closed::Draining), reason: Some(why.clone()), by: OWN_NAME.into() };
+            if !engine.drain(uuid.clone(), order).await {
+                self.sick.insert(uuid, why);
+            }
+        }
+    }
+
+    /// Passes on the ends whose GPUs are free, or whose time is over. False when the engine is gone.
+    async fn release(&mut self, view: &View, engine: &GpuCommands) -> bool {
+        let board = self.parts.board.get();
+        let now = Instant::now();
+        let mut over: Vec<RunId> = Vec::new();
+        let mut stuck = false;
+        for (run, held) in &self.held {
+            let left = |uuid: &Name| {
+                let seen = board.gpus.get(uuid).filter(|seen| seen.reading.lost.is_none())?;
+                judge::left_behind(seen, held.end.job, self.idle_bytes.get(uuid).copied())
+            };
+            let blind = !self.parts.sees || view.stall.is_some();
+            let was_seen = view.round >= held.round;
+            let left: Vec<&Name> = held.end.gpus.iter().filter(|uuid| left(uuid).is_some()).collect();
+            if blind || (was_seen && left.is_empty()) {
+                over.push(*run);
+            } else if now >= held.deadline {
+                self.stuck.extend(left.into_iter().map(|uuid| (uuid.clone(), held.end.job)));
+                stuck = true;
+                over.push(*run);
+            } else if was_seen && self.rules.orphans == Orphans::End {
+                for uuid in left {
+                    board.gpus.get(uuid).into_iter().for_each(|seen| end_orphans(seen, held.end.job));
+                }
+            }
+        }
+        if stuck && !self.tell(view, engine).await {
+            return false;
+        }
+        for run in over {
+            if let Some(held) = self.held.remove(&run)
+                && !engine.checked(held.end.report).await
+            {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Waits for the first look, for so long at most.
+pub async fn first_view(watcher: &Watcher, patience: Duration) -> Arc<View> {
+    let mut views = watcher.views();
+    let first = tokio::time::timeout(patience, views.wait_for(|view| view.round > 0 || view.stall.is_some())).await;
+    match first {
+        Ok(Ok(view)) => Arc::clone(&view),
+        _ => Arc::default(),
+    }
+}
+
+/// Ends what is left of a job that has ended.
+fn end_orphans(seen: &Seen, job: JobId) {
+    for process in seen.processes.iter().filter(|process| process.job == Some(job)) {
+        let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { continue };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        // The number may be another process's by now; behind the handle it cannot become that any more.
+        if Procfs::default().look(process.pid).started != process.started {
+            continue;
+        }
+        match pidfd_send_signal(&handle, Signal::KILL) {
+            Ok(()) => tracing::warn!(pid = process.pid, %job, "a process of an ended job was still on a GPU, and is ended"),
+            Err(error) => tracing::warn!(pid = process.pid, %job, %error, "a process of an ended job is still on a GPU"),
+        }
+    }
+}
+
+fn stalled(stall: executors::gpu::Stall) -> String {
+    format!("the driver has not answered {} for more than {} s", stall.function, stall.since.elapsed().as_secs())
+}

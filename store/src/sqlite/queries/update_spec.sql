@@ -1,0 +1,1 @@
+UPDATE specs SET spec = ?2 WHERE seq = ?1
