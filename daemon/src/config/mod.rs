@@ -50,6 +50,8 @@ pub struct Config {
     pub gpu: Gpu,
     /// The local executor.
     pub local: Local,
+    /// The cluster that the executor `job` uses.
+    pub kubernetes: Kubernetes,
     /// How long things are kept.
     pub retention: Retention,
     /// Who may read metrics.
@@ -155,6 +157,16 @@ pub struct Local {
     pub spawn_threads: u64,
 }
 
+/// The cluster that the executor `job` uses.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Kubernetes {
+    /// How it is reached, where that is not to be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of this installation in it.
+    pub instance: Label,
+}
+
 /// How long things are kept.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Retention {
@@ -217,6 +229,9 @@ pub enum ConfigError {
     /// The file is wrong.
     #[error(transparent)]
     File(#[from] FileError),
+    /// More than one executor.
+    #[error("`executors` names {0} of them; this version runs jobs with one: `local` or `job`")]
+    Executors(usize),
     /// A path that is needed is not known.
     #[error("no {0}")]
     Missing(&'static str),
@@ -274,6 +289,9 @@ impl Config {
 
     /// Defaults for what is still empty.
     fn complete(settings: Settings) -> Result<Self, ConfigError> {
+        if let Some(several) = settings.executors.as_ref().filter(|list| list.len() > 1) {
+            return Err(ConfigError::Executors(several.len()));
+        }
         let reservations = reservations(&settings)?;
         let data = settings
             .data
@@ -336,6 +354,10 @@ impl Config {
             local: Local {
                 cgroup_root: settings.local_cgroup_root,
                 spawn_threads: settings.local_spawn_threads.map_or(processors.min(8), |count| count.0),
+            },
+            kubernetes: Kubernetes {
+                kubeconfig: settings.kubernetes_kubeconfig,
+                instance: settings.kubernetes_instance.map_or_else(|| own_label("flash-sched"), Ok)?,
             },
             retention: Retention {
                 events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),

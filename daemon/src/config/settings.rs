@@ -41,7 +41,7 @@ pub struct Settings {
     /// Length after which the decision log ends [default: 256Mi]
     #[arg(long, env = "FLASHD_DECISION_LOG_LIMIT", value_name = "BYTES")]
     pub decision_log_limit: Option<Size>,
-    /// Executors that are on [default: local]
+    /// What runs jobs: local (processes of this machine) or job (Kubernetes Jobs); one of them [default: local]
     #[arg(long, env = "FLASHD_EXECUTORS", value_name = "NAMES", value_delimiter = ',')]
     pub executors: Option<Vec<ExecutorKind>>,
     /// Namespaces that jobs may belong to [default: default]
@@ -92,6 +92,12 @@ pub struct Settings {
     /// Threads that start processes [default: one a processor, at most 8]
     #[arg(long, env = "FLASHD_LOCAL_SPAWN_THREADS", value_name = "N", help_heading = "Machine")]
     pub local_spawn_threads: Option<Count<1, 256>>,
+    /// Kubeconfig of the cluster that the executor `job` uses [default: KUBECONFIG, the user's, or that of the pod]
+    #[arg(long, env = "FLASHD_KUBERNETES_KUBECONFIG", value_name = "FILE", help_heading = "Kubernetes")]
+    pub kubernetes_kubeconfig: Option<PathBuf>,
+    /// Name of this installation: those that share a cluster need different ones [default: flash-sched]
+    #[arg(long, env = "FLASHD_KUBERNETES_INSTANCE", value_name = "NAME", help_heading = "Kubernetes")]
+    pub kubernetes_instance: Option<Label>,
     /// How long events can be watched from [default: 7d]
     #[arg(long, env = "FLASHD_RETENTION_EVENTS", value_name = "TIME", help_heading = "Retention")]
     pub retention_events: Option<Pause>,
@@ -185,6 +191,8 @@ impl Settings {
             ("gpu.static", &mut self.gpu_static),
             ("local.cgroup_root", &mut self.local_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
+            ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
+            ("kubernetes.instance", &mut self.kubernetes_instance),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),
             ("metrics.public", &mut self.metrics_public),
