@@ -52,8 +52,10 @@ const QUEUE: usize = 4_096;
 const GATHER: usize = 1_024;
 /// New jobs after which a turn takes no more commands.
 const GATHER_JOBS: usize = 8_192;
-/// Starts, and timers, that one turn decides at most; the rest follows in the next.
+/// Timers that one turn decides at most; the rest follows in the next.
 const DECISIONS: usize = 512;
+/// Starts that one turn decides at most. So few, because none of them begins before the last of them is durable.
+const STARTS: usize = 128;
 /// How long the news that a run has started waits for company.
 const STARTED_GATHER: Duration = Duration::from_millis(4);
 /// Pause after a failed commit: doubled each time, up to the second.

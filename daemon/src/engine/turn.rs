@@ -12,7 +12,7 @@ use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
-use super::{Command, DECISIONS, Engine, change, health, lock};
+use super::{Command, DECISIONS, Engine, STARTS, change, health, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
 use crate::metrics::RunEnd;
@@ -166,9 +166,9 @@ impl Engine {
         }
         let due = core.tick(now, DECISIONS);
         let begun = std::time::Instant::now();
-        let starts = core.plan(now, DECISIONS);
+        let starts = core.plan(now, STARTS);
         self.parts.metrics.plan_seconds.observe(begun.elapsed().as_secs_f64());
-        turn.again = due.len() == DECISIONS || starts.len() == DECISIONS;
+        turn.again = due.len() == DECISIONS || starts.len() == STARTS;
         for transition in due.into_iter().chain(starts) {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
