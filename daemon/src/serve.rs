@@ -180,7 +180,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         executor: executor.clone(),
         reports: channels.reports.clone(),
         nudge: nudge.clone(),
-        context: OrderContext { own_uid: rustix::process::geteuid().as_raw() },
+        context: OrderContext {
+            own_uid: rustix::process::geteuid().as_raw(),
+            mps_pipes: Some(config.gpu.mps_pipe_directory.clone()),
+        },
     };
     let reconciler = Reconciler {
         executor,

@@ -77,7 +77,7 @@ fn gpus(node: usize, divided: &BTreeSet<(usize, usize)>) -> Vec<GpuDevice> {
         let uuid = format!("GPU-{node}-{gpu}");
         let memory = if node < 4 { 80 } else { 40 };
         GpuDevice {
-            link_group: (node % 2 == 0).then_some((gpu / 4) as u16),
+            link_group: node.is_multiple_of(2).then_some((gpu / 4) as u16),
             ..GpuDevice::whole(uuid.as_str().into(), if node < 4 { "H100" } else { "A100" }.into(), MemoryBytes(memory * GIB))
         }
     };
@@ -299,7 +299,9 @@ impl World {
         }
         for name in self.lost.clone() {
             let ended = self.core.set_node_state(&name, NodeState::Lost, now).unwrap().ended;
-            ended.into_iter().for_each(|made| self.write(made));
+            for made in ended {
+                self.write(made);
+            }
         }
     }
 
@@ -307,7 +309,9 @@ impl World {
         let name = Name::from(format!("n{}", self.random.below(NODES as u64)));
         let state = if self.lost.contains(&name) { NodeState::Ready } else { NodeState::Lost };
         let lost = self.core.set_node_state(&name, state, self.now()).unwrap();
-        lost.ended.into_iter().for_each(|made| self.write(made));
+        for made in lost.ended {
+            self.write(made);
+        }
         let now = self.now();
         for run in lost.elsewhere {
             let message = Name::from("its node was lost");
@@ -360,7 +364,9 @@ impl World {
     fn step(&mut self) {
         self.seconds += self.random.below(4) as i64;
         let due = self.core.tick(self.now(), usize::MAX);
-        due.into_iter().for_each(|made| self.write(made));
+        for made in due {
+            self.write(made);
+        }
         match self.random.below(100) {
             0..30 if self.rows.len() < 120 => self.submit(),
             0..55 => self.plan(),

@@ -15,6 +15,7 @@ mod audit;
 mod change;
 mod choice;
 pub(crate) mod lines;
+mod parts;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -22,15 +23,15 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::amounts::{CpuMillis, GPU_MILLIS, GpuShare, MemoryBytes};
+use crate::amounts::{CpuMillis, GpuShare, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::job::Shape;
 use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState};
 use crate::scheduler::nodes::lines::{Limits, LineBook};
+pub(crate) use crate::scheduler::nodes::parts::Sharer;
 use crate::scheduler::place::field::{Field, Search, Walk};
 use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
-use crate::scheduler::place::shared::{Gpu, SharedGpu};
 use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, Rooms, pack};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::share::Amounts;
@@ -84,14 +85,6 @@ pub(crate) struct Device {
     pub(crate) configured: bool,
     /// Why it is not offered for now. Whoever has it keeps it.
     pub(crate) aside: Option<Name>,
-}
-
-/// A task that has a part of a GPU.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Sharer {
-    pub(crate) job: JobIx,
-    pub(crate) millis: u32,
-    pub(crate) memory: u64,
 }
 
 impl Device {
@@ -310,19 +303,6 @@ impl Nodes {
         pack(&demand, &mut Walk { rooms: Cow::Borrowed(self.rooms()), filters }).is_ok()
     }
 
-    /// What a node offers tasks of a group now, of each resource; `None` where its constraints keep them away.
-    /// Where a part of a GPU is asked for, the largest that one GPU has is what counts.
-    pub(crate) fn offered(&self, node: usize, group: &Group, rooms: &Rooms) -> Option<[u64; 3]> {
-        let mask = self.filters.get(group.filter).fit(node)?;
-        let room = &rooms[node];
-        let whole = u64::from(room.gpus.of(mask)) * u64::from(GPU_MILLIS);
-        let Some(part) = group.part else { return Some([room.cpu, room.memory, whole]) };
-        let shared = rooms.shared.of(node).iter().filter(|gpu| mask >> gpu.lane & 1 == 1);
-        let enough = |gpu: &&SharedGpu| gpu.memory_left() >= part.memory_of(MemoryBytes(gpu.total)).0;
-        let hole = shared.filter(enough).map(|gpu| gpu.millis_left()).max().unwrap_or(0);
-        Some([room.cpu, room.memory, whole.min(GPU_MILLIS.into()).max(hole.into())])
-    }
-
     /// Gives owners their numbers in a copy of the core.
     pub(crate) fn renumber(&mut self, numbers: &HashMap<JobIx, JobIx, Build>) {
         for device in self.devices.iter_mut() {
@@ -340,22 +320,6 @@ impl Nodes {
             self.filters.get(group.filter).fit(node).is_some_and(|mask| self.idle[node].fits(group, mask))
         };
         nodes.any(|node| demand.groups.iter().any(|group| takes(node, group)))
-    }
-
-    /// The first GPU of a placement that another job has; or that others share, where it asks for all of it or for more than they leave.
-    pub(crate) fn conflict(&self, placement: &Placement) -> Option<(Name, JobIx)> {
-        let mut own: HashMap<&Name, u32, Build> = HashMap::default();
-        placement.slots.iter().flat_map(|slot| slot.gpus.iter().map(move |uuid| (slot, uuid))).find_map(|(slot, uuid)| {
-            let device = &self.devices[self.find_device(uuid)?];
-            let sharer = device.sharers.first().map(|sharer| sharer.job);
-            let beside = |share: GpuShare| {
-                let own = own.entry(uuid).or_default();
-                *own = own.saturating_add(share.millis);
-                own.saturating_add(device.shared().0) > GPU_MILLIS
-            };
-            let taken = slot.share.is_none_or(beside);
-            Some((uuid.clone(), device.owner.or_else(|| sharer.filter(|_| taken))?))
-        })
     }
 
     /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such. Where it was made from a packing just
@@ -462,31 +426,6 @@ impl Nodes {
         }
     }
 
-    /// Enters a task that has a part of a GPU.
-    fn join(&mut self, index: DeviceIx, sharer: Sharer) {
-        let device = &mut self.devices[index];
-        let (node, lane, was_free) = (device.node, device.lane, device.is_free());
-        device.sharers.push(sharer);
-        if was_free && device.is_offered() {
-            self.list[node].free.take(lane);
-        }
-        self.sharers += 1;
-    }
-
-    /// A task has its part of a GPU no more.
-    fn part(&mut self, index: DeviceIx, job: JobIx, share: GpuShare) {
-        let device = &mut self.devices[index];
-        let gone = Sharer { job, millis: share.millis, memory: share.memory.0 };
-        let Some(at) = device.sharers.iter().position(|sharer| *sharer == gone) else { return };
-        device.sharers.remove(at);
-        device.over &= device.is_over();
-        let (node, lane) = (device.node, device.lane);
-        if device.is_free() && device.is_offered() {
-            self.list[node].free.put(lane);
-        }
-        self.sharers -= 1;
-    }
-
     /// Enters who has a GPU.
     fn own(&mut self, index: DeviceIx, owner: Option<JobIx>) {
         let device = &mut self.devices[index];
@@ -526,22 +465,6 @@ impl Nodes {
     /// Whether a node offers anything.
     fn is_usable(&self, node: usize) -> bool {
         self.idle[node].open && !self.list[node].is_over()
-    }
-
-    /// What is taken of the GPUs of a node that are shared and may be shared with more, from the books.
-    pub(crate) fn shared_gpus(&self, node: usize) -> Vec<SharedGpu> {
-        let devices = self.list[node].devices.iter().map(|&index| (index, &self.devices[index]));
-        let offered = devices.filter(|(_, device)| device.is_offered() && !device.sharers.is_empty());
-        let entry = |(index, device): (DeviceIx, &Device)| {
-            let (millis, memory) = device.shared();
-            SharedGpu { millis, memory, ..SharedGpu::new(Gpu::Known(index), device.lane, device.config.memory.0) }
-        };
-        offered.map(entry).collect()
-    }
-
-    /// Whether anybody shares a GPU.
-    pub(crate) const fn has_sharers(&self) -> bool {
-        self.sharers > 0
     }
 
     /// What a node offers, from the books.

@@ -287,16 +287,11 @@ fn pack_one(
             best = best.into_iter().chain([key]).min();
         }
     }
-    let node = match best {
-        Some((.., node, _)) => node,
-        None => {
-            let whole = Group { gpus: 1, part: None, ..*group };
-            match offers.find(&whole, query).first() {
-                Some(&(node, _)) => node,
-                None => return false,
-            }
-        }
-    };
+    let node = best.map(|(.., node, _)| node).or_else(|| {
+        let whole = Group { gpus: 1, part: None, ..*group };
+        offers.find(&whole, query).first().map(|(node, _)| *node)
+    });
+    let Some(node) = node else { return false };
     fill((position, group, part), offers, (node, 1), packing);
     true
 }
