@@ -194,7 +194,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         executor: executor.clone(),
         reports: channels.reports.clone(),
         nudge: nudge.clone(),
-        context: OrderContext { own_uid: rustix::process::geteuid().as_raw(), pods },
+        context: OrderContext {
+            own_uid: rustix::process::geteuid().as_raw(),
+            pods,
+            mps_pipes: Some(config.gpu.mps_pipe_directory.clone()),
+        },
     };
     let reconciler = Reconciler {
         executor,

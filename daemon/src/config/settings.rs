@@ -65,6 +65,9 @@ pub struct Settings {
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
+    /// Folder of the MPS daemon's pipes [default: /tmp/nvidia-mps]
+    #[arg(long, env = "FLASHD_GPU_MPS_PIPE_DIRECTORY", value_name = "FOLDER", help_heading = "GPUs")]
+    pub gpu_mps_pipe_directory: Option<PathBuf>,
     /// What is done with a GPU that somebody uses past the scheduler [default: avoid]
     #[arg(long, env = "FLASHD_GPU_FOREIGN", value_enum, help_heading = "GPUs")]
     pub gpu_foreign: Option<Foreign>,
@@ -182,6 +185,7 @@ impl Settings {
             ("node.labels", &mut self.node_labels),
             ("node.failures_in_a_row", &mut self.node_failures_in_a_row),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
+            ("gpu.mps_pipe_directory", &mut self.gpu_mps_pipe_directory),
             ("gpu.foreign", &mut self.gpu_foreign),
             ("gpu.orphans", &mut self.gpu_orphans),
             ("gpu.interval", &mut self.gpu_interval),

@@ -39,7 +39,7 @@ use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
-pub use gpus::{GatedEnd, GpuCommands, Observed, owners};
+pub use gpus::{GatedEnd, GpuCommands, Observed, holders};
 pub use handle::EngineHandle;
 pub use handle::HandleParts;
 pub use rebuild::{RebuildError, rebuild};

@@ -1,16 +1,18 @@
 //! The core's nodes in the words of the seam, with what administrators said of them.
 
-use api::quantity::{Cpu, Memory};
+use api::quantity::{Cpu, GpuMillis, Memory};
 use scheduler_core::Scheduler;
+use scheduler_core::amounts::GpuShare;
 use scheduler_core::ids::JobId;
 use scheduler_core::scheduler::{GpuKind, GpuUse, NodeState, NodeUse};
 
+use crate::gpus::judge::is_foreign;
 use crate::gpus::{Board, Seen, SeenProcess};
 use crate::http::text::wire_time;
 use crate::objects::Directory;
 
 /// One node.
-pub(super) fn view(node: &NodeUse<'_>, directory: &Directory, board: &Board) -> api::Node {
+pub(super) fn view(core: &Scheduler, node: &NodeUse<'_>, directory: &Directory, board: &Board) -> api::Node {
     let mark = directory.nodes.get(node.name).filter(|mark| node.configured && mark.state.state() == node.state);
     api::Node {
         name: node.name.to_string(),
@@ -25,7 +27,7 @@ pub(super) fn view(node: &NodeUse<'_>, directory: &Directory, board: &Board) -> 
         memory: Memory(node.memory.0),
         memory_used: Memory(node.memory_used.0),
         gpu_note: board.note.clone(),
-        gpus: node.gpus.iter().map(|gpu| self::gpu(gpu, directory, board)).collect(),
+        gpus: node.gpus.iter().map(|gpu| self::gpu(core, gpu, directory, board)).collect(),
     }
 }
 
@@ -40,12 +42,20 @@ fn state(node: &NodeUse<'_>) -> api::NodeState {
     }
 }
 
-fn gpu(gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
+fn gpu(core: &Scheduler, gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
     let (kind, mig_profile) = match gpu.kind {
         GpuKind::Whole => (api::GpuKind::Whole, None),
         GpuKind::Mig { profile } => (api::GpuKind::Mig, Some(profile.to_string())),
     };
+    let sharer = |(job, share): (JobId, GpuShare)| api::GpuSharer {
+        job: job.0,
+        gpu: GpuMillis(share.millis),
+        memory: Memory(share.memory.0),
+    };
+    let sharers: Vec<api::GpuSharer> = core.gpu_sharers(gpu.uuid).map(sharer).collect();
+    let holders: Vec<JobId> = gpu.job.into_iter().chain(sharers.iter().map(|sharer| JobId(sharer.job))).collect();
     api::Gpu {
+        sharers,
         uuid: gpu.uuid.to_string(),
         model: gpu.model.to_string(),
         memory: Memory(gpu.memory.0),
@@ -61,12 +71,12 @@ fn gpu(gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
         },
         reason: gpu.aside.map(ToString::to_string),
         numa: gpu.numa,
-        ..seen(board.gpus.get(gpu.uuid), gpu.job)
+        ..seen(board.gpus.get(gpu.uuid), &holders)
     }
 }
 
 /// What was seen of a GPU.
-fn seen(seen: Option<&Seen>, owner: Option<JobId>) -> api::Gpu {
+fn seen(seen: Option<&Seen>, holders: &[JobId]) -> api::Gpu {
     let Some(Seen { reading, processes }) = seen else { return api::Gpu::default() };
     let process = |process: &SeenProcess| api::GpuProcess {
         pid: process.pid,
@@ -74,7 +84,7 @@ fn seen(seen: Option<&Seen>, owner: Option<JobId>) -> api::Gpu {
         command: process.command.clone(),
         memory: process.memory_bytes.map(Memory),
         job: process.job.map(|JobId(id)| id),
-        foreign: !process.graphics && (process.job.is_none() || process.job != owner),
+        foreign: is_foreign(process, holders),
     };
     let what = &*reading.gpu;
     api::Gpu {

@@ -21,7 +21,7 @@ pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revisio
     let core = lock(shared);
     let mut queues: Vec<_> = core.queues().map(|queue| view(&core, directory, &queue, now)).collect();
     queues.sort_by(|one, other| one.name.cmp(&other.name));
-    let mut nodes: Vec<api::Node> = core.nodes().map(|node| nodes::view(&node, directory, board)).collect();
+    let mut nodes: Vec<api::Node> = core.nodes().map(|node| nodes::view(&core, &node, directory, board)).collect();
     for gpu in nodes.iter_mut().flat_map(|node| &mut node.gpus) {
         let view = gpu.job.and_then(|job| core.view(JobId(job)));
         gpu.namespace = view.map(|view| view.shape.namespace.to_string());

@@ -30,6 +30,15 @@ pub(super) fn fits_a_job(spec: &JobSpec) -> Checked<()> {
             format!("{} groups; the executor `job` takes one, with any number of replicas", spec.tasks.len()),
         ));
     }
+    let parts = spec.tasks.iter().filter_map(|task| task.resources.as_ref());
+    for part in parts {
+        if part.gpu.is_some_and(|gpu| gpu.gpus().is_none()) || part.gpu_memory_share.is_some() || part.mig_profile.is_some() {
+            return Err(Invalid::new(
+                "resources.gpu",
+                "pods get whole GPUs: neither parts of one nor MIG instances are given to them yet",
+            ));
+        }
+    }
     if spec.nice.is_some() {
         return Err(Invalid::new("nice", "a container has no niceness: leave it out"));
     }

@@ -145,7 +145,7 @@ fn change(change: &Change, spec: &JobSpec) -> (String, String, Option<&'static s
         (format!("tasks[{at}].{}", view::resource_field(resource)), view::amount(resource, amount), option)
     };
     match change {
-        Change::Gpus { task, gpus } => of_task(task, Resource::Gpu, u128::from(*gpus), Some("--gpus")),
+        Change::Gpus { task, gpus } => of_task(task, Resource::Gpu, u128::from(*gpus) * 1_000, Some("--gpus")),
         Change::Cpu { task, cpu } => of_task(task, Resource::Cpu, u128::from(cpu.0), Some("--cpus")),
         Change::Memory { task, memory } => of_task(task, Resource::Memory, u128::from(memory.0), Some("--mem")),
         Change::Replicas(replicas) => ("tasks[0].replicas".to_owned(), replicas.to_string(), Some("--replicas")),
