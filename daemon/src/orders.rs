@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use api::{JobSpec, TaskSpec};
-use executors::{Line, PodOrder, StartOrder, TaskOrder};
+use executors::{Line, PodOrder, PodToleration, StartOrder, TaskOrder};
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
+
+use crate::cluster::TOLERATED;
 
 /// Where programs are looked for when the job does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -96,9 +98,14 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
         gpus: resources.gpu.map_or(0, |gpus| gpus.0),
         nodes,
         grace_secs: grace,
+        tolerations: TOLERATED.iter().map(tolerated).collect(),
         time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
         ..PodOrder::new(record.namespace.as_str())
     }
+}
+
+fn tolerated(key: &&str) -> PodToleration {
+    PodToleration { key: Some((*key).to_owned()), value: None, effect: None }
 }
 
 /// `placed` is how many replicas of the group this run has: with `minAvailable` it may be fewer than were asked for.
