@@ -169,6 +169,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         known_gpus,
         cluster: cluster.as_ref().map(Cluster::views),
         gate: sees.then_some(gate),
+        failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
     let pods = cluster.is_some();
     let executor: Arc<dyn Executor> = if let Some(cluster) = &cluster {

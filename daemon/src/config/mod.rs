@@ -117,6 +117,8 @@ pub struct Node {
     /// What jobs may select it by, beside what it says by itself.
     #[serde(skip_serializing_if = "NodeLabels::is_empty")]
     pub labels: NodeLabels,
+    /// After how many failures in a row it takes no more; 0: never.
+    pub failures_in_a_row: u64,
 }
 
 /// Where GPUs are looked for.
@@ -250,6 +252,9 @@ pub const DEFAULT_QUEUE: &str = "default-batch";
 /// Where jobs belong that name no namespace.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
+/// Failures in a row after which a node takes no more runs, where nothing is said.
+const FAILURES_IN_A_ROW: u64 = 5;
+
 /// Blocked jobs that get a reservation under the conservative discipline, where nothing is said.
 const RESERVATIONS: u64 = 8;
 
@@ -333,6 +338,7 @@ impl Config {
                 cpus: settings.node_cpus,
                 memory: settings.node_memory,
                 labels: settings.node_labels.unwrap_or_default(),
+                failures_in_a_row: settings.node_failures_in_a_row.map_or(FAILURES_IN_A_ROW, |count| count.0),
             },
             gpu: Gpu {
                 nvml_library: settings.gpu_nvml_library,

@@ -59,6 +59,9 @@ pub struct Settings {
     /// Labels that jobs may select it by (zone=a,disk=ssd) [default: none but its own]
     #[arg(long, env = "FLASHD_NODE_LABELS", value_name = "LABELS", help_heading = "Machine")]
     pub node_labels: Option<NodeLabels>,
+    /// Runs that fail in a row by no fault of their own, after which the machine takes no more; 0 = never [default: 5]
+    #[arg(long, env = "FLASHD_NODE_FAILURES_IN_A_ROW", value_name = "N", help_heading = "Machine")]
+    pub node_failures_in_a_row: Option<Count<0, 1_000>>,
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
@@ -180,6 +183,7 @@ impl Settings {
             ("node.cpus", &mut self.node_cpus),
             ("node.memory", &mut self.node_memory),
             ("node.labels", &mut self.node_labels),
+            ("node.failures_in_a_row", &mut self.node_failures_in_a_row),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
             ("gpu.foreign", &mut self.gpu_foreign),
             ("gpu.orphans", &mut self.gpu_orphans),

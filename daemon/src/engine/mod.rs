@@ -11,6 +11,7 @@ mod change;
 mod fleet;
 mod gpus;
 mod handle;
+mod health;
 mod idempotency;
 mod nodes;
 mod rebuild;
@@ -117,6 +118,8 @@ pub struct Parts {
     pub cluster: Option<ClusterViews>,
     /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
     pub gate: Option<mpsc::Sender<GatedEnd>>,
+    /// After how many failures in a row a node is closed; 0: never.
+    pub failures_in_a_row: u32,
 }
 
 /// Owner of the core.
@@ -129,6 +132,8 @@ pub struct Engine {
     directory: Directory,
     fleet: Option<fleet::Fleet>,
     usage: usage::UsageClock,
+    /// Failures in a row, by node.
+    rows: health::Rows,
     boot: Boot,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
@@ -179,12 +184,14 @@ impl Engine {
         let boot = std::mem::take(&mut parts.boot);
         gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
         let fleet = parts.cluster.take().map(fleet::Fleet::new);
+        let rows = health::Rows::new(parts.failures_in_a_row);
         let engine = Self {
             parts,
             fleet,
             boot,
             directory,
             usage: usage::UsageClock::new(),
+            rows,
             commands,
             reports,
             keys: idempotency::RecentKeys::default(),
