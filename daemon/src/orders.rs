@@ -5,11 +5,13 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use api::{JobSpec, TaskSpec};
-use executors::{Line, PodOrder, StartOrder, TaskOrder};
+use executors::{Line, PodOrder, PodToleration, StartOrder, TaskOrder};
 use scheduler_core::amounts::GpuShare;
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
+
+use crate::cluster::TOLERATED;
 
 /// By what in its folder an MPS daemon is known.
 const MPS_CONTROL: &str = "control";
@@ -112,6 +114,7 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
         gpus: resources.gpu.and_then(api::quantity::GpuMillis::gpus).unwrap_or(0),
         nodes,
         grace_secs: grace,
+        tolerations: TOLERATED.iter().map(tolerated).collect(),
         time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
         ..PodOrder::new(record.namespace.as_str())
     }
@@ -136,6 +139,10 @@ fn share_env(share: GpuShare, mps: Option<&Path>) -> Vec<(String, String)> {
         ]);
     }
     env
+}
+
+fn tolerated(key: &&str) -> PodToleration {
+    PodToleration { key: Some((*key).to_owned()), value: None, effect: None }
 }
 
 /// `placed` is how many replicas of the group this run has: with `minAvailable` it may be fewer than were asked for.

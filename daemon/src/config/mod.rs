@@ -170,6 +170,8 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// Name of this installation in it.
     pub instance: Label,
+    /// How long a node may be silent until its runs are lost.
+    pub node_grace: Duration,
 }
 
 /// How long things are kept.
@@ -364,6 +366,7 @@ impl Config {
             kubernetes: Kubernetes {
                 kubeconfig: settings.kubernetes_kubeconfig,
                 instance: settings.kubernetes_instance.map_or_else(|| own_label("flash-sched"), Ok)?,
+                node_grace: settings.kubernetes_node_grace.map_or(seconds(60), |time| time.0),
             },
             retention: Retention {
                 events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),

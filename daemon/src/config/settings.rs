@@ -101,6 +101,9 @@ pub struct Settings {
     /// Name of this installation: those that share a cluster need different ones [default: flash-sched]
     #[arg(long, env = "FLASHD_KUBERNETES_INSTANCE", value_name = "NAME", help_heading = "Kubernetes")]
     pub kubernetes_instance: Option<Label>,
+    /// How long a node of the cluster may be silent until its runs are lost [default: 60s]
+    #[arg(long, env = "FLASHD_KUBERNETES_NODE_GRACE", value_name = "TIME", help_heading = "Kubernetes")]
+    pub kubernetes_node_grace: Option<Pause>,
     /// How long events can be watched from [default: 7d]
     #[arg(long, env = "FLASHD_RETENTION_EVENTS", value_name = "TIME", help_heading = "Retention")]
     pub retention_events: Option<Pause>,
@@ -197,6 +200,7 @@ impl Settings {
             ("local.spawn_threads", &mut self.local_spawn_threads),
             ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
             ("kubernetes.instance", &mut self.kubernetes_instance),
+            ("kubernetes.node_grace", &mut self.kubernetes_node_grace),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),
             ("metrics.public", &mut self.metrics_public),

@@ -8,6 +8,7 @@
 //! - Revisions are published in order and without a gap.
 
 mod change;
+mod fleet;
 mod gpus;
 mod handle;
 mod health;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::boot::Boot;
 use crate::clock;
+use crate::cluster::ClusterViews;
 use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
@@ -114,6 +116,8 @@ pub struct Parts {
     pub observed: Observed,
     /// The GPUs as the core knows them.
     pub known_gpus: Vec<scheduler_core::GpuDevice>,
+    /// The cluster in which jobs run, if they do in one.
+    pub cluster: Option<ClusterViews>,
     /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
     pub gate: Option<mpsc::Sender<GatedEnd>>,
     /// After how many failures in a row a node is closed; 0: never.
@@ -128,6 +132,7 @@ pub struct Engine {
     keys: idempotency::RecentKeys,
     /// As it is after what has been decided; [`Parts::directory`] follows the commits.
     directory: Directory,
+    fleet: Option<fleet::Fleet>,
     usage: usage::UsageClock,
     /// Failures in a row, by node.
     rows: health::Rows,
@@ -180,9 +185,11 @@ impl Engine {
         let directory = Directory::clone(&parts.directory.get());
         let boot = std::mem::take(&mut parts.boot);
         gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
+        let fleet = parts.cluster.take().map(fleet::Fleet::new);
         let rows = health::Rows::new(parts.failures_in_a_row);
         let engine = Self {
             parts,
+            fleet,
             boot,
             directory,
             usage: usage::UsageClock::new(),
@@ -210,6 +217,7 @@ impl Engine {
                 () = stop.cancelled() => break,
                 taken = self.reports.recv_many(&mut reports, GATHER) => if taken == 0 { break },
                 taken = self.commands.recv_many(&mut commands, GATHER) => if taken == 0 { break },
+                () = fleet::Fleet::changed(&mut self.fleet) => {}
                 () = tokio::time::sleep(wakeup) => {}
             }
             if commands.is_empty() && reports.iter().all(|report| matches!(report, Report::Started { .. })) {
@@ -293,7 +301,7 @@ impl Engine {
             return Ok(turn.again);
         }
         self.count(&turn.batch);
-        let Turn { batch, records, effects, waiters, again, .. } = turn;
+        let Turn { batch, records, effects, waiters, again, nudge, .. } = turn;
         let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
         let notes_boot = batch.objects.iter().any(|object| object.kind == store::ObjectKind::Note);
         let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
@@ -312,6 +320,9 @@ impl Engine {
                 }
                 self.parts.feed.publish(committed.last, || turn::number(records, committed));
                 self.finish(waiters, effects);
+                if nudge {
+                    self.parts.nudge.notify_one();
+                }
                 Ok(again)
             }
             Err(error) => {
@@ -393,6 +404,10 @@ impl Engine {
         self.keys.clear();
         let now = clock::now();
         let used = lock(&self.parts.core).usage_snapshot(now);
+        if let Some(fleet) = &mut self.fleet {
+            self.parts.seeds.base.nodes = fleet.configs();
+            fleet.forget_all();
+        }
         let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
         let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
         let mut fresh = fresh;

@@ -27,9 +27,22 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
     let spec = view::spec(&record)?;
     let attempts = history::attempts(backend, &record).await?;
     Ok(match explained {
-        Some(explained) => unfinished(&explained, &record, &spec, attempts, &backend.directory()),
+        Some(explained) => kept_back(backend.silence(), unfinished(&explained, &record, &spec, attempts, &backend.directory())),
         None => finished(&record, attempts),
     })
+}
+
+/// Whatever else stands in its way, nothing starts while whoever would start it does not answer.
+fn kept_back(silence: Option<String>, why: api::Why) -> api::Why {
+    match silence.filter(|_| matches!(why.state, api::State::Waiting | api::State::Queued)) {
+        Some(silence) => api::Why {
+            message: format!("Nothing is started now, because {silence}. {}", why.message),
+            estimate: None,
+            suggestions: Vec::new(),
+            ..why
+        },
+        None => why,
+    }
 }
 
 fn unfinished(
