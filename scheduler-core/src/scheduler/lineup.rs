@@ -295,8 +295,13 @@ impl Scheduler {
         }
         let mut paces = self.lineup.paces.range((bucket, 0)..=(bucket, u32::MAX));
         let (node, limits) = paces.find_map(|(&(_, node), pace)| self.takes_ahead(node as usize, demand, pace))?;
-        let slot =
-            Slot { group: group.index, replica: 0, node: self.nodes.all()[node].name.clone(), gpus: smallvec::SmallVec::new() };
+        let slot = Slot {
+            group: group.index,
+            replica: 0,
+            node: self.nodes.all()[node].name.clone(),
+            gpus: smallvec::SmallVec::new(),
+            share: None,
+        };
         Some(Placement { slots: vec![slot], line: Some(line(limits, since, true)) })
     }
 

@@ -2,15 +2,17 @@
 
 use api::quantity::Duration;
 use api::{JobSpec, Reason};
+use scheduler_core::amounts::MemoryBytes;
 use scheduler_core::ids::Name;
 use scheduler_core::state::{FailReason, JobState, Outcome, StopReason};
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{Ahead, Counted, Explanation, Exposure, JobRef, Shortfall, Whose, Why};
+use scheduler_core::{Ahead, Counted, Explanation, Exposure, JobRef, Resource, Shortfall, Whose, Why};
 use store::JobRecord;
 
 use super::{ahead, reference, words};
 use crate::http::text::wire_time;
 use crate::http::view;
+use crate::objects::Directory;
 
 const fn whose_word(whose: Whose) -> &'static str {
     match whose {
@@ -47,7 +49,21 @@ fn shortfall(lacks: &Shortfall) -> api::Shortfall {
             node: short.node.as_ref().map(ToString::to_string),
         }
     };
+    let part = |part: &scheduler_core::NoPart| {
+        let gpu = |millis: u32| view::amount(Resource::Gpu, millis.into());
+        let memory = |memory: MemoryBytes| view::amount(Resource::Memory, memory.0.into());
+        let largest = part.largest.as_ref();
+        api::NoGpuPart {
+            asked: gpu(part.asked.millis),
+            asked_memory: (part.asked.memory.0 > 0).then(|| memory(part.asked.memory)),
+            gpus: part.gpus as u64,
+            largest_free: largest.map(|(left, _)| gpu(left.millis)),
+            largest_free_memory: largest.map(|(left, _)| memory(left.memory)),
+            node: largest.map(|(_, node)| node.to_string()),
+        }
+    };
     api::Shortfall {
+        gpu_part: lacks.part.as_ref().map(part),
         shortages: lacks.shortages.iter().map(shortage).collect(),
         closest: lacks.closest.as_ref().map(|closest| api::Closest {
             node: closest.node.to_string(),
@@ -64,8 +80,17 @@ fn shortfall(lacks: &Shortfall) -> api::Shortfall {
     }
 }
 
+/// A node that takes no tasks, with what was said when that was ordered.
+fn closed(node: &Name, directory: &Directory) -> String {
+    let mark = directory.nodes.get(node);
+    match mark.and_then(|mark| Some((&mark.by, mark.reason.as_ref()?))) {
+        Some((by, reason)) => format!("{node} ({by}: {reason})"),
+        None => node.to_string(),
+    }
+}
+
 /// The reason of an unfinished job, and its sentence.
-pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec) -> (Reason, String) {
+pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec, directory: &Directory) -> (Reason, String) {
     let number = record.seq;
     match &explained.why {
         Why::Held => (Reason::Held, format!("It is held: it waits until somebody releases it (`flash release {number}`).")),
@@ -87,11 +112,12 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
         }
         Why::NodesClosed { nodes, more } => {
             let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            let said: Vec<String> = nodes.iter().map(|node| closed(node, directory)).collect();
             let which = if names.len() == 1 && *more == 0 { "node" } else { "nodes" };
             let others = if *more > 0 { format!(" and {more} more") } else { String::new() };
             let text = format!(
                 "It has room only on {which} {}{others}, which {} no tasks now: it starts once {} resumed.",
-                names.join(", "),
+                said.join(", "),
                 if which == "node" { "takes" } else { "take" },
                 if which == "node" { "that is" } else { "one of them is" },
             );

@@ -131,8 +131,12 @@ impl Table {
 impl Table {
     /// Calls the threads that wait for a task and are to wait no longer. Gives when to do so again, if any is there.
     fn call_waiting(&self) -> Option<u64> {
-        let called = self.waiting.iter().filter(|waiting| waiting.called);
-        called.map(|waiting| sys::wake(waiting.thread)).last().map(|()| CALL_US)
+        let mut again = None;
+        for waiting in self.waiting.iter().filter(|waiting| waiting.called) {
+            sys::wake(waiting.thread);
+            again = Some(CALL_US);
+        }
+        again
     }
 }
 

@@ -21,7 +21,9 @@ impl Texts {
             return false;
         }
         self.starts.push(self.bytes.len());
-        parts.iter().for_each(|part| self.bytes.extend_from_slice(part.as_bytes()));
+        for part in parts {
+            self.bytes.extend_from_slice(part.as_bytes());
+        }
         self.bytes.push(0);
         true
     }
