@@ -214,11 +214,15 @@ pub(super) fn signal(number: i32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use scheduler_core::amounts::GpuShare;
+
     use super::*;
 
     fn gpus(asked: u128, free: u128, largest_task: u64, largest_free: u64, node: Option<&str>) -> Shortfall {
         let node = node.map(Name::from);
-        let short = Shortage { resource: Resource::Gpu, asked, free, total: 8, largest_task, largest_free, node };
+        let (asked, free, total) = (asked * 1000, free * 1000, 8000);
+        let (largest_task, largest_free) = (largest_task * 1000, largest_free * 1000);
+        let short = Shortage { resource: Resource::Gpu, asked, free, total, largest_task, largest_free, node };
         Shortfall { shortages: vec![short], ..Shortfall::default() }
     }
 
@@ -235,5 +239,24 @@ mod tests {
             lacking(&lacks),
             "8 tasks \"main\" have to start together, and there is room for 6; it needs 8 GPUs together, and 6 of 8 are free"
         );
+    }
+
+    #[test]
+    fn what_parts_are_left_is_told() {
+        let left = |millis: u32, gib: u64| GpuShare { millis, memory: MemoryBytes(gib << 30) };
+        let lacks = |asked, gpus, largest: Option<GpuShare>| Shortfall {
+            part: Some(NoPart { asked, gpus, largest: largest.map(|left| (left, "a".into())) }),
+            ..Shortfall::default()
+        };
+        assert_eq!(
+            lacking(&lacks(left(500, 0), 4, Some(left(300, 24)))),
+            "it needs 500m of one GPU: none is whole, and of 4 GPUs that are shared, none has more than 300m left (node a)"
+        );
+        assert_eq!(
+            lacking(&lacks(left(100, 30), 1, Some(left(300, 24)))),
+            "it needs 100m and 30Gi of its memory of one GPU: none is whole, and 1 GPU that is shared has 300m and 24Gi of its memory left (node a)"
+        );
+        assert_eq!(lacking(&lacks(left(100, 0), 0, None)), "it needs 100m of one GPU, and none has anything left");
+        assert_eq!(amount(Resource::Gpu, 500), "500m of a GPU");
     }
 }
