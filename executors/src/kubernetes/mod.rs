@@ -12,7 +12,9 @@ mod connect;
 mod error;
 mod executor;
 mod manifest;
+pub mod nodes;
 mod phase;
+mod quantity;
 mod watch;
 mod world;
 

@@ -220,9 +220,16 @@ mod tests {
 
     fn gpus(asked: u128, free: u128, largest_task: u64, largest_free: u64, node: Option<&str>) -> Shortfall {
         let node = node.map(Name::from);
-        let (asked, free, total) = (asked * 1000, free * 1000, 8000);
-        let (largest_task, largest_free) = (largest_task * 1000, largest_free * 1000);
-        let short = Shortage { resource: Resource::Gpu, asked, free, total, largest_task, largest_free, node };
+        // In thousandths, as the core counts them.
+        let short = Shortage {
+            resource: Resource::Gpu,
+            asked: asked * 1_000,
+            free: free * 1_000,
+            total: 8_000,
+            largest_task: largest_task * 1_000,
+            largest_free: largest_free * 1_000,
+            node,
+        };
         Shortfall { shortages: vec![short], ..Shortfall::default() }
     }
 
