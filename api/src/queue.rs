@@ -361,7 +361,7 @@ mod tests {
             (r#"{"weight": NaN}"#, "expected value"),
             (r#"{"fairShare": {"weights": {"a": 0}}}"#, "`0` is not a weight"),
             (r#"{"maxConcurrent": -1}"#, "-1"),
-            (r#"{"guaranteed": {"gpu": 1.5}}"#, "is not a number of GPUs"),
+            (r#"{"guaranteed": {"gpu": "-1"}}"#, "is not an amount of GPUs"),
         ] {
             let found = fault(text);
             assert!(found.contains(said), "{text}: {found}");

@@ -185,7 +185,7 @@ mod tests {
             (json!({"queues": [{"weight": 1}]}), "queues[0].name: must be a text"),
             (json!({"queues": [{"name": "a"}, {"name": "a"}]}), "queues[1].name: `a` is there twice"),
             (json!({"queues": [{"name": "a", "wieght": 1}]}), "queues[0].wieght: unknown field"),
-            (json!({"queues": [{"name": "a", "limit": {"gpu": "x"}}]}), "queues[0].limit.gpu: `x` is not a number of GPUs"),
+            (json!({"queues": [{"name": "a", "limit": {"gpu": "x"}}]}), "queues[0].limit.gpu: `x` is not an amount of GPUs"),
             (json!({"priorityClasses": [{"name": "a"}]}), "priorityClasses[0]: missing field `priority`"),
             (json!({}), "there is no queue, cohort or priority class in it"),
         ] {

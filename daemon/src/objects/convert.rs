@@ -267,6 +267,8 @@ mod tests {
     fn what_is_out_of_range_is_named() {
         for (text, field) in [
             (r#"{"priority": 10000001}"#, "priority"),
+            (r#"{"limit": {"gpu": 1.5}}"#, "limit.gpu"),
+            (r#"{"tenantLimits": {"gpu": "500m"}}"#, "tenantLimits.gpu"),
             (r#"{"agePerPoint": "8d"}"#, "agePerPoint"),
             (r#"{"maxConcurrent": 0}"#, "maxConcurrent"),
             (r#"{"tenantLimits": {"jobs": 0}}"#, "tenantLimits.jobs"),

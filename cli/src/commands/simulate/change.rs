@@ -163,7 +163,7 @@ mod tests {
             (changes(&[], &[], &["batch.limit.disk=1"]), "--set-queue `batch.limit.disk=1`: limit.disk: unknown field `disk`"),
             (
                 changes(&[], &[], &["batch.limit.gpu=x"]),
-                "--set-queue `batch.limit.gpu=x`: limit.gpu: `x` is not a number of GPUs",
+                "--set-queue `batch.limit.gpu=x`: limit.gpu: `x` is not an amount of GPUs",
             ),
         ] {
             let error = wanted.apply(config(), &specs()).unwrap_err();
