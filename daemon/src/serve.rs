@@ -134,7 +134,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let board = SharedBoard::default();
     let known_gpus = seeds.base.nodes.first().map(|node| node.gpus.clone()).unwrap_or_default();
     let users = Arc::new(Users::default());
-    let parts = KeeperParts { watcher, core: core.clone(), board: board.clone(), users, sees };
+    let parts = KeeperParts { watcher, core: core.clone(), board: board.clone(), users, store: store.clone(), sees };
     let mut keeper = Keeper::new(parts, &config);
     let observed = keeper.begin(&view).await;
     let (gate, gated) = mpsc::channel(GATE);
@@ -198,6 +198,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         logs: logs.clone(),
         events: Span(config.retention.events.0),
         jobs: Span(config.retention.jobs.0),
+        usage: Span(config.retention.usage.0),
     };
 
     // Two stages, so that HTTP is drained while the engine still answers.

@@ -79,8 +79,9 @@ impl Promise {
     /// What that makes in so much time.
     pub fn over(self, span: Span) -> Promised {
         let times = |amount: u64, unit: u128| {
-            let product = u128::from(amount) * u128::from(span.0) / unit;
-            u64::try_from(product).unwrap_or(MOST).min(MOST)
+            // To the nearest: what is rounded off many short runs does not add up.
+            let product = u128::from(amount) * u128::from(span.0) + unit / 2;
+            u64::try_from(product / unit).unwrap_or(MOST).min(MOST)
         };
         Promised {
             cpu_micros: times(self.cpu.0, 1_000),

@@ -14,10 +14,12 @@ use executors::Report;
 use executors::gpu::{GpuProcess, Procfs, View, Watcher};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use scheduler_core::ids::{JobId, Name, RunId};
+use store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::meter::{Meter, MeterParts};
 use super::{Board, Seen, SeenProcess, SharedBoard, device, judge};
 use crate::config::values::{Foreign, Orphans};
 use crate::config::{Config, Gpu as GpuConfig};
@@ -40,6 +42,8 @@ pub struct KeeperParts {
     pub board: SharedBoard,
     /// Names of users.
     pub users: Arc<Users>,
+    /// The job table, for what its owner has said of a job.
+    pub store: Arc<dyn Store>,
     /// Whether a driver is asked: else nothing is seen of processes and memory.
     pub sees: bool,
 }
@@ -72,12 +76,17 @@ pub struct Keeper {
     held: BTreeMap<RunId, Held>,
     /// What the engine knows; causes to leave are told once.
     told: Observed,
+    meter: Meter,
 }
 
 impl Keeper {
     /// A keeper that has seen nothing yet.
     pub fn new(parts: KeeperParts, config: &Config) -> Self {
         let views = parts.watcher.views();
+        let meter = Meter::new(
+            MeterParts { core: parts.core.clone(), board: parts.board.clone(), store: parts.store.clone() },
+            &config.gpu,
+        );
         Self {
             parts,
             rules: config.gpu.clone(),
@@ -91,6 +100,7 @@ impl Keeper {
             lost: BTreeSet::new(),
             held: BTreeMap::new(),
             told: Observed::default(),
+            meter,
         }
     }
 
@@ -128,12 +138,19 @@ impl Keeper {
                     false
                 }
             };
+            // Whatever woke us, a look that came meanwhile is taken as one.
+            let seen = seen || self.views.has_changed().unwrap_or(false);
             let view = Arc::clone(&self.views.borrow_and_update());
             if seen {
                 if !self.tell(&view, &engine).await {
                     return;
                 }
                 self.drain_sick(&engine).await;
+            }
+            // Before the ends that wait for this very look are passed on.
+            let hurry = !self.held.is_empty();
+            if seen && !self.meter.look(&view, hurry, &engine).await {
+                return;
             }
             if !self.release(&view, &engine).await {
                 return;
@@ -166,6 +183,7 @@ impl Keeper {
             driver: view.survey.driver.clone(),
             note: (!view.survey.problems.is_empty()).then(|| view.survey.problems.join("; ")),
             gpus: BTreeMap::new(),
+            idle: self.meter.notes(),
         };
         let mut observed = Observed::default();
         for reading in &view.survey.gpus {
@@ -240,14 +258,14 @@ impl Keeper {
     }
 
     async fn process(&mut self, process: GpuProcess) -> SeenProcess {
-        let GpuProcess { pid, memory_bytes, graphics } = process;
+        let GpuProcess { pid, memory_bytes, graphics, busy_percent } = process;
         let found = self.processes.look(pid);
         let user = match found.uid {
             Some(uid) => self.parts.users.get(uid).await.ok().map(|user| user.name.clone()),
             None => None,
         };
         let job = found.job.and_then(|job| uuid::Uuid::parse_str(&job).ok()).map(JobId);
-        SeenProcess { pid, user, command: found.command, memory_bytes, job, started: found.started, graphics }
+        SeenProcess { pid, user, command: found.command, memory_bytes, job, started: found.started, graphics, busy_percent }
     }
 
     /// What is kept of GPUs and processes is kept of those that are there.

@@ -26,7 +26,13 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
     let spec = view::spec(&record)?;
     let attempts = history::attempts(backend, &record).await?;
     Ok(match explained {
-        Some(explained) => unfinished(&explained, &record, &spec, attempts),
+        Some(explained) => {
+            let mut why = unfinished(&explained, &record, &spec, attempts);
+            for warning in backend.warnings(id) {
+                why.message = format!("{} {warning}.", why.message);
+            }
+            why
+        }
         None => finished(&record, attempts),
     })
 }
