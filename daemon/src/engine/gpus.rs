@@ -194,6 +194,8 @@ pub struct GpuRun {
     pub queue: Name,
     /// When its tasks started; `None` where they have not, or while it is being ended.
     pub since: Option<Timestamp>,
+    /// When the last of its tasks ended, where that is known already.
+    pub until: Option<Timestamp>,
     /// UUIDs of its GPUs, each once.
     pub gpus: Vec<Name>,
 }
@@ -212,7 +214,7 @@ pub fn runs(core: &super::SharedCore) -> Vec<GpuRun> {
         let view = core.view(job)?;
         let since = if let JobState::Running { since, .. } = &lifecycle.state { Some(*since) } else { None };
         let run = super::run_of(job, lifecycle);
-        Some(GpuRun { run, seq: view.seq, queue: view.shape.queue.clone(), since, gpus })
+        Some(GpuRun { run, seq: view.seq, queue: view.shape.queue.clone(), since, until: None, gpus })
     };
     core.active().filter_map(run).collect()
 }

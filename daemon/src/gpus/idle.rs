@@ -144,6 +144,7 @@ mod tests {
             seq: Seq(1),
             queue: queue.into(),
             since: Some(at(0)),
+            until: None,
             gpus: vec!["a".into()],
         }
     }

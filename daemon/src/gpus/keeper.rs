@@ -14,6 +14,7 @@ use executors::Report;
 use executors::gpu::{GpuProcess, Procfs, View, Watcher};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use scheduler_core::ids::{JobId, Name, RunId};
+use scheduler_core::time::Timestamp;
 use store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -148,9 +149,11 @@ impl Keeper {
                 self.drain_sick(&engine).await;
             }
             // Before the ends that wait for this very look are passed on.
-            let hurry = !self.held.is_empty();
-            if seen && !self.meter.look(&view, hurry, &engine).await {
-                return;
+            if seen {
+                let ends = self.held.iter().filter_map(|(run, held)| Some((*run, end_of(&held.end.report)?))).collect();
+                if !self.meter.look(&view, &ends, &engine).await {
+                    return;
+                }
             }
             if !self.release(&view, &engine).await {
                 return;
@@ -353,6 +356,10 @@ fn end_orphans(seen: &Seen, job: JobId) {
             Err(error) => tracing::warn!(pid = process.pid, %job, %error, "a process of an ended job is still on a GPU"),
         }
     }
+}
+
+const fn end_of(report: &Report) -> Option<Timestamp> {
+    if let Report::Ended { at, .. } = report { Some(*at) } else { None }
 }
 
 fn stalled(stall: executors::gpu::Stall) -> String {

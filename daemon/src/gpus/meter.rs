@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::JobSpec;
 use executors::gpu::View;
 use scheduler_core::ids::{JobId, RunId};
-use scheduler_core::time::Span;
+use scheduler_core::time::{Span, Timestamp};
 use store::usage::{Day, Sampled};
 use store::{RunSample, Store};
 use tokio::time::Instant;
@@ -73,15 +73,17 @@ impl Meter {
         self.notes.clone()
     }
 
-    /// Measures a look that is on the board, once. False when the engine is gone.
-    pub async fn look(&mut self, view: &View, hurry: bool, engine: &GpuCommands) -> bool {
+    /// Measures a look that is on the board, once. `ends` are the runs that have ended and wait for their GPUs, and when. False when the
+    /// engine is gone.
+    pub async fn look(&mut self, view: &View, ends: &BTreeMap<RunId, Timestamp>, engine: &GpuCommands) -> bool {
         if view.round == self.round {
             return true;
         }
         self.round = view.round;
         let now = clock::now();
         let board = self.parts.board.get();
-        let runs = runs(&self.parts.core);
+        let mut runs = runs(&self.parts.core);
+        runs.iter_mut().for_each(|run| run.until = ends.get(&run.run).copied());
         let mut due = Vec::new();
         for looked in self.sampler.look(&board, &runs, now) {
             self.add(looked.sample);
@@ -104,7 +106,7 @@ impl Meter {
             }
         }
         self.note(now);
-        let is_time = hurry || self.delivered.elapsed() >= DELIVERY;
+        let is_time = !ends.is_empty() || self.delivered.elapsed() >= DELIVERY;
         !is_time || self.deliver(engine).await
     }
 
@@ -127,7 +129,7 @@ impl Meter {
     }
 
     /// Puts on the board what there is to say.
-    fn note(&mut self, now: scheduler_core::time::Timestamp) {
+    fn note(&mut self, now: Timestamp) {
         let notes = self.idle.warned().map(|run| (run.job, self.idle.says(run, now))).collect();
         if notes != self.notes {
             self.notes = notes;

@@ -1,6 +1,6 @@
 //! What runs do with their GPUs, summed up from looks: pure, time is given.
 //!
-//! What must hold: a look counts for the time since the one before it, or since the run began where that was later, and for no more than the longest gap between two
+//! What must hold: a look counts for the time since the one before it, or since the run began where that was later, up to the end of its tasks, and for no more than the longest gap between two
 //! looks: what nobody saw is not known. Energy is that of the GPU's own counter, which misses nothing, or what it drew at the look.
 
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl Sampler {
         let before = self.before.get(uuid);
         // The first look only begins: what was before it, another daemon has counted. A run that is being ended was seen before.
         let from = before.map_or(now, |before| run.since.map_or(before.at, |since| since.max(before.at)));
-        let time = now.since(from);
+        let time = run.until.unwrap_or(now).min(now).since(from);
         let micros = time.0.min(self.longest.0);
         let reading = &seen.reading;
         let drawn = reading.milliwatts.map_or(0, |milliwatts| u64::from(milliwatts) * micros / 1_000_000);
@@ -141,6 +141,7 @@ mod tests {
             seq: Seq(number as u64),
             queue: "q".into(),
             since: Some(at(since)),
+            until: None,
             gpus: gpus.iter().map(|uuid| Name::from(*uuid)).collect(),
         }
     }
@@ -181,8 +182,12 @@ mod tests {
         let looked = sampler.look(&board(&[("a", 100, 200), ("b", 0, 7)]), &runs, at(102));
         assert_eq!(looked[0].sample.sampled.known_micros, 12 * SECOND);
         assert_eq!((looked[0].sample.sampled.busy_micros, looked[0].sample.sampled.energy_millijoules), (6 * SECOND, 80_000));
+        // It ended meanwhile.
+        let ended = [GpuRun { until: Some(at(103)), ..runs[0].clone() }];
+        let looked = sampler.look(&board(&[("a", 100, 210), ("b", 0, 7)]), &ended, at(104));
+        assert_eq!((looked[0].sample.sampled.known_micros, looked[0].sample.sampled.energy_millijoules), (2 * SECOND, 5_000));
         // The counter began anew with the driver, and the clock was set back.
-        let looked = sampler.look(&board(&[("a", 0, 1), ("b", 0, 7)]), &runs, at(104));
+        let looked = sampler.look(&board(&[("a", 0, 1), ("b", 0, 7)]), &runs, at(106));
         assert_eq!(looked[0].sample.sampled.energy_millijoules, 200_000, "as much as it draws");
         assert_eq!(sampler.look(&board(&[("a", 9, 2)]), &runs, at(50))[0].sample.sampled.known_micros, 0);
     }
