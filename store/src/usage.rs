@@ -65,13 +65,15 @@ impl Promise {
         let mut promise = Self::default();
         let groups = shape.tasks.iter().zip(0_usize..).map(|(group, index)| {
             let placed = |placed: &Placement| placed.slots.iter().filter(|slot| usize::from(slot.group) == index).count() as u64;
-            (group.request, placement.map_or(u64::from(group.replicas), placed))
+            let gpu_millis =
+                group.constraints.gpu_share.map_or(u64::from(group.request.gpus) * 1_000, |share| share.millis.into());
+            (group.request, gpu_millis, placement.map_or(u64::from(group.replicas), placed))
         });
-        for (request, count) in groups {
+        for (request, gpu_millis, count) in groups {
             let add = |sum: &mut u64, each: u64| *sum = sum.saturating_add(each.saturating_mul(count));
             add(&mut promise.cpu.0, request.cpu.0);
             add(&mut promise.memory.0, request.memory.0);
-            add(&mut promise.gpu_millis, u64::from(request.gpus) * 1_000);
+            add(&mut promise.gpu_millis, gpu_millis);
         }
         promise
     }
@@ -284,9 +286,12 @@ mod tests {
         let shape = Shape::new("default".into(), "q".into(), tasks);
         let all = Promise::of(&shape, None);
         assert_eq!(all, Promise { cpu: CpuMillis(7_000), memory: MemoryBytes(5 << 30), gpu_millis: 2_000 });
-        let slot = |group| Slot { group, replica: 0, node: "n".into(), gpus: smallvec![] };
+        let slot = |group| Slot { group, replica: 0, node: "n".into(), gpus: smallvec![], share: None };
         let some = Promise::of(&shape, Some(&Placement::new(vec![slot(0), slot(1)])));
         assert_eq!(some, Promise { cpu: CpuMillis(2_500), memory: MemoryBytes(2 << 30), gpu_millis: 1_000 });
+        let mut shared = shape.clone();
+        shared.tasks[0].constraints.gpu_share = Some(scheduler_core::amounts::GpuShare { millis: 250, memory: MemoryBytes(0) });
+        assert_eq!(Promise::of(&shared, None).gpu_millis, 500, "a part counts as a part");
         let used = some.over(Span::from_secs(10));
         assert_eq!(used, Promised { cpu_micros: 25_000_000, memory_mib_millis: 20_480_000, gpu_micros: 10_000_000 });
         assert_eq!(Promise { cpu: CpuMillis(u64::MAX), ..some }.over(Span(u64::MAX)).cpu_micros, MOST);

@@ -48,6 +48,14 @@ fn of_status(status: &Status) -> Meaning {
     }
 }
 
+/// In one line, with the command that mends it where there is one.
+pub(super) fn said(error: &Error) -> String {
+    match meaning(error) {
+        Meaning::Refused(detail) | Meaning::Forbidden(detail) | Meaning::Later(detail) => detail,
+        Meaning::Exists | Meaning::Missing => chain(error),
+    }
+}
+
 /// As an executor says it.
 pub(super) fn executor_error(op: &'static str, error: &Error) -> ExecutorError {
     match meaning(error) {

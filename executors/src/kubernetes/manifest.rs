@@ -49,6 +49,11 @@ pub(super) fn run_selector(instance: &str, run: RunId) -> String {
     format!("{INSTANCE}={instance},{JOB}={},{ATTEMPT}={}", run.job, run.attempt)
 }
 
+/// The installation that an object says it is of.
+pub(super) fn instance_of(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.labels.as_ref()?.get(INSTANCE).map(String::as_str)
+}
+
 /// The run that a Job or a pod belongs to; `None` where its labels are not ours.
 pub(super) fn run_of(metadata: &ObjectMeta) -> Option<RunId> {
     let labels = metadata.labels.as_ref()?;
@@ -187,15 +192,17 @@ fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSpec {
     }
 }
 
-/// On one of these nodes, and nowhere else.
+/// On one of these nodes, and nowhere else. By name: a label may be missing, or another node's.
 fn one_of(nodes: &[String]) -> Affinity {
-    let names = NodeSelectorRequirement {
-        key: "kubernetes.io/hostname".to_owned(),
-        operator: "In".to_owned(),
-        values: Some(nodes.to_vec()),
+    let term = |node: &String| NodeSelectorTerm {
+        match_fields: Some(vec![NodeSelectorRequirement {
+            key: "metadata.name".to_owned(),
+            operator: "In".to_owned(),
+            values: Some(vec![node.clone()]),
+        }]),
+        match_expressions: None,
     };
-    let term = NodeSelectorTerm { match_expressions: Some(vec![names]), match_fields: None };
-    let selector = NodeSelector { node_selector_terms: vec![term] };
+    let selector = NodeSelector { node_selector_terms: nodes.iter().map(term).collect() };
     let nodes = NodeAffinity { required_during_scheduling_ignored_during_execution: Some(selector), ..NodeAffinity::default() };
     Affinity { node_affinity: Some(nodes), ..Affinity::default() }
 }

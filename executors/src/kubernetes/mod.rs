@@ -12,11 +12,11 @@ mod connect;
 mod error;
 mod executor;
 mod manifest;
-mod nodes;
+pub mod nodes;
 mod phase;
+mod quantity;
 mod watch;
 mod world;
 
 pub use connect::{ConnectError, connect};
 pub use executor::{JobExecutor, JobOptions};
-pub use nodes::{ClusterNode, nodes};

@@ -156,6 +156,9 @@ impl Admission {
         checks::annotations(&spec.annotations).map_err(|invalid| invalid.under("annotations"))?;
         checks::rlimits(&spec.rlimits).map_err(|invalid| invalid.under("rlimits"))?;
         let groups = self.complete_tasks(&mut spec, caller)?;
+        if self.executor == ExecutorKind::Job {
+            pods::whole_gpus(&groups)?;
+        }
         let name = match spec.name.take() {
             Some(name) if names::is_label(&name) => name,
             Some(name) => return Err(Invalid::new("name", format!("`{name}` is not a name: {}", names::LABEL_RULE))),
@@ -274,7 +277,7 @@ impl Admission {
         let request = Request {
             cpu: CpuMillis(cpu.0),
             memory: MemoryBytes(resources.memory.map_or(0, |memory| memory.0)),
-            gpus: resources.gpu.map_or(0, |gpus| gpus.0),
+            gpus: place::gpu_count(resources).map_err(|invalid| invalid.under("resources"))?.0,
         };
         // What is taken as nothing is nothing; saying so is how a task does without the job's.
         let selector = task.node_selector.take().or_else(|| defaults.selector.clone()).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What a job may say where its runs are pods, and what it may not where they are processes.
 
 use api::JobSpec;
+use scheduler_core::job::TaskGroup;
 
 use super::{Checked, Invalid};
 
@@ -44,6 +45,18 @@ pub(super) fn fits_a_job(spec: &JobSpec) -> Checked<()> {
                 other.escape_debug()
             );
             Err(Invalid::new("stop.signal", detail))
+        }
+    }
+}
+
+/// A device plugin gives whole GPUs. Of tasks that are complete: what they take from the job has its say too.
+pub(super) fn whole_gpus(groups: &[TaskGroup]) -> Checked<()> {
+    let divided = |group: &TaskGroup| group.constraints.gpu_share.is_some() || group.constraints.mig_profile.is_some();
+    match groups.iter().position(divided) {
+        None => Ok(()),
+        Some(at) => {
+            let detail = "pods get whole GPUs: neither parts of one nor MIG instances are given to them";
+            Err(Invalid::new(format!("tasks[{at}].resources.gpu"), detail))
         }
     }
 }

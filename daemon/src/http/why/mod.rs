@@ -28,7 +28,8 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
     let attempts = history::attempts(backend, &record).await?;
     Ok(match explained {
         Some(explained) => {
-            let mut why = unfinished(&explained, &record, &spec, attempts, &backend.directory());
+            let why = unfinished(&explained, &record, &spec, attempts, &backend.directory());
+            let mut why = kept_back(backend.silence(), why);
             for warning in backend.warnings(id) {
                 why.message = format!("{} {warning}.", why.message);
             }
@@ -36,6 +37,19 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
         }
         None => finished(&record, attempts),
     })
+}
+
+/// Whatever else stands in its way, nothing starts while whoever would start it does not answer.
+fn kept_back(silence: Option<String>, why: api::Why) -> api::Why {
+    match silence.filter(|_| matches!(why.state, api::State::Waiting | api::State::Queued)) {
+        Some(silence) => api::Why {
+            message: format!("Nothing is started now, because {silence}. {}", why.message),
+            estimate: None,
+            suggestions: Vec::new(),
+            ..why
+        },
+        None => why,
+    }
 }
 
 fn unfinished(
@@ -151,7 +165,7 @@ fn change(change: &Change, spec: &JobSpec) -> (String, String, Option<&'static s
         (format!("tasks[{at}].{}", view::resource_field(resource)), view::amount(resource, amount), option)
     };
     match change {
-        Change::Gpus { task, gpus } => of_task(task, Resource::Gpu, u128::from(*gpus), Some("--gpus")),
+        Change::Gpus { task, gpus } => of_task(task, Resource::Gpu, u128::from(*gpus) * 1_000, Some("--gpus")),
         Change::Cpu { task, cpu } => of_task(task, Resource::Cpu, u128::from(cpu.0), Some("--cpus")),
         Change::Memory { task, memory } => of_task(task, Resource::Memory, u128::from(memory.0), Some("--mem")),
         Change::Replicas(replicas) => ("tasks[0].replicas".to_owned(), replicas.to_string(), Some("--replicas")),
