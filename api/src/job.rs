@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::quantity::{Cpu, Duration, GpuMillis, Memory};
 use crate::select::{AnyOf, Arrangement, NodeExpression, NodeSelector};
+use crate::usage::JobUsage;
 
 /// A job as it is sent. Everything but a command is optional; unknown fields are refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -237,7 +238,7 @@ pub enum OutcomeWord {
 pub struct Outcome {
     /// In a word.
     pub result: OutcomeWord,
-    /// Stable word for why it failed: `exitCode`, `signal`, `timeLimit`, `start`, `infrastructure`.
+    /// Stable word for why it failed: `exitCode`, `signal`, `timeLimit`, `idle`, `start`, `infrastructure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// For people.
@@ -323,6 +324,12 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<jiff::Timestamp>,
+    /// What it has used, once a run of it has begun. Only where one job is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<JobUsage>,
+    /// What its user should know of its run. Only where one job is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Revision of its latest change.
     pub revision: u64,
 }

@@ -9,6 +9,7 @@ pub mod quantity;
 pub mod queue;
 pub mod select;
 pub mod shortfall;
+pub mod usage;
 pub mod why;
 
 pub use cluster::*;
@@ -18,4 +19,5 @@ pub use problem::{Problem, codes};
 pub use queue::*;
 pub use select::{AnyOf, Arrangement, NodeExpression, NodeSelector, Operator};
 pub use shortfall::*;
+pub use usage::*;
 pub use why::*;

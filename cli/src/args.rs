@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, builder::Styles};
 
 use crate::commands::{
     act, cancel, cohorts, completion, events, gpus, info, logs, ls, nodes, priorities, queues, run, show, simulate, submit,
-    token, update, wait, why,
+    token, top, update, usage, wait, why,
 };
 
 /// Runs jobs on the CPUs and GPUs of this machine or cluster, in turn and fairly.
@@ -100,6 +100,12 @@ pub(crate) enum Command {
     /// Show GPUs: who has them, use, memory, temperature; take them out of service
     #[command(after_help = gpus::EXAMPLES)]
     Gpus(gpus::Args),
+    /// Show live what runs where, and what it does with its GPUs
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Args),
+    /// Say what was used: GPU and CPU time by user, namespace, queue, day or job
+    #[command(after_help = usage::EXAMPLES)]
+    Usage(usage::Args),
     /// Run a trace through the scheduler in virtual time, without a server
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::Args),

@@ -243,6 +243,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The job table, for reads and tokens.
     fn store(&self) -> &dyn Store;
 
+    /// What the user of a job should know of its run.
+    fn warnings(&self, job: JobId) -> Vec<String>;
+
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;
 }

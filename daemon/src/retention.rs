@@ -1,4 +1,4 @@
-//! Forgets what is old, in bounded steps: events and idempotency keys first, finished jobs with their logs later.
+//! Forgets what is old, in bounded steps: events and idempotency keys first, finished jobs with their logs later, sums of what was used last.
 //!
 //! Removing many files slows the creation of others for seconds; so a round removes few, and pauses after it are long.
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use scheduler_core::ids::JobId;
 use scheduler_core::time::Span;
+use store::usage::Day;
 use store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,8 @@ pub struct Retention {
     pub events: Span,
     /// How long finished jobs are kept.
     pub jobs: Span,
+    /// How long sums of what was used are kept.
+    pub usage: Span,
 }
 
 impl Retention {
@@ -59,9 +62,10 @@ impl Retention {
         let now = clock::now();
         let compaction = self.store.compact(now - self.events, EVENTS).await?;
         let removed = self.store.prune(now - self.jobs, JOBS).await?;
+        let days = self.store.forget_usage(Day::of(now - self.usage)).await?;
         let more = compaction.more || removed.len() >= JOBS as usize;
-        if compaction.events > 0 || !removed.is_empty() {
-            tracing::debug!(events = compaction.events, jobs = removed.len(), floor = %compaction.floor, "removed what is old");
+        if compaction.events > 0 || !removed.is_empty() || days > 0 {
+            tracing::debug!(events = compaction.events, jobs = removed.len(), usage = days, floor = %compaction.floor, "removed what is old");
         }
         let folder = self.logs.clone();
         // The names begin with the job's id; the folder is read once a round, not once a job.

@@ -139,7 +139,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let sees = survey.as_ref().is_some_and(|survey| survey.sees);
     let (keeper, observed) = match survey {
         Some(Survey { watcher, first, sees }) => {
-            let parts = KeeperParts { watcher, core: core.clone(), board: board.clone(), users: Arc::default(), sees };
+            let parts = KeeperParts {
+                watcher,
+                core: core.clone(),
+                board: board.clone(),
+                users: Arc::default(),
+                store: store.clone(),
+                sees,
+            };
             let mut keeper = Keeper::new(parts, &config);
             let observed = keeper.begin(&first).await;
             (Some(keeper), observed)
@@ -223,6 +230,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         logs: logs.clone(),
         events: Span(config.retention.events.0),
         jobs: Span(config.retention.jobs.0),
+        usage: Span(config.retention.usage.0),
     };
 
     // Two stages, so that HTTP is drained while the engine still answers.

@@ -65,6 +65,8 @@ pub fn apply(
         Event::Requeue { .. } => step.requeue(event),
         Event::TimeLimit => step.time_limit(event),
         Event::Preempt { .. } | Event::Evict { .. } => step.make_way(event),
+        Event::Warn { .. } => step.warn(),
+        Event::Idle { .. } => step.idle(event),
     }
 }
 
@@ -179,6 +181,7 @@ impl Step<'_> {
         match why {
             StopReason::Cancel { by } => finish(Outcome::Cancelled { by: by.clone() }),
             StopReason::TimeLimit => finish(Outcome::Failed { reason: FailReason::TimeLimit }),
+            StopReason::Idle { message } => finish(Outcome::Failed { reason: FailReason::Idle { message: message.clone() } }),
             // One that was evicted counts as a lost try only where something ran ([`ended`](Self::ended)).
             StopReason::Requeue { .. } | StopReason::Evicted { .. } => JobState::Queued { since: self.now },
             StopReason::Preempted { age_from, .. } => JobState::Queued { since: (*age_from).min(self.now) },
@@ -228,6 +231,21 @@ impl Step<'_> {
     fn time_limit(&self, event: &Event) -> Applied {
         match (&self.lifecycle.state, self.policy.time_limit) {
             (JobState::Running { since, .. }, Some(limit)) if *since + limit <= self.now => self.stop(event),
+            _ => self.not_here(),
+        }
+    }
+
+    /// It is on record, and that is all.
+    fn warn(&self) -> Applied {
+        match &self.lifecycle.state {
+            state @ JobState::Running { .. } => self.to(state.clone()),
+            _ => self.not_here(),
+        }
+    }
+
+    fn idle(&self, event: &Event) -> Applied {
+        match &self.lifecycle.state {
+            JobState::Running { .. } => self.stop(event),
             _ => self.not_here(),
         }
     }

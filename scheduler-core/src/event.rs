@@ -100,6 +100,16 @@ pub enum Event {
         /// What happened.
         message: Name,
     },
+    /// Something about its run has to be known to its user: it goes on as it is.
+    Warn {
+        /// What.
+        message: Name,
+    },
+    /// It holds GPUs and leaves them idle, for longer than it may.
+    Idle {
+        /// For how long, and how much it may.
+        message: Name,
+    },
     /// Its time limit is over.
     TimeLimit,
     /// The planner ends its run to make room for another job.
@@ -192,7 +202,7 @@ pub enum Rejected {
 
 impl Event {
     /// The word under which it is recorded and shown: `held`, `released`, `updated`, `due`, `placed`, `started`, `ended`, `notBegun`,
-    /// `cancelled`, `requeued`, `evicted`, `timeLimit`, `preempted`.
+    /// `cancelled`, `requeued`, `evicted`, `warned`, `idle`, `timeLimit`, `preempted`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Hold { .. } => "held",
@@ -206,6 +216,8 @@ impl Event {
             Self::Cancel { .. } => "cancelled",
             Self::Requeue { .. } => "requeued",
             Self::Evict { .. } => "evicted",
+            Self::Warn { .. } => "warned",
+            Self::Idle { .. } => "idle",
             Self::TimeLimit => "timeLimit",
             Self::Preempt { .. } => "preempted",
         }
@@ -217,12 +229,14 @@ impl Event {
             Self::Cancel { by } => Some(StopReason::Cancel { by: by.clone() }),
             Self::Requeue { by } => Some(StopReason::Requeue { by: by.clone() }),
             Self::Evict { message } => Some(StopReason::Evicted { message: message.clone() }),
+            Self::Idle { message } => Some(StopReason::Idle { message: message.clone() }),
             Self::TimeLimit => Some(StopReason::TimeLimit),
             Self::Preempt { by, age_from } => Some(StopReason::Preempted { by: *by, age_from: *age_from }),
             Self::Hold { .. }
             | Self::Release { .. }
             | Self::Update { .. }
             | Self::Due
+            | Self::Warn { .. }
             | Self::Place { .. }
             | Self::Started { .. }
             | Self::Ended { .. }

@@ -143,6 +143,11 @@ pub enum StopReason {
         /// What happened.
         message: Name,
     },
+    /// It left its GPUs idle for longer than it may.
+    Idle {
+        /// For how long, and how much it may.
+        message: Name,
+    },
     /// It makes room for another job; it is queued again.
     #[serde(rename_all = "camelCase")]
     Preempted {
@@ -191,6 +196,11 @@ pub enum FailReason {
     },
     /// It ran longer than its `timeLimit`.
     TimeLimit,
+    /// It held GPUs and left them idle for longer than it may. Trying again would not help.
+    Idle {
+        /// For how long, and how much it may.
+        message: Name,
+    },
     /// It could not be started as asked: no such program, not executable, no such working folder. Trying again would not help.
     Start {
         /// What was tried and what the system said.

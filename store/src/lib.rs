@@ -6,11 +6,13 @@
 //! - Revisions have no gap, are never reused, and grow in commit order.
 //! - A submit touches no index in random order: keys grow with the submission sequence.
 //! - Reads never wait for the writer.
+//! - What a run was promised is counted once, in the transaction that writes its end; it stays when the job is removed.
 
 pub mod error;
 pub mod model;
 pub mod object;
 pub mod sqlite;
+pub mod usage;
 
 use async_trait::async_trait;
 use scheduler_core::ids::{JobId, Revision, Seq};
@@ -24,6 +26,7 @@ pub use model::{
 };
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
 pub use sqlite::{SqliteOptions, SqliteStore};
+pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 
 /// A job table. Opening one begins a term.
 #[async_trait]
@@ -70,6 +73,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes jobs that finished before `before`, at most `limit`; returns them, so that their logs can be removed.
     async fn prune(&self, before: Timestamp, limit: u32) -> Result<Vec<JobId>, StoreError>;
+
+    /// What was used on some days, summed up. Runs that go on count up to the query's `now`.
+    async fn usage(&self, query: &UsageQuery, by: UsageBy) -> Result<UsagePage<UsageRow>, StoreError>;
+
+    /// What each job used on some days: those that run, then those that ended last.
+    async fn usage_by_job(&self, query: &UsageQuery) -> Result<UsagePage<JobUse>, StoreError>;
+
+    /// What a job has used in all its runs, up to now.
+    async fn usage_of(&self, id: JobId, now: Timestamp) -> Result<Option<JobUse>, StoreError>;
+
+    /// Removes what was used before this day; tells how many sums those were.
+    async fn forget_usage(&self, before: usage::Day) -> Result<u64, StoreError>;
 
     /// Remembers a token.
     async fn add_token(&self, token: TokenRecord) -> Result<(), StoreError>;

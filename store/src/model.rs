@@ -10,6 +10,7 @@ use scheduler_core::state::{Lifecycle, Outcome, StateKind};
 use scheduler_core::time::Timestamp;
 
 use crate::object::ObjectChange;
+use crate::usage::RunSample;
 
 /// Who a job belongs to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -85,6 +86,8 @@ pub struct Batch {
     pub keys: Vec<KeyRecord>,
     /// Objects, in the order in which they were decided: the last word on a name counts.
     pub objects: Vec<ObjectChange>,
+    /// What was seen of runs since the batch before.
+    pub samples: Vec<RunSample>,
 }
 
 /// What a commit gave out: submit `i` has revision `first + i`, change `j` has `first + submits + j`. A batch of neither has used none, and

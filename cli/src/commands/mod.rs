@@ -20,7 +20,9 @@ pub(crate) mod show;
 pub(crate) mod simulate;
 pub(crate) mod submit;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod update;
+pub(crate) mod usage;
 pub(crate) mod wait;
 pub(crate) mod why;
 
@@ -72,6 +74,8 @@ async fn command(client: Arc<Client>, command: Command) -> Result<u8, Error> {
         Command::Priorities(args) => priorities::run(&client, &args).await,
         Command::Nodes(args) => nodes::run(&client, &args).await,
         Command::Gpus(args) => gpus::run(&client, &args).await,
+        Command::Top(args) => top::run(&client, &args).await,
+        Command::Usage(args) => usage::run(&client, &args).await,
         Command::Simulate(args) => simulate::ask(&client, &args).await,
         Command::Token { command } => token::run(&client, &command).await,
         Command::Info(args) => info::run(&client, &args).await,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::client::Client;
 use crate::commands::nodes::bytes;
-use crate::commands::{job, ls};
+use crate::commands::{job, ls, usage};
 use crate::error::Error;
 use crate::output::{Format, Output};
 use crate::{table, when};
@@ -67,6 +67,7 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     add("started", job.started_at.map(|at| when::moment(at, now)));
     add("finished", job.finished_at.map(|at| when::moment(at, now)));
     add("runtime", ls::runtime(job, now));
+    add("used", job.usage.as_ref().map(usage::of_job));
     add("time limit", spec.time_limit.map(|limit| limit.to_string()));
     add("placed", spec.placement.filter(|placement| *placement == api::Arrangement::Spread).map(|_| "spread".to_owned()));
     add("folder", folder(spec));

@@ -19,7 +19,7 @@ pub use file::{Fault, FileError};
 pub use gpus::StaticGpu;
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
-use values::{Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
+use values::{After, Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
 
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -141,9 +141,25 @@ pub struct Gpu {
     pub release_timeout: Duration,
     /// Critical errors that are faults of programs, by their numbers (Xid).
     pub ignore_xids: Vec<u64>,
+    /// What becomes of jobs that leave their GPUs idle.
+    pub idle: GpuIdle,
     /// GPUs that nobody is asked about.
     #[serde(rename = "static", skip_serializing_if = "Vec::is_empty")]
     pub fixed: Vec<StaticGpu>,
+}
+
+/// What becomes of jobs that leave their GPUs idle.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct GpuIdle {
+    /// Percent of the time below which a GPU counts as idle.
+    pub below: u64,
+    /// When their users are warned.
+    pub warn_after: After,
+    /// When they are stopped.
+    pub stop_after: After,
+    /// Queues whose jobs may do so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exempt_queues: Vec<Label>,
 }
 
 /// Where CUDA looks for an MPS daemon by default.
@@ -181,6 +197,8 @@ pub struct Retention {
     pub events: Duration,
     /// How long finished jobs and their logs are kept.
     pub jobs: Duration,
+    /// How long it is known what was used on a day.
+    pub usage: Duration,
 }
 
 /// Who may read metrics.
@@ -275,6 +293,24 @@ fn reservations(settings: &Settings) -> Result<Option<u64>, ConfigError> {
     }
 }
 
+/// What becomes of jobs that leave their GPUs idle.
+fn idle(settings: &mut Settings) -> Result<GpuIdle, ConfigError> {
+    let idle = GpuIdle {
+        below: settings.gpu_idle_below.map_or(5, |percent| percent.0),
+        warn_after: settings.gpu_idle_warn_after.unwrap_or(After::Time(Duration(1_800_000_000))),
+        stop_after: settings.gpu_idle_stop_after.unwrap_or(After::Off),
+        exempt_queues: settings.gpu_idle_exempt_queues.take().unwrap_or_default(),
+    };
+    if let (Some(warn), Some(stop)) = (idle.warn_after.time(), idle.stop_after.time())
+        && stop < warn
+    {
+        return Err(ConfigError::Contradiction(
+            "gpu.idle.stop_after: comes before gpu.idle.warn_after; say a longer time, or warn_after = \"off\"",
+        ));
+    }
+    Ok(idle)
+}
+
 /// `text` is one of this module's own labels.
 fn own_label(text: &'static str) -> Result<Label, ConfigError> {
     text.parse().map_err(|_| ConfigError::Missing("usable built-in name"))
@@ -295,7 +331,8 @@ impl Config {
     }
 
     /// Defaults for what is still empty.
-    fn complete(settings: Settings) -> Result<Self, ConfigError> {
+    fn complete(mut settings: Settings) -> Result<Self, ConfigError> {
+        let idle = idle(&mut settings)?;
         if let Some(several) = settings.executors.as_ref().filter(|list| list.len() > 1) {
             return Err(ConfigError::Executors(several.len()));
         }
@@ -357,6 +394,7 @@ impl Config {
                     Some(xids) => xids.iter().map(|xid| xid.0).collect(),
                     None => PROGRAMS_XIDS.to_vec(),
                 },
+                idle,
                 fixed: settings.gpu_static.items,
             },
             local: Local {
@@ -371,6 +409,7 @@ impl Config {
             retention: Retention {
                 events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),
                 jobs: settings.retention_jobs.map_or(seconds(30 * 86_400), |time| time.0),
+                usage: settings.retention_usage.map_or(seconds(800 * 86_400), |time| time.0),
             },
             metrics: MetricsAccess { public: settings.metrics_public.unwrap_or(false) },
             limits: Limits {

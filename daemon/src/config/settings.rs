@@ -11,7 +11,7 @@ use clap::Args;
 use super::file::Slot;
 use super::gpus::StaticGpus;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
-use super::values::{Count, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size};
+use super::values::{After, Count, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.
@@ -86,6 +86,18 @@ pub struct Settings {
     /// Critical errors that are faults of programs [default: 13,31,43,45,68,109]
     #[arg(long, env = "FLASHD_GPU_IGNORE_XIDS", value_name = "NUMBERS", value_delimiter = ',', help_heading = "GPUs")]
     pub gpu_ignore_xids: Option<Vec<Count<1, 65_535>>>,
+    /// Percent of the time below which the GPUs of a job count as idle [default: 5]
+    #[arg(long, env = "FLASHD_GPU_IDLE_BELOW", value_name = "PERCENT", help_heading = "GPUs")]
+    pub gpu_idle_below: Option<Count<1, 100>>,
+    /// How long a job may leave its GPUs idle before its user is warned, or off [default: 30m]
+    #[arg(long, env = "FLASHD_GPU_IDLE_WARN_AFTER", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_idle_warn_after: Option<After>,
+    /// How long a job may leave its GPUs idle before it is stopped, or off [default: off]
+    #[arg(long, env = "FLASHD_GPU_IDLE_STOP_AFTER", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_idle_stop_after: Option<After>,
+    /// Queues whose jobs may leave their GPUs idle
+    #[arg(long, env = "FLASHD_GPU_IDLE_EXEMPT_QUEUES", value_name = "NAMES", value_delimiter = ',', help_heading = "GPUs")]
+    pub gpu_idle_exempt_queues: Option<Vec<Label>>,
     /// GPUs that nobody is asked about; only in the file.
     #[arg(skip)]
     pub gpu_static: StaticGpus,
@@ -110,6 +122,9 @@ pub struct Settings {
     /// How long finished jobs and their logs are kept [default: 30d]
     #[arg(long, env = "FLASHD_RETENTION_JOBS", value_name = "TIME", help_heading = "Retention")]
     pub retention_jobs: Option<Pause>,
+    /// How long it is known what was used on a day [default: 800d]
+    #[arg(long, env = "FLASHD_RETENTION_USAGE", value_name = "TIME", help_heading = "Retention")]
+    pub retention_usage: Option<Pause>,
     /// Serve /metrics on TCP without a token [default: false]
     #[arg(long, env = "FLASHD_METRICS_PUBLIC", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub metrics_public: Option<bool>,
@@ -195,6 +210,10 @@ impl Settings {
             ("gpu.patience", &mut self.gpu_patience),
             ("gpu.release_timeout", &mut self.gpu_release_timeout),
             ("gpu.ignore_xids", &mut self.gpu_ignore_xids),
+            ("gpu.idle.below", &mut self.gpu_idle_below),
+            ("gpu.idle.warn_after", &mut self.gpu_idle_warn_after),
+            ("gpu.idle.stop_after", &mut self.gpu_idle_stop_after),
+            ("gpu.idle.exempt_queues", &mut self.gpu_idle_exempt_queues),
             ("gpu.static", &mut self.gpu_static),
             ("local.cgroup_root", &mut self.local_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
@@ -203,6 +222,7 @@ impl Settings {
             ("kubernetes.node_grace", &mut self.kubernetes_node_grace),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),
+            ("retention.usage", &mut self.retention_usage),
             ("metrics.public", &mut self.metrics_public),
             ("limits.tcp_connections", &mut self.limits_tcp_connections),
             ("limits.unix_connections", &mut self.limits_unix_connections),

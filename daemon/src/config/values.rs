@@ -39,7 +39,7 @@ macro_rules! from_text {
     )+};
 }
 
-from_text!(Listen, Label, ExecutorKind, GpuUuid);
+from_text!(Listen, Label, ExecutorKind, GpuUuid, After);
 
 /// Where TCP is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -305,6 +305,45 @@ impl FromStr for Size {
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A time, or never.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum After {
+    /// Never.
+    Off,
+    /// After this time, 10 ms or more.
+    Time(api::quantity::Duration),
+}
+
+impl After {
+    /// The time, if there is one.
+    pub const fn time(self) -> Option<api::quantity::Duration> {
+        match self {
+            Self::Off => None,
+            Self::Time(time) => Some(time),
+        }
+    }
+}
+
+impl FromStr for After {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.parse::<api::quantity::Duration>() {
+            _ if text == "off" => Ok(Self::Off),
+            Ok(time) if time.0 >= 10_000 => Ok(Self::Time(time)),
+            _ => Err(error(text, "a time of 10ms or more, such as 30m, or off")),
+        }
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Time(time) => time.fmt(f),
+        }
     }
 }
 

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use executors::Report;
 use scheduler_core::event::Event;
-use scheduler_core::ids::{JobId, Name};
+use scheduler_core::ids::{JobId, Name, RunId, Seq};
 use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::{GpuDevice, GpuUse, NodeConfig};
+use scheduler_core::state::{JobState, Lifecycle};
 use scheduler_core::time::Timestamp;
+use store::RunSample;
 use tokio::sync::mpsc;
 
 use super::turn::Turn;
@@ -153,6 +155,16 @@ impl GpuCommands {
         self.0.send(super::Command::Checked(report)).await.is_ok()
     }
 
+    /// What was seen of runs. False when the engine is gone.
+    pub async fn sampled(&self, samples: Vec<RunSample>) -> bool {
+        self.0.send(super::Command::Samples(samples)).await.is_ok()
+    }
+
+    /// A run leaves its GPUs idle: its user is warned, or it is stopped. False when the engine is gone.
+    pub async fn idle(&self, run: RunId, stop: bool, message: Name) -> bool {
+        self.0.send(super::Command::Idle { run, stop, message }).await.is_ok()
+    }
+
     /// A GPU is to be drained, and stay so until somebody resumes it.
     pub async fn drain(&self, uuid: Name, order: crate::objects::nodes::Order) -> bool {
         let (reply, answer) = tokio::sync::oneshot::channel();
@@ -167,6 +179,57 @@ impl GpuCommands {
                 false
             }
             Err(_) => false,
+        }
+    }
+}
+
+/// A run that has GPUs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GpuRun {
+    /// The run.
+    pub run: RunId,
+    /// Its job's place in the order of submission.
+    pub seq: Seq,
+    /// Where its job waited.
+    pub queue: Name,
+    /// When its tasks started; `None` where they have not, or while it is being ended.
+    pub since: Option<Timestamp>,
+    /// When the last of its tasks ended, where that is known already.
+    pub until: Option<Timestamp>,
+    /// UUIDs of its GPUs, each once.
+    pub gpus: Vec<Name>,
+}
+
+/// All runs that have GPUs.
+pub fn runs(core: &super::SharedCore) -> Vec<GpuRun> {
+    let core = lock(core);
+    let run = |(job, lifecycle): (JobId, &Lifecycle)| {
+        let slots = &lifecycle.state.placement()?.slots;
+        let mut gpus: Vec<Name> = slots.iter().flat_map(|slot| slot.gpus.iter().cloned()).collect();
+        if gpus.is_empty() {
+            return None;
+        }
+        gpus.sort();
+        gpus.dedup();
+        let view = core.view(job)?;
+        let since = if let JobState::Running { since, .. } = &lifecycle.state { Some(*since) } else { None };
+        let run = super::run_of(job, lifecycle);
+        Some(GpuRun { run, seq: view.seq, queue: view.shape.queue.clone(), since, until: None, gpus })
+    };
+    core.active().filter_map(run).collect()
+}
+
+impl Turn {
+    /// A run leaves its GPUs idle. One that has ended meanwhile does not any more.
+    pub(super) fn idle(&mut self, core: &mut Recorded, run: RunId, stop: bool, message: Name, now: Timestamp) {
+        if !core.view(run.job).is_some_and(|view| view.lifecycle.attempt == run.attempt) {
+            return;
+        }
+        let why = message.clone();
+        let event = if stop { Event::Idle { message } } else { Event::Warn { message } };
+        match self.handle(core, run.job, event, now) {
+            Ok(()) => tracing::warn!(%run, stop, %why, "a job leaves its GPUs idle"),
+            Err(rejected) => tracing::debug!(%run, %rejected, "it ends anyhow"),
         }
     }
 }

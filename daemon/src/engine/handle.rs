@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use scheduler_core::Inquiry;
 use scheduler_core::ids::{JobId, Name};
+use scheduler_core::state::StateKind;
 use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -122,6 +123,13 @@ impl Backend for EngineHandle {
 
     fn store(&self) -> &dyn Store {
         self.store.as_ref()
+    }
+
+    fn warnings(&self, job: JobId) -> Vec<String> {
+        let Some(warning) = self.board.get().idle.get(&job).cloned() else { return Vec::new() };
+        // The board may be a look behind.
+        let runs = lock(&self.core).view(job).is_some_and(|view| view.lifecycle.state.kind() == StateKind::Running);
+        if runs { vec![warning] } else { Vec::new() }
     }
 
     fn ready(&self) -> Readiness {

@@ -104,7 +104,9 @@ fn fault(reason: &FailReason) -> String {
     match reason {
         FailReason::ExitCode { code, .. } => format!("exit code {code}"),
         FailReason::Signal { signal, .. } => format!("signal {signal}"),
-        FailReason::Start { message } | FailReason::Infrastructure { message } => message.to_string(),
+        FailReason::Start { message } | FailReason::Idle { message } | FailReason::Infrastructure { message } => {
+            message.to_string()
+        }
         FailReason::TimeLimit => "its time limit".to_owned(),
     }
 }

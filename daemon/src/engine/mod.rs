@@ -27,7 +27,7 @@ use executors::Report;
 use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::record::Recorded;
-use store::{Store, StoreError};
+use store::{RunSample, Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,7 @@ use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
-pub use gpus::{GatedEnd, GpuCommands, Observed, holders};
+pub use gpus::{GatedEnd, GpuCommands, GpuRun, Observed, holders, runs};
 pub use handle::EngineHandle;
 pub use handle::HandleParts;
 pub use rebuild::{RebuildError, rebuild};
@@ -86,6 +86,10 @@ pub(crate) enum Command {
     Gpus(Box<Observed>),
     /// The end of a run whose GPUs have been looked at.
     Checked(Report),
+    /// What was seen of runs with GPUs.
+    Samples(Vec<RunSample>),
+    /// A run leaves its GPUs idle: its user is warned, or it is stopped.
+    Idle { run: RunId, stop: bool, message: Name },
 }
 
 /// Everything that the engine needs from outside.
@@ -276,7 +280,8 @@ impl Engine {
         }
         let size = |command: &Command| match command {
             Command::Submit { request, .. } => request.jobs.len(),
-            Command::Act { .. } | Command::Update { .. } | Command::Change { .. } | Command::Gpus(_) | Command::Checked(_) => 1,
+            Command::Act { .. } | Command::Update { .. } | Command::Change { .. } => 1,
+            Command::Gpus(_) | Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } => 1,
         };
         let mut jobs: usize = commands.iter().map(size).sum();
         while commands.len() < GATHER && jobs < GATHER_JOBS {
@@ -293,7 +298,8 @@ impl Engine {
             return Ok(false);
         }
         let turn = self.decide(commands, reports);
-        if turn.batch.submits.is_empty() && turn.batch.changes.is_empty() && turn.batch.objects.is_empty() {
+        let batch = &turn.batch;
+        if [batch.submits.len(), batch.changes.len(), batch.objects.len(), batch.samples.len()] == [0; 4] {
             self.finish(turn.waiters, turn.effects);
             if self.degraded.is_some() {
                 self.probe(turn.batch).await?;
@@ -360,8 +366,8 @@ impl Engine {
                     drop(reply.send(Err(BackendError::Unavailable(why.clone()))));
                 }
                 Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
-                // Reconciling brings the end back.
-                Command::Checked(_) => {}
+                // Reconciling brings the end back; the next look, what a run does.
+                Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } => {}
                 Command::Gpus(observed) => self.observe(*observed),
             }
         }

@@ -161,6 +161,8 @@ impl Engine {
                     turn.waiters.changes.push((reply, answer));
                 }
                 Command::Gpus(observed) => self.take_gpus(&mut core, &mut turn, *observed, now),
+                Command::Samples(samples) => turn.batch.samples.extend(samples),
+                Command::Idle { run, stop, message } => turn.idle(&mut core, run, stop, message, now),
                 Command::Checked(report) => self.report(&mut core, &mut turn, report, now),
             }
         }

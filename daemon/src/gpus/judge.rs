@@ -100,6 +100,7 @@ mod tests {
             job: job.map(|job| JobId(Uuid::from_u128(job))),
             started: 1,
             graphics: false,
+            busy_percent: None,
         }
     }
 

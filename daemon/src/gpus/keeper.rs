@@ -14,10 +14,13 @@ use executors::Report;
 use executors::gpu::{GpuProcess, Procfs, View, Watcher};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use scheduler_core::ids::{JobId, Name, RunId};
+use scheduler_core::time::Timestamp;
+use store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::meter::{Meter, MeterParts};
 use super::{Board, Seen, SeenProcess, SharedBoard, device, judge};
 use crate::config::values::{Foreign, Orphans};
 use crate::config::{Config, Gpu as GpuConfig};
@@ -40,6 +43,8 @@ pub struct KeeperParts {
     pub board: SharedBoard,
     /// Names of users.
     pub users: Arc<Users>,
+    /// The job table, for what its owner has said of a job.
+    pub store: Arc<dyn Store>,
     /// Whether a driver is asked: else nothing is seen of processes and memory.
     pub sees: bool,
 }
@@ -72,12 +77,17 @@ pub struct Keeper {
     held: BTreeMap<RunId, Held>,
     /// What the engine knows; causes to leave are told once.
     told: Observed,
+    meter: Meter,
 }
 
 impl Keeper {
     /// A keeper that has seen nothing yet.
     pub fn new(parts: KeeperParts, config: &Config) -> Self {
         let views = parts.watcher.views();
+        let meter = Meter::new(
+            MeterParts { core: parts.core.clone(), board: parts.board.clone(), store: parts.store.clone() },
+            &config.gpu,
+        );
         Self {
             parts,
             rules: config.gpu.clone(),
@@ -91,6 +101,7 @@ impl Keeper {
             lost: BTreeSet::new(),
             held: BTreeMap::new(),
             told: Observed::default(),
+            meter,
         }
     }
 
@@ -128,12 +139,21 @@ impl Keeper {
                     false
                 }
             };
+            // Whatever woke us, a look that came meanwhile is taken as one.
+            let seen = seen || self.views.has_changed().unwrap_or(false);
             let view = Arc::clone(&self.views.borrow_and_update());
             if seen {
                 if !self.tell(&view, &engine).await {
                     return;
                 }
                 self.drain_sick(&engine).await;
+            }
+            // Before the ends that wait for this very look are passed on.
+            if seen {
+                let ends = self.held.iter().filter_map(|(run, held)| Some((*run, end_of(&held.end.report)?))).collect();
+                if !self.meter.look(&view, &ends, &engine).await {
+                    return;
+                }
             }
             if !self.release(&view, &engine).await {
                 return;
@@ -166,6 +186,7 @@ impl Keeper {
             driver: view.survey.driver.clone(),
             note: (!view.survey.problems.is_empty()).then(|| view.survey.problems.join("; ")),
             gpus: BTreeMap::new(),
+            idle: self.meter.notes(),
         };
         let mut observed = Observed::default();
         for reading in &view.survey.gpus {
@@ -246,14 +267,14 @@ impl Keeper {
     }
 
     async fn process(&mut self, process: GpuProcess) -> SeenProcess {
-        let GpuProcess { pid, memory_bytes, graphics } = process;
+        let GpuProcess { pid, memory_bytes, graphics, busy_percent } = process;
         let found = self.processes.look(pid);
         let user = match found.uid {
             Some(uid) => self.parts.users.get(uid).await.ok().map(|user| user.name.clone()),
             None => None,
         };
         let job = found.job.and_then(|job| uuid::Uuid::parse_str(&job).ok()).map(JobId);
-        SeenProcess { pid, user, command: found.command, memory_bytes, job, started: found.started, graphics }
+        SeenProcess { pid, user, command: found.command, memory_bytes, job, started: found.started, graphics, busy_percent }
     }
 
     /// What is kept of GPUs and processes is kept of those that are there.
@@ -343,6 +364,10 @@ fn end_orphans(seen: &Seen, job: JobId) {
             Err(error) => tracing::warn!(pid = process.pid, %job, %error, "a process of an ended job is still on a GPU"),
         }
     }
+}
+
+const fn end_of(report: &Report) -> Option<Timestamp> {
+    if let Report::Ended { at, .. } = report { Some(*at) } else { None }
 }
 
 fn stalled(stall: executors::gpu::Stall) -> String {

@@ -3,8 +3,11 @@
 //! What must hold: nothing here waits for a driver; what was seen is shown with what speaks against promising it; a sick GPU is drained
 //! for good, until somebody resumes it, and one that is merely in use, hot or silent comes back by itself.
 
+pub mod idle;
 pub mod judge;
 pub mod keeper;
+pub mod meter;
+pub mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -70,6 +73,8 @@ pub struct SeenProcess {
     pub started: u64,
     /// It draws and does not compute.
     pub graphics: bool,
+    /// How busy it kept the GPU since the look before, in percent.
+    pub busy_percent: Option<u32>,
 }
 
 /// A GPU as it was seen last.
@@ -90,6 +95,8 @@ pub struct Board {
     pub note: Option<String>,
     /// By UUID.
     pub gpus: BTreeMap<Name, Seen>,
+    /// Jobs that leave their GPUs idle, and what is to be said of that.
+    pub idle: BTreeMap<JobId, String>,
 }
 
 /// A [`Board`] that readers share with the keeper, its only writer.

@@ -7,6 +7,7 @@ use api::quantity::{Cpu, GpuMillis, Memory};
 use api::{Job, JobEvent, JobSpec, OutcomeWord, PlacedTask, State};
 use scheduler_core::amounts::GpuShare;
 use scheduler_core::state::{FailReason, JobState, Outcome, Placement, StateKind, WaitFor};
+use store::usage::Used;
 use store::{EventRecord, JobRecord};
 
 use super::problem::{ApiError, ApiResult};
@@ -64,6 +65,7 @@ pub fn outcome(outcome: &Outcome) -> api::Outcome {
                 ..failed("signal", format!("task `{task}` was ended by signal {signal}"))
             },
             FailReason::TimeLimit => failed("timeLimit", "it ran longer than its timeLimit".to_owned()),
+            FailReason::Idle { message } => failed("idle", message.to_string()),
             FailReason::Start { message } => failed("start", message.to_string()),
             FailReason::Infrastructure { message } => failed("infrastructure", message.to_string()),
         },
@@ -136,8 +138,27 @@ pub fn job(record: &JobRecord, caller: &Caller) -> ApiResult<Job> {
         submitted_at: wire_time(record.submitted_at),
         started_at: record.started_at.map(wire_time),
         finished_at,
+        usage: None,
+        warnings: Vec::new(),
         revision: record.revision.0,
     })
+}
+
+/// What was used. What nobody has seen is not told.
+pub fn usage(used: &Used) -> api::Usage {
+    let (promised, seen) = (&used.promised, &used.sampled);
+    let seconds = |micros: u64| micros as f64 / 1e6;
+    let is_seen = seen.known_micros > 0;
+    api::Usage {
+        cpu_seconds: seconds(promised.cpu_micros),
+        memory_mib_seconds: promised.memory_mib_millis as f64 / 1e3,
+        gpu_seconds: seconds(promised.gpu_micros),
+        gpu_seen_seconds: seconds(seen.known_micros),
+        gpu_busy_percent: is_seen.then(|| (seen.busy_micros as f64 / seen.known_micros as f64 * 1e4).round() / 100.0),
+        gpu_peak_busy_percent: is_seen.then_some(seen.peak_busy_percent),
+        gpu_peak_memory: (seen.peak_memory_bytes > 0).then_some(Memory(seen.peak_memory_bytes)),
+        gpu_energy_joules: (seen.energy_millijoules > 0).then_some(seen.energy_millijoules as f64 / 1e3),
+    }
 }
 
 /// An entry of the log of transitions.

@@ -20,9 +20,12 @@ use std::path::{Path, PathBuf};
 /// It is not there, or the own program is not known.
 pub fn built() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let library =
-        program.with_file_name(format!("{}nvml_stand_in{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX));
-    if library.is_file() { Ok(library) } else { Err(io::Error::new(io::ErrorKind::NotFound, library.display().to_string())) }
+    let name = format!("{}nvml_stand_in{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let beside = program.with_file_name(&name);
+    // Examples have a folder of their own, next to that one.
+    let next = program.parent().and_then(std::path::Path::parent).map(|folder| folder.join("deps").join(&name));
+    let found = [Some(beside.clone()), next].into_iter().flatten().find(|library| library.is_file());
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, beside.display().to_string()))
 }
 
 /// Puts a copy of the library into a folder with this state beside it, so that nobody else's test shares it. Returns its path.

@@ -10,7 +10,7 @@
 //! model = "NVIDIA H100"
 //! memory = "80Gi"
 //! links = ["GPU-2"]              # over NVLink
-//! processes = [{ pid = 4711, memory = "2Gi" }]
+//! processes = [{ pid = 4711, memory = "2Gi", busy = 40 }]
 //!
 //! [[devices.mig]]                # a device with instances is in MIG mode
 //! uuid = "MIG-1"
@@ -180,6 +180,9 @@ pub struct Process {
     /// It draws, and does not compute.
     #[serde(default)]
     pub graphics: bool,
+    /// How busy it keeps its GPU, 0 to 100; where no process of a GPU says so, it is not told.
+    #[serde(default)]
+    pub busy: Option<Percent>,
 }
 
 /// A critical error.

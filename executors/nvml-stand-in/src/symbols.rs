@@ -163,6 +163,9 @@ functions! {
     fn nvmlDeviceGetGraphicsRunningProcesses_v3(device: nv::nvmlDevice_t, count: *mut c_uint, to: *mut nv::nvmlProcessInfo_t) thing |_, thing| {
         unsafe { put_processes(&thing, true, count, to) }
     }
+    fn nvmlDeviceGetProcessUtilization(device: nv::nvmlDevice_t, to: *mut nv::nvmlProcessUtilizationSample_t, count: *mut c_uint, seen: c_ulonglong) device |_, found| {
+        unsafe { put_samples(found, to, count, seen) }
+    }
     fn nvmlDeviceGetTemperature(device: nv::nvmlDevice_t, _sensor: c_uint, to: *mut c_uint) device |_, found| {
         unsafe { put(to, found.celsius) }
     }
@@ -300,6 +303,43 @@ unsafe fn put_processes(thing: &Thing<'_>, graphics: bool, count: *mut c_uint, t
             info.usedGpuMemory = process.memory.0;
             (info.gpuInstanceId, info.computeInstanceId) = (c_uint::MAX, c_uint::MAX);
             to.add(at).write(info);
+        }
+    }
+    Ok(())
+}
+
+/// One sample of each process that says how busy it is, made now.
+///
+/// # Safety
+/// `count` says how many `to` has room for.
+unsafe fn put_samples(
+    found: &Device,
+    to: *mut nv::nvmlProcessUtilizationSample_t,
+    count: *mut c_uint,
+    seen: c_ulonglong,
+) -> Answer {
+    let busy: Vec<(c_uint, c_uint)> = found.processes.iter().filter_map(|process| Some((process.pid, process.busy?.0))).collect();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros() as c_ulonglong;
+    if busy.is_empty() {
+        return Err(Code::NotSupported as Failure);
+    }
+    if now <= seen {
+        return Err(Code::NotFound as Failure);
+    }
+    if count.is_null() {
+        return Err(Code::InvalidArgument as Failure);
+    }
+    // SAFETY: as the caller says.
+    unsafe {
+        let room = count.read() as usize;
+        count.write(busy.len() as c_uint);
+        if to.is_null() || room < busy.len() {
+            return Err(7);
+        }
+        for (at, (pid, percent)) in busy.into_iter().enumerate() {
+            let mut sample: nv::nvmlProcessUtilizationSample_t = std::mem::zeroed();
+            (sample.pid, sample.timeStamp, sample.smUtil) = (pid, now, percent);
+            to.add(at).write(sample);
         }
     }
     Ok(())

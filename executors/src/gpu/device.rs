@@ -85,8 +85,47 @@ fn throttle(reasons: ThrottleReasons) -> Option<&'static str> {
     words.into_iter().find(|(reason, _)| reasons.contains(*reason)).map(|(_, word)| word)
 }
 
+/// What was asked before of what processes keep busy.
+#[derive(Default)]
+pub(super) struct Asked {
+    /// Time of the latest sample that was given, in microseconds of the driver's clock.
+    seen: u64,
+    /// The driver does not tell it: it is not asked again.
+    is_silent: bool,
+}
+
+impl Asked {
+    /// Of what nobody is asked.
+    pub(super) const fn silent() -> Self {
+        Self { seen: 0, is_silent: true }
+    }
+
+    /// Adds to processes how busy they keep the device: the mean of the samples since it was asked before.
+    fn busy(&mut self, device: &Device<'_>, processes: &mut [GpuProcess], rounds: &Rounds) {
+        if self.is_silent || processes.is_empty() {
+            return;
+        }
+        rounds.calling("nvmlDeviceGetProcessUtilization");
+        let samples = match device.process_utilization_stats(self.seen) {
+            Ok(samples) => samples,
+            // Nothing is new.
+            Err(NvmlError::NotFound) => return,
+            Err(error) => {
+                self.is_silent = super::nvml::is_silence(&error);
+                return;
+            }
+        };
+        for process in processes {
+            let own = || samples.iter().filter(|sample| sample.pid == process.pid && sample.timestamp > self.seen);
+            let count = own().count() as u32;
+            process.busy_percent = own().map(|sample| sample.sm_util.min(100)).sum::<u32>().checked_div(count);
+        }
+        self.seen = samples.iter().map(|sample| sample.timestamp).fold(self.seen, u64::max);
+    }
+}
+
 /// What uses a device or an instance.
-pub(super) fn usage(gpu: &Arc<Gpu>, device: &Device<'_>, shared: &Reading, rounds: &Rounds) -> Reading {
+pub(super) fn usage(gpu: &Arc<Gpu>, device: &Device<'_>, shared: &Reading, rounds: &Rounds, asked: &mut Asked) -> Reading {
     rounds.calling("nvmlDeviceGetMemoryInfo_v2");
     let memory = device.memory_info();
     // Of all that can go wrong this alone says that the device itself is gone.
@@ -106,8 +145,9 @@ pub(super) fn usage(gpu: &Arc<Gpu>, device: &Device<'_>, shared: &Reading, round
             UsedGpuMemory::Unavailable => None,
         },
         graphics,
+        busy_percent: None,
     };
-    let processes = computing.ok().map(|computing| {
+    let mut processes = computing.ok().map(|computing| {
         let computing = computing.into_iter().map(|info| process(info, false));
         let mut all: Vec<GpuProcess> = computing.chain(drawing.into_iter().map(|info| process(info, true))).collect();
         // Whoever does both computes.
@@ -115,6 +155,9 @@ pub(super) fn usage(gpu: &Arc<Gpu>, device: &Device<'_>, shared: &Reading, round
         all.dedup_by_key(|process| process.pid);
         all
     });
+    if let Some(processes) = &mut processes {
+        asked.busy(device, processes, rounds);
+    }
     let memory_used_bytes = memory.ok().map(|memory| memory.used);
     Reading { gpu: Arc::clone(gpu), memory_used_bytes, busy_percent, processes, ..shared.clone() }
 }

@@ -89,6 +89,8 @@ pub struct GpuProcess {
     pub memory_bytes: Option<u64>,
     /// It draws and does not compute: a desktop.
     pub graphics: bool,
+    /// How much of the GPU it kept busy since the look before, in percent; `None` where the driver does not tell it.
+    pub busy_percent: Option<u32>,
 }
 
 /// How a GPU was when it was looked at. `None` is whatever this one, or its driver, does not tell.

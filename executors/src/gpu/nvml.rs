@@ -15,7 +15,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 use nvml_wrapper::{Device, Nvml as Library, cuda_driver_version_major, cuda_driver_version_minor};
 
-use super::device::{address, describe, describe_part, instances, lost, usage, vitals};
+use super::device::{Asked, address, describe, describe_part, instances, lost, usage, vitals};
 use super::groups::Groups;
 use super::{Driver, Gpu, GpuSource, Reading, Rounds, Survey, Where};
 
@@ -75,6 +75,7 @@ struct Known {
     gpus: Vec<Arc<Gpu>>,
     is_divided: bool,
     slowdown_celsius: Option<u32>,
+    asked: Asked,
 }
 
 /// From one init to the next.
@@ -87,7 +88,7 @@ struct Session<'a> {
 }
 
 /// The one who was asked does not know, and that is all: not a fault of the device.
-const fn is_silence(error: &NvmlError) -> bool {
+pub(super) const fn is_silence(error: &NvmlError) -> bool {
     matches!(
         error,
         NvmlError::NotSupported
@@ -186,7 +187,7 @@ impl<'a> Session<'a> {
             };
             rounds.calling("nvmlDeviceGetTemperatureThreshold");
             let slowdown_celsius = device.temperature_threshold(TemperatureThreshold::Slowdown).ok();
-            self.known.insert(index, Known { gpus, is_divided, slowdown_celsius });
+            self.known.insert(index, Known { gpus, is_divided, slowdown_celsius, asked: Asked::default() });
             *fresh = true;
         }
         Ok(device)
@@ -274,8 +275,15 @@ impl<'a> Session<'a> {
     }
 
     /// How a device is, or each of its instances.
-    fn read(&self, index: u32, device: &Device<'a>, rounds: &Rounds, xids: &mut BTreeMap<String, Vec<u64>>, survey: &mut Survey) {
-        let Some(known) = self.known.get(&index) else { return };
+    fn read(
+        &mut self,
+        index: u32,
+        device: &Device<'a>,
+        rounds: &Rounds,
+        xids: &mut BTreeMap<String, Vec<u64>>,
+        survey: &mut Survey,
+    ) {
+        let Some(known) = self.known.get_mut(&index) else { return };
         let uuid = known.gpus.first().map(|gpu| gpu.mig.as_ref().map_or(&gpu.uuid, |mig| &mig.parent));
         let shared = Reading {
             slowdown_celsius: known.slowdown_celsius,
@@ -283,7 +291,7 @@ impl<'a> Session<'a> {
             ..vitals(device, rounds)
         };
         if !known.is_divided {
-            survey.gpus.extend(known.gpus.iter().map(|gpu| usage(gpu, device, &shared, rounds)));
+            survey.gpus.extend(known.gpus.iter().map(|gpu| usage(gpu, device, &shared, rounds, &mut known.asked)));
             return;
         }
         if known.gpus.is_empty() {
@@ -295,7 +303,9 @@ impl<'a> Session<'a> {
                 // What an instance draws and does is not told of it alone.
                 Some(part) => {
                     let shared = Reading { milliwatts: None, energy_millijoules: None, ..shared.clone() };
-                    survey.gpus.push(usage(gpu, part, &shared, rounds));
+                    // Nor what its processes do.
+                    let mut unasked = Asked::silent();
+                    survey.gpus.push(usage(gpu, part, &shared, rounds, &mut unasked));
                 }
                 None => survey.gpus.push(lost(gpu, &NvmlError::NotFound)),
             }

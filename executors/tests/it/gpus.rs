@@ -59,7 +59,7 @@ async fn what_nvml_says_is_what_there_is() {
     let state = [
         device(
             1,
-            "model = \"H100\"\nlinks = [\"GPU-2\"]\nnuma = 1\nswitch = 7\nused = \"1Gi\"\nbusy = 30\nwatts = 300\njoules = 5\ncelsius = 60\necc_errors = 2\nprocesses = [{ pid = 42, memory = \"2Gi\" }, { pid = 43, graphics = true }]",
+            "model = \"H100\"\nlinks = [\"GPU-2\"]\nnuma = 1\nswitch = 7\nused = \"1Gi\"\nbusy = 30\nwatts = 300\njoules = 5\ncelsius = 60\necc_errors = 2\nprocesses = [{ pid = 42, memory = \"2Gi\", busy = 40 }, { pid = 43, graphics = true }]",
         ),
         device(2, "links = [\"GPU-1\"]\nswitch = 7"),
         device(3, ""),
@@ -86,8 +86,8 @@ async fn what_nvml_says_is_what_there_is() {
     assert_eq!((first.memory_used_bytes, first.busy_percent, first.celsius), (Some(3 << 30), Some(30), Some(60)));
     assert_eq!((first.milliwatts, first.energy_millijoules, first.ecc_errors), (Some(300_000), Some(5_000), Some(2)));
     let processes = [
-        GpuProcess { pid: 42, memory_bytes: Some(2 << 30), graphics: false },
-        GpuProcess { pid: 43, memory_bytes: Some(0), graphics: true },
+        GpuProcess { pid: 42, memory_bytes: Some(2 << 30), graphics: false, busy_percent: Some(40) },
+        GpuProcess { pid: 43, memory_bytes: Some(0), graphics: true, busy_percent: None },
     ];
     assert_eq!(first.processes.as_deref(), Some(&processes[..]));
     let groups: Vec<_> = view.survey.gpus.iter().map(|reading| (reading.gpu.link_group, reading.gpu.pcie_group)).collect();

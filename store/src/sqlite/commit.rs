@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::chunk::Insert;
 use super::codec::{Columns, state_kind};
+use super::ledger::end_of_run;
 use super::raw::{Arg, RawError};
 use super::writer::Writer;
 use crate::{Batch, Committed, JobUpdate, KeyRecord, ObjectChange, StoreError, Submit};
@@ -79,7 +80,9 @@ impl Writer {
 
     fn write(&mut self, batch: &Batch) -> Result<Progress, StoreError> {
         self.check_term(batch.term)?;
-        if batch.submits.is_empty() && batch.changes.is_empty() && batch.keys.is_empty() && batch.objects.is_empty() {
+        self.begin_sums();
+        let writes = [batch.submits.len(), batch.changes.len(), batch.keys.len(), batch.objects.len(), batch.samples.len()];
+        if writes == [0; 5] {
             // Without a write, a full disk would say that all is well.
             self.execute(OP, PROBE, &[])?;
         }
@@ -106,6 +109,9 @@ impl Writer {
             progress.last_revision = progress.last_revision.next();
             let at_once = batch.changes.get(at + 1).is_some_and(|next| goes_on(change, next));
             begun = self.change(change, progress.last_revision, begun, at_once)?;
+            if let Some(ended) = end_of_run(change) {
+                self.count_run(change, ended).map_err(|error| self.at(OP).sqlite(error))?;
+            }
             progress.counts[change.from.0 as usize] -= 1;
             progress.counts[change.to.state.kind() as usize] += 1;
         }
@@ -119,6 +125,10 @@ impl Writer {
         for object in &batch.objects {
             self.set(object)?;
         }
+        for sample in &batch.samples {
+            self.count_sample(sample).map_err(|error| self.at(OP).sqlite(error))?;
+        }
+        self.write_sums().map_err(|error| self.at(OP).sqlite(error))?;
         Ok(progress)
     }
 

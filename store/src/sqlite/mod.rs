@@ -10,6 +10,7 @@ mod commit;
 mod connect;
 mod fault;
 mod intern;
+mod ledger;
 mod live;
 mod lock;
 mod raw;
@@ -20,6 +21,7 @@ mod schema;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
+mod usage;
 mod writer;
 
 use std::fs::DirBuilder;
@@ -33,9 +35,10 @@ use scheduler_core::job::LiveJob;
 use scheduler_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::usage::Day;
 use crate::{
-    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, ObjectKind, ObjectRecord,
-    StateCounts, Store, StoreError, TokenRecord,
+    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUse, KeyRecord, ObjectKind, ObjectRecord,
+    StateCounts, Store, StoreError, TokenRecord, UsageBy, UsagePage, UsageQuery, UsageRow,
 };
 use fault::At;
 use live::Shared;
@@ -181,6 +184,24 @@ impl Store for SqliteStore {
 
     async fn prune(&self, before: Timestamp, limit: u32) -> Result<Vec<JobId>, StoreError> {
         self.ask("prune", |answer| Command::Prune { before, limit, answer }).await
+    }
+
+    async fn usage(&self, query: &UsageQuery, by: UsageBy) -> Result<UsagePage<UsageRow>, StoreError> {
+        let query = query.clone();
+        self.readers.read("read usage", move |db| usage::days(db, &query, by)).await
+    }
+
+    async fn usage_by_job(&self, query: &UsageQuery) -> Result<UsagePage<JobUse>, StoreError> {
+        let query = query.clone();
+        self.readers.read("read usage by job", move |db| usage::jobs(db, &query)).await
+    }
+
+    async fn usage_of(&self, id: JobId, now: Timestamp) -> Result<Option<JobUse>, StoreError> {
+        self.readers.read("read a job's usage", move |db| usage::job(db, id, now)).await
+    }
+
+    async fn forget_usage(&self, before: Day) -> Result<u64, StoreError> {
+        self.ask("forget usage", |answer| Command::ForgetUsage { before, answer }).await
     }
 
     async fn add_token(&self, token: TokenRecord) -> Result<(), StoreError> {

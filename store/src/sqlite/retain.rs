@@ -17,6 +17,7 @@ static DELETE_KEYS: &str = include_str!("queries/delete_keys.sql");
 static OLDEST_FINISHED: &str = include_str!("queries/oldest_finished.sql");
 static DELETE_JOB: &str = include_str!("queries/delete_job.sql");
 static DELETE_SPEC: &str = include_str!("queries/delete_spec.sql");
+static FORGET_RUNS: &str = include_str!("queries/usage_forget_runs.sql");
 static REMEMBER_SEQ: &str = include_str!("queries/remember_seq.sql");
 static INSERT_TOKEN: &str = include_str!("queries/insert_token.sql");
 static DELETE_TOKEN: &str = include_str!("queries/delete_token.sql");
@@ -51,7 +52,7 @@ impl Writer {
         })
     }
 
-    /// Removes the jobs that finished first, with their specs. Their events stay until they are compacted.
+    /// Removes the jobs that finished first, with their specs. Their events stay until they are compacted, what they used in the sums of days.
     pub(super) fn prune(&mut self, before: Timestamp, limit: u32) -> Result<Vec<JobId>, StoreError> {
         const OP: &str = "prune";
         let removed = self.transaction(OP, |writer| {
@@ -69,6 +70,7 @@ impl Writer {
             // The rows say what the latest sequence is, until they go.
             writer.execute(OP, REMEMBER_SEQ, &[])?;
             for (seq, _) in &oldest {
+                writer.execute(OP, FORGET_RUNS, &[Arg::Int(*seq)])?;
                 writer.execute(OP, DELETE_SPEC, &[Arg::Int(*seq)])?;
                 writer.execute(OP, DELETE_JOB, &[Arg::Int(*seq)])?;
             }

@@ -31,6 +31,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("objects", include_str!("../../../migrations/sqlite/0002_objects.sql")),
     ("daemon notes", include_str!("../../../migrations/sqlite/0003_daemon_notes.sql")),
     ("cheaper check", include_str!("../../../migrations/sqlite/0004_cheaper_check.sql")),
+    ("usage", include_str!("../../../migrations/sqlite/0005_usage.sql")),
 ];
 
 const APPLICATION: &str = "PRAGMA application_id";

@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::At;
 use super::intern::Interned;
+use super::ledger::Ledger;
 use super::lock::FolderLock;
 use super::raw::{Connection, RawError};
 use super::{SqliteOptions, codec, schema};
+use crate::usage::Day;
 use crate::{Batch, Committed, Compaction, Head, StateCounts, StoreError, TokenRecord};
 
 /// Commands that may wait for the writer; callers beyond that wait for room.
@@ -41,6 +43,10 @@ pub(super) enum Command {
         before: Timestamp,
         limit: u32,
         answer: Answer<Vec<JobId>>,
+    },
+    ForgetUsage {
+        before: Day,
+        answer: Answer<u64>,
     },
     AddToken {
         token: TokenRecord,
@@ -79,6 +85,7 @@ pub(super) struct Writer {
     pub(super) last_seq: Seq,
     pub(super) last_revision: Revision,
     pub(super) interned: Interned,
+    pub(super) ledger: Ledger,
     pub(super) counts: Arc<Mutex<StateCounts>>,
     /// False after a failure that left the memory above in doubt.
     in_step: bool,
@@ -144,6 +151,7 @@ impl Writer {
             last_seq: head.last_seq,
             last_revision: head.last_revision,
             interned,
+            ledger: Ledger::default(),
             counts: Arc::new(Mutex::new(counts)),
             in_step: true,
         };
@@ -158,6 +166,7 @@ impl Writer {
                 Command::Commit { batch, answer } => drop(answer.send(self.commit(&batch))),
                 Command::Compact { before, limit, answer } => drop(answer.send(self.compact(before, limit))),
                 Command::Prune { before, limit, answer } => drop(answer.send(self.prune(before, limit))),
+                Command::ForgetUsage { before, answer } => drop(answer.send(self.forget_usage(before))),
                 Command::AddToken { token, answer } => drop(answer.send(self.add_token(&token))),
                 Command::RemoveToken { id, answer } => drop(answer.send(self.remove_token(&id))),
                 Command::Limit { max_pages, answer } => drop(answer.send(self.limit(max_pages))),
@@ -210,6 +219,7 @@ impl Writer {
         }
         let head = schema::head(&mut self.db)?;
         self.interned = Interned::load(&mut self.db)?;
+        self.ledger.clear();
         self.last_seq = head.last_seq;
         self.last_revision = head.last_revision;
         self.in_step = true;

@@ -23,7 +23,7 @@ pub(crate) async fn commit_forever(store: &dyn Store) {
             changes.push(change(seq, &queued(seq), starting(1)));
             changes.push(change(seq, &starting(1), running(1, seq)));
             if seq % 2 == 0 {
-                changes.push(change(seq, &running(1, seq), finished(Outcome::Succeeded, 1, seq)));
+                changes.push(change(seq, &running(1, seq), finished(Outcome::Succeeded, 1, seq + seq % 7)));
             }
         }
         let submits = (next..=last).map(submit).collect();
@@ -52,6 +52,7 @@ pub(crate) async fn check(store: &dyn Store, (seq, revision): (u64, u64)) {
     table.assert_gapless();
     assert_eq!(table.last_revision(), head.last_revision);
     assert!(table.jobs.keys().copied().eq(1..=head.last_seq.0), "a job is missing");
+    super::usage::check_against_jobs(store).await;
     // Batches are whole: of every job all its transitions are there, and the last one's key.
     let odd = head.last_seq.0.div_ceil(2);
     let even = head.last_seq.0 / 2;

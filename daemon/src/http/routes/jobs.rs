@@ -14,6 +14,7 @@ use store::JobQuery;
 use utoipa::IntoParams;
 
 use super::params::{Id, Params, find, resolve};
+use crate::clock;
 use crate::http::App;
 use crate::http::auth::Asker;
 use crate::http::problem::{ApiError, ApiResult};
@@ -146,7 +147,11 @@ pub(super) async fn list(
 )]
 pub(super) async fn show(State(app): State<Arc<App>>, Asker(caller): Asker, Id(id): Id) -> ApiResult<Json<Job>> {
     let record = find(&*app.backend, &id).await?;
-    Ok(Json(view::job(&record, &caller)?))
+    let used = app.backend.store().usage_of(record.id, clock::now()).await?;
+    let used = used.filter(|used| used.runs > 0);
+    let usage = used.map(|used| api::JobUsage { runs: used.runs, usage: view::usage(&used.used) });
+    let warnings = app.backend.warnings(record.id);
+    Ok(Json(Job { usage, warnings, ..view::job(&record, &caller)? }))
 }
 
 /// Say why a job is where it is

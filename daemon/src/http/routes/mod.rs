@@ -18,6 +18,7 @@ pub mod queues;
 pub mod submit;
 pub mod tail;
 pub mod tokens;
+pub mod usage;
 
 use std::sync::Arc;
 
@@ -82,6 +83,7 @@ fn parts() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(gpus::show))
         .routes(routes!(gpus::drain))
         .routes(routes!(gpus::resume))
+        .routes(routes!(usage::usage))
         .routes(routes!(cluster::info))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::remove))
@@ -128,6 +130,7 @@ pub fn label(path: &str) -> &'static str {
         "/api/v1/priorityclasses" => "/api/v1/priorityclasses",
         "/api/v1/nodes" => "/api/v1/nodes",
         "/api/v1/gpus" => "/api/v1/gpus",
+        "/api/v1/usage" => "/api/v1/usage",
         "/api/v1/info" => "/api/v1/info",
         "/api/v1/tokens" => "/api/v1/tokens",
         "/healthz" => "/healthz",

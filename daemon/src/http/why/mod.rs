@@ -27,7 +27,14 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
     let spec = view::spec(&record)?;
     let attempts = history::attempts(backend, &record).await?;
     Ok(match explained {
-        Some(explained) => kept_back(backend.silence(), unfinished(&explained, &record, &spec, attempts, &backend.directory())),
+        Some(explained) => {
+            let why = unfinished(&explained, &record, &spec, attempts, &backend.directory());
+            let mut why = kept_back(backend.silence(), why);
+            for warning in backend.warnings(id) {
+                why.message = format!("{} {warning}.", why.message);
+            }
+            why
+        }
         None => finished(&record, attempts),
     })
 }

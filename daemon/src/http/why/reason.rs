@@ -295,6 +295,7 @@ fn stopping(reason: &StopReason, for_job: Option<JobRef>, deadline: Timestamp) -
         StopReason::Cancel { by } => ("cancelled", Some(by.to_string()), format!("{by} cancelled it")),
         StopReason::TimeLimit => ("timeLimit", None, "its time limit is over".to_owned()),
         StopReason::Requeue { by } => ("requeued", Some(by.to_string()), format!("{by} wants it to start over")),
+        StopReason::Idle { message } => ("idle", None, message.to_string()),
         StopReason::Evicted { message } => ("evicted", None, format!("it has to leave what it runs on: {message}")),
         StopReason::Preempted { by, .. } => {
             let job = for_job.map_or_else(|| by.to_string(), words::job);
@@ -351,6 +352,7 @@ fn ending(outcome: &Outcome) -> String {
                 )
             }
             FailReason::TimeLimit => "It failed: it ran longer than its time limit, and was ended.".to_owned(),
+            FailReason::Idle { message } => format!("It was ended: {message}."),
             FailReason::Start { message } => format!("It could not be started: {message}."),
             FailReason::Infrastructure { message } => {
                 format!("It was lost as often as it may be, which was no fault of the job; the last time: {message}.")

@@ -1,0 +1,1 @@
+SELECT placement FROM jobs WHERE seq = ?1
