@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use executors::kubernetes::connect;
+use executors::kubernetes::lease::{Leadership, LeaseKeeper, LeaseOptions, LeaseState};
 use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, NodeWatch, WatchOptions};
 use kube::Client;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
@@ -15,6 +16,7 @@ use scheduler_core::scheduler::{GpuDevice, NodeConfig};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::config::values::Label;
 use crate::gpus::duration;
 
 /// How long the start waits for the first view of the cluster.
@@ -22,13 +24,60 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Keys of taints that keep none of our pods away: the one that GPU machines usually have. Who goes there is decided by us.
 pub(crate) const TOLERATED: [&str; 1] = ["nvidia.com/gpu"];
 
+/// Name of an installation that has been given none.
+pub(crate) const OWN_INSTANCE: &str = "flash-sched";
+/// The Lease of such an installation; those of others are called after them.
+const LEASE: &str = "flashd";
+
 /// What is known of a cluster, from now on.
 pub type ClusterViews = watch::Receiver<Arc<ClusterView>>;
+
+/// What is known of a cluster, and whether orders may be given there.
+#[derive(Clone)]
+pub struct ClusterState {
+    views: ClusterViews,
+    leadership: Leadership,
+}
+
+impl ClusterState {
+    /// The last view.
+    pub fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    /// Why nothing new is known of it, if that is so.
+    pub fn unseen(&self) -> Option<String> {
+        let view = self.views.borrow();
+        match &view.away {
+            Some(why) => Some(format!("the cluster does not answer: {why}")),
+            None if !view.listed => Some("the cluster's nodes are being read".to_owned()),
+            None => None,
+        }
+    }
+
+    /// Why nothing can be started there now, if nothing can.
+    pub fn silence(&self) -> Option<String> {
+        self.unseen().or_else(|| self.leadership.check().err())
+    }
+
+    /// Waits for news. False when there will be none.
+    pub(crate) async fn changed(&mut self, lease: &mut watch::Receiver<LeaseState>) -> bool {
+        tokio::select! {
+            changed = self.views.changed() => changed.is_ok(),
+            changed = lease.changed() => changed.is_ok(),
+        }
+    }
+
+    pub(crate) fn leases(&self) -> watch::Receiver<LeaseState> {
+        self.leadership.states()
+    }
+}
 
 /// A cluster that is watched until this is dropped.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     watch: NodeWatch,
+    pub(crate) leadership: Leadership,
 }
 
 impl Cluster {
@@ -36,7 +85,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub(crate) async fn begin(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn begin(config: &Config) -> anyhow::Result<(Self, LeaseKeeper)> {
         let client = connect(config.kubernetes.kubeconfig.as_deref()).await?;
         let watch = NodeWatch::start(WatchOptions {
             client: client.clone(),
@@ -49,11 +98,24 @@ impl Cluster {
         if !matches!(first, Ok(Ok(view)) if view.listed) {
             tracing::warn!("starting without nodes: the cluster has not told them yet");
         }
-        Ok(Self { client, watch })
+        let settings = &config.kubernetes;
+        let instance = settings.instance.as_str();
+        let (keeper, leadership) = LeaseKeeper::new(LeaseOptions {
+            namespace: settings.namespace.as_ref().map_or_else(|| client.default_namespace(), Label::as_str).to_owned(),
+            name: if instance == OWN_INSTANCE { LEASE.to_owned() } else { format!("{LEASE}-{instance}") },
+            holder: holder(),
+            duration: duration(settings.lease_duration),
+            client: client.clone(),
+        });
+        Ok((Self { client, watch, leadership }, keeper))
     }
 
     pub(crate) fn views(&self) -> ClusterViews {
         self.watch.views()
+    }
+
+    pub(crate) fn state(&self) -> ClusterState {
+        ClusterState { views: self.views(), leadership: self.leadership.clone() }
     }
 
     /// Its machines as they are now.
@@ -63,13 +125,10 @@ impl Cluster {
     }
 }
 
-/// Why nothing can be decided about a cluster now, if nothing can.
-pub(crate) fn silence(view: &ClusterView) -> Option<String> {
-    match &view.away {
-        Some(why) => Some(format!("the cluster does not answer: {why}")),
-        None if !view.listed => Some("the cluster's nodes are being read".to_owned()),
-        None => None,
-    }
+/// What this process is called as a holder: people see the machine, and no later process is called so.
+fn holder() -> String {
+    let machine = executors::node::inventory().hostname;
+    format!("{machine}_{}_{}", std::process::id(), uuid::Uuid::now_v7().simple())
 }
 
 /// A node of the core: all its GPUs, and of the rest what is not `taken`.

@@ -110,7 +110,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let cluster = if config.executors.contains(&ExecutorKind::Job) { Some(Cluster::begin(&config).await?) } else { None };
+    let is_cluster = config.executors.contains(&ExecutorKind::Job);
+    let (cluster, lease) = if is_cluster { Some(Cluster::begin(&config).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -174,7 +175,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         boot,
         observed,
         known_gpus,
-        cluster: cluster.as_ref().map(Cluster::views),
+        cluster: cluster.as_ref().map(Cluster::state),
         gate: sees.then_some(gate),
         failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
@@ -183,7 +184,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         let client = cluster.client.clone();
         let instance = config.kubernetes.instance.as_str().to_owned();
         let options = JobOptions { client, instance, reports: channels.reports.clone() };
-        Arc::new(JobExecutor::new(options).with_nodes(cluster.views()))
+        Arc::new(JobExecutor::new(options).with_nodes(cluster.views()).with_leadership(cluster.leadership.clone()))
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
         Arc::new(LocalExecutor::new(options).context("local executor")?)
@@ -198,7 +199,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         adopted: adopted.clone(),
         board,
-        cluster: cluster.as_ref().map(Cluster::views),
+        cluster: cluster.as_ref().map(Cluster::state),
         stopping: stopping.clone(),
     };
     let backend = Arc::new(EngineHandle::new(&channels, handle));
@@ -250,6 +251,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         parts.spawn(async move {
             keeper.run(commands, gated, stop).await;
             ("keeper of the GPUs", Ok(()))
+        });
+    }
+    if let Some(mut lease) = lease {
+        let stop = engine_stop.clone();
+        parts.spawn(async move {
+            tokio::select! {
+                why = lease.run() => return ("leadership", Err(anyhow!("{why}; this daemon gives no orders any more"))),
+                () = stop.cancelled() => {}
+            }
+            lease.release().await;
+            ("leadership", Ok(()))
         });
     }
     let stop = engine_stop.clone();

@@ -21,6 +21,7 @@ pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityCl
 pub use settings::Settings;
 use values::{After, Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
 
+use crate::cluster::OWN_INSTANCE;
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// The whole configuration.
@@ -186,6 +187,11 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// Name of this installation in it.
     pub instance: Label,
+    /// Where the Lease is, where that is not to be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Label>,
+    /// How long another daemon waits for the holder of the Lease.
+    pub lease_duration: Duration,
     /// How long a node may be silent until its runs are lost.
     pub node_grace: Duration,
 }
@@ -403,7 +409,9 @@ impl Config {
             },
             kubernetes: Kubernetes {
                 kubeconfig: settings.kubernetes_kubeconfig,
-                instance: settings.kubernetes_instance.map_or_else(|| own_label("flash-sched"), Ok)?,
+                instance: settings.kubernetes_instance.map_or_else(|| own_label(OWN_INSTANCE), Ok)?,
+                namespace: settings.kubernetes_namespace,
+                lease_duration: settings.kubernetes_lease_duration.map_or(seconds(15), |time| time.0),
                 node_grace: settings.kubernetes_node_grace.map_or(seconds(60), |time| time.0),
             },
             retention: Retention {

@@ -113,6 +113,12 @@ pub struct Settings {
     /// Name of this installation: those that share a cluster need different ones [default: flash-sched]
     #[arg(long, env = "FLASHD_KUBERNETES_INSTANCE", value_name = "NAME", help_heading = "Kubernetes")]
     pub kubernetes_instance: Option<Label>,
+    /// Namespace of the Lease that says which daemon gives orders [default: that of the kubeconfig or of the pod]
+    #[arg(long, env = "FLASHD_KUBERNETES_NAMESPACE", value_name = "NAME", help_heading = "Kubernetes")]
+    pub kubernetes_namespace: Option<Label>,
+    /// How long another daemon waits for the holder of the Lease, in whole seconds and at least 3 s [default: 15s]
+    #[arg(long, env = "FLASHD_KUBERNETES_LEASE_DURATION", value_name = "TIME", help_heading = "Kubernetes")]
+    pub kubernetes_lease_duration: Option<Pause>,
     /// How long a node of the cluster may be silent until its runs are lost [default: 60s]
     #[arg(long, env = "FLASHD_KUBERNETES_NODE_GRACE", value_name = "TIME", help_heading = "Kubernetes")]
     pub kubernetes_node_grace: Option<Pause>,
@@ -219,6 +225,8 @@ impl Settings {
             ("local.spawn_threads", &mut self.local_spawn_threads),
             ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
             ("kubernetes.instance", &mut self.kubernetes_instance),
+            ("kubernetes.namespace", &mut self.kubernetes_namespace),
+            ("kubernetes.lease_duration", &mut self.kubernetes_lease_duration),
             ("kubernetes.node_grace", &mut self.kubernetes_node_grace),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),

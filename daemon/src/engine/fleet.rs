@@ -11,15 +11,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use executors::kubernetes::lease::LeaseState;
 use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, Standing};
 use scheduler_core::event::Event;
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::{NodeConfig, NodeState};
 use scheduler_core::time::Timestamp;
+use tokio::sync::watch;
 
 use super::turn::Turn;
-use crate::cluster::{ClusterViews, offer, silence};
+use crate::cluster::{ClusterState, offer};
 use crate::objects::Directory;
 
 /// What the core was told of a node.
@@ -34,7 +36,8 @@ struct Given {
 
 /// The machines of a cluster, and what the core was told of them.
 pub(super) struct Fleet {
-    views: ClusterViews,
+    cluster: ClusterState,
+    leases: watch::Receiver<LeaseState>,
     given: BTreeMap<Name, Given>,
     stale: bool,
 }
@@ -49,14 +52,14 @@ pub(super) struct Settled {
 }
 
 impl Fleet {
-    pub(super) const fn new(views: ClusterViews) -> Self {
-        Self { views, given: BTreeMap::new(), stale: true }
+    pub(super) fn new(cluster: ClusterState) -> Self {
+        Self { leases: cluster.leases(), cluster, given: BTreeMap::new(), stale: true }
     }
 
     /// Waits for news of the cluster.
     pub(super) async fn changed(fleet: &mut Option<Self>) {
         let alive = match fleet {
-            Some(fleet) => fleet.views.changed().await.is_ok(),
+            Some(fleet) => fleet.cluster.changed(&mut fleet.leases).await,
             None => false,
         };
         if !alive {
@@ -69,7 +72,7 @@ impl Fleet {
 
     /// Why nothing may be planned, if nothing may.
     pub(super) fn silence(&self) -> Option<String> {
-        silence(&self.views.borrow())
+        self.cluster.silence()
     }
 
     /// Somebody else has told the core of this node.
@@ -92,11 +95,11 @@ impl Fleet {
 
     /// Brings the core in line with the cluster and with what administrators say.
     pub(super) fn settle(&mut self, core: &mut Recorded, directory: &Directory, turn: &mut Turn, now: Timestamp) -> Settled {
-        let view = Arc::clone(&self.views.borrow());
+        let view = self.cluster.view();
         let strays = self.given.values().any(|given| given.strays != NodeAmounts::default());
         // GPUs that had to be set aside while somebody had them are exchanged for free ones when there are some.
         let crowded = core_is_crowded(&self.given);
-        if silence(&view).is_some() || !(self.stale || strays || crowded) {
+        if self.cluster.unseen().is_some() || !(self.stale || strays || crowded) {
             return Settled::default();
         }
         self.stale = false;

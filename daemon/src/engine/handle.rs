@@ -14,7 +14,7 @@ use super::nodes::Seen;
 use super::{Channels, Command, SharedCore, lock, snapshot};
 use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest, Update};
 use crate::clock;
-use crate::cluster::{ClusterViews, silence};
+use crate::cluster::ClusterState;
 use crate::gpus::SharedBoard;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, SharedDirectory};
@@ -30,7 +30,7 @@ pub struct EngineHandle {
     degraded: watch::Receiver<Option<String>>,
     adopted: watch::Receiver<bool>,
     board: SharedBoard,
-    cluster: Option<ClusterViews>,
+    cluster: Option<ClusterState>,
     stopping: CancellationToken,
 }
 
@@ -49,7 +49,7 @@ pub struct HandleParts {
     /// What is seen of the GPUs.
     pub board: SharedBoard,
     /// The cluster in which jobs run, if they do in one.
-    pub cluster: Option<ClusterViews>,
+    pub cluster: Option<ClusterState>,
     /// Cancelled when the daemon goes down.
     pub stopping: CancellationToken,
 }
@@ -108,13 +108,13 @@ impl Backend for EngineHandle {
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError> {
         let directory = self.directory.get();
-        let cluster = self.cluster.as_ref().map(|views| Arc::clone(&views.borrow()));
-        let seen = Seen { board: &self.board.get(), cluster: cluster.as_deref() };
-        Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), seen)))
+        let cluster = self.cluster.as_ref().map(ClusterState::view);
+        let seen = Seen { board: &self.board.get(), cluster: cluster.as_deref(), silence: self.silence() };
+        Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), &seen)))
     }
 
     fn silence(&self) -> Option<String> {
-        self.cluster.as_ref().and_then(|views| silence(&views.borrow()))
+        self.cluster.as_ref().and_then(ClusterState::silence)
     }
 
     fn watch(&self) -> Watch {

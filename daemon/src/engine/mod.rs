@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::boot::Boot;
 use crate::clock;
-use crate::cluster::ClusterViews;
+use crate::cluster::ClusterState;
 use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
@@ -121,7 +121,7 @@ pub struct Parts {
     /// The GPUs as the core knows them.
     pub known_gpus: Vec<scheduler_core::GpuDevice>,
     /// The cluster in which jobs run, if they do in one.
-    pub cluster: Option<ClusterViews>,
+    pub cluster: Option<ClusterState>,
     /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
     pub gate: Option<mpsc::Sender<GatedEnd>>,
     /// After how many failures in a row a node is closed; 0: never.

@@ -8,7 +8,6 @@ use scheduler_core::ids::JobId;
 use scheduler_core::scheduler::{GpuKind, GpuUse, NodeState, NodeUse};
 
 use super::fleet::reason;
-use crate::cluster::silence;
 use crate::gpus::judge::is_foreign;
 use crate::gpus::{Board, Seen as SeenGpu, SeenProcess};
 use crate::http::text::wire_time;
@@ -18,23 +17,24 @@ use crate::objects::Directory;
 const CLUSTER: &str = "kubernetes";
 
 /// What is seen of nodes beside what the core has.
-#[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) board: &'a Board,
     pub(super) cluster: Option<&'a ClusterView>,
+    /// Why nothing is started anywhere for now, if that is so.
+    pub(super) silence: Option<String>,
 }
 
 /// Why the cluster keeps tasks from a node, where it does.
-fn kept_by_cluster(node: &NodeUse<'_>, cluster: Option<&ClusterView>) -> Option<String> {
-    let cluster = cluster?;
+fn kept_by_cluster(node: &NodeUse<'_>, seen: &Seen<'_>) -> Option<String> {
+    let cluster = seen.cluster?;
     let standing = cluster.nodes.get(node.name.as_str()).map(|node| &node.standing);
-    silence(cluster).or_else(|| standing.and_then(reason).map(str::to_owned))
+    seen.silence.clone().or_else(|| standing.and_then(reason).map(str::to_owned))
 }
 
 /// One node.
-pub(super) fn view(core: &Scheduler, node: &NodeUse<'_>, directory: &Directory, seen: Seen<'_>) -> api::Node {
+pub(super) fn view(core: &Scheduler, node: &NodeUse<'_>, directory: &Directory, seen: &Seen<'_>) -> api::Node {
     let board = seen.board;
-    let cluster = kept_by_cluster(node, seen.cluster).filter(|_| node.configured);
+    let cluster = kept_by_cluster(node, seen).filter(|_| node.configured);
     let mark = directory.nodes.get(node.name).filter(|mark| node.configured && mark.state.state() == node.state);
     api::Node {
         name: node.name.to_string(),

@@ -16,7 +16,7 @@ use crate::objects::{Directory, convert};
 const TENANTS: usize = 100;
 
 /// Queues, cohorts and nodes as they are now.
-pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revision, seen: Seen<'_>) -> Snapshot {
+pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revision, seen: &Seen<'_>) -> Snapshot {
     let board = seen.board;
     let now = clock::now();
     let core = lock(shared);

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod leader;
 mod nodes;
+mod outage;
 mod rig;
 mod runs;

@@ -84,7 +84,7 @@ async fn runs_on_nodes_that_are_lost_are_tried_again_as_their_policies_say() {
     let failed = site.daemon.finished(&once).await;
     assert_eq!(failed["outcome"]["reason"], "infrastructure", "{failed}");
     assert!(failed["outcome"]["message"].as_str().unwrap().contains(&once_at), "{failed}");
-    site.until_nodes("it is not there any more", |nodes| nodes.iter().all(|node| node["name"] != once_at.as_str())).await;
+    site.until_node(&once_at, "lost", "deleted from the cluster").await;
     site.cluster.add_nodes(&[NodeSpec::with_gpus("gpu-2")]).unwrap();
     site.until_node("gpu-2", "ready", "").await;
 

@@ -16,7 +16,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn prepare(what: &str, nodes: Vec<NodeSpec>, config: &str) -> Option<Self> {
-        let cluster = for_test(what, Options { nodes, ..Options::default() })?;
+        Self::prepare_with(what, Options { nodes, ..Options::default() }, config)
+    }
+
+    pub(crate) fn prepare_with(what: &str, options: Options, config: &str) -> Option<Self> {
+        let cluster = for_test(what, options)?;
         let folder = tempfile::tempdir().unwrap();
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
         cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
@@ -54,7 +58,9 @@ impl Site {
 pub(crate) fn daemon(cluster: &Cluster, folder: &std::path::Path, name: &str, config: &str) -> Daemon {
     let kubeconfig = folder.join("kubeconfig");
     std::fs::write(&kubeconfig, cluster.kubeconfig_of("flash-system", "flashd").unwrap()).unwrap();
-    let config = format!("listen = \"off\"\nexecutors = [\"job\"]\n[kubernetes]\n{config}");
+    let config = format!(
+        "listen = \"off\"\nexecutors = [\"job\"]\n[kubernetes]\nnamespace = \"flash-system\"\nlease_duration = \"3s\"\n{config}"
+    );
     let mut daemon = Daemon::prepare(&folder.join(name), &config);
     daemon.extra = vec!["--kubernetes-kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
     daemon

@@ -1,0 +1,79 @@
+//! Two daemons and one Lease.
+
+use control_plane::NodeSpec;
+use hyper::StatusCode;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::rig::{Site, daemon, endless, job};
+
+/// Name and version of all that the executor makes, seen by somebody else.
+fn made(site: &Site) -> Vec<(String, String)> {
+    let list: Value = serde_json::from_str(&site.cluster.kubectl(&["get", "jobs,pods", "--output", "json"]).unwrap()).unwrap();
+    let text = |item: &Value, key: &str| item["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let items = list["items"].as_array().unwrap();
+    items.iter().map(|item| (text(item, "name"), text(item, "resourceVersion"))).collect()
+}
+
+fn lease(site: &Site) -> Value {
+    let text = site.cluster.kubectl(&["get", "lease", "flashd", "--namespace", "flash-system", "--output", "json"]).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["spec"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_frozen_beyond_its_lease_writes_nothing() {
+    let Some(mut site) = Site::prepare("two daemons", vec![NodeSpec::plain("node-0")], "") else { return };
+    site.daemon.restart();
+    site.until_ready(StatusCode::OK, "").await;
+    let first = lease(&site);
+    assert_eq!(first["leaseTransitions"], 1, "{first}");
+    let long = site.daemon.submit(endless(0)).await;
+    site.daemon.until(&long, "running").await;
+
+    // Another one, with a table of its own, waits and says for whom.
+    let folder = tempfile::tempdir().unwrap();
+    let second = daemon(&site.cluster, folder.path(), "second", "");
+    let leader = std::mem::replace(&mut site.daemon, second);
+    site.daemon.restart();
+    let holder = first["holderIdentity"].as_str().unwrap();
+    site.until_ready(StatusCode::SERVICE_UNAVAILABLE, &format!("{holder} holds the Lease flash-system/flashd")).await;
+    let waits = site.daemon.submit(job(json!({"env": {"SIM_DURATION": "2h"}}))).await;
+    let (_, why) = site.daemon.get(&format!("/api/v1/jobs/{waits}/why")).await;
+    assert!(why["message"].as_str().unwrap().contains("this is a standby"), "{why}");
+
+    // The leader is given work that it has not begun, and is frozen: jobs of its table wait to be started and to be stopped.
+    leader.signal(Signal::STOP);
+    let client = leader.client();
+    let pending = tokio::spawn(async move {
+        let path = format!("/api/v1/jobs/{long}/cancel");
+        let cancel = client.call("POST", &path, Some(Value::Null), &[]);
+        let submit = client.call("POST", "/api/v1/jobs", Some(job(json!({"name": "late"}))), &[]);
+        futures::future::join(cancel, submit).await
+    });
+    site.until_ready(StatusCode::OK, "").await;
+    site.daemon.until(&waits, "running").await;
+    let taken = lease(&site);
+    assert_eq!(taken["leaseTransitions"], 2, "{taken}");
+    assert_ne!(taken["holderIdentity"], first["holderIdentity"]);
+
+    // It wakes up, finds that it was replaced, and ends. Whatever it was asked, the cluster is as it was.
+    let before = made(&site);
+    leader.signal(Signal::CONT);
+    let mut leader = leader;
+    let status = tokio::task::spawn_blocking(move || {
+        let status = leader.wait();
+        (status, leader.log())
+    });
+    let (status, log) = status.await.unwrap();
+    assert!(!status.success() && log.contains("gives no orders any more"), "{log}");
+    drop(pending.await);
+    assert_eq!(made(&site), before);
+    assert_eq!(lease(&site)["holderIdentity"], taken["holderIdentity"]);
+
+    // Let go at the end, the next one has it at once.
+    assert!(site.daemon.terminate().success());
+    assert_eq!(lease(&site)["holderIdentity"], Value::Null);
+    site.daemon.restart();
+    site.until_ready(StatusCode::OK, "").await;
+    assert_eq!((&lease(&site)["leaseTransitions"], &site.daemon.job(&waits).await["state"]), (&json!(3), &json!("running")));
+}
