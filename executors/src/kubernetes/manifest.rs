@@ -15,11 +15,11 @@ use crate::contract::{PodOrder, StartOrder, TaskOrder};
 /// Label of all that belongs to one installation; its value is the installation's name.
 pub(super) const INSTANCE: &str = "scheduling.flash-sched.io/instance";
 /// Label with the job's id.
-const JOB: &str = "scheduling.flash-sched.io/job-id";
+pub(super) const JOB: &str = "scheduling.flash-sched.io/job-id";
 /// Label with the attempt.
-const ATTEMPT: &str = "scheduling.flash-sched.io/attempt";
+pub(super) const ATTEMPT: &str = "scheduling.flash-sched.io/attempt";
 /// Annotation: name of the one task, or of the group.
-const TASK: &str = "scheduling.flash-sched.io/task";
+pub(super) const TASK: &str = "scheduling.flash-sched.io/task";
 /// Where the kubelet finds the number of a pod among those of its Job.
 const INDEX_FIELD: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
 /// The same, as the key of the annotation.
@@ -28,7 +28,7 @@ const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const REPLICA_ENV: &str = "FLASH_REPLICA";
 const TASK_ENV: &str = "FLASH_TASK";
 /// A run that its time limit does not end, because nobody is there to stop it, is ended by the cluster so much later.
-const DEADLINE_SLACK_SECS: u64 = 60;
+pub(super) const DEADLINE_SLACK_SECS: u64 = 60;
 
 /// Name of a run's Job: the same from whoever asks.
 pub(super) fn job_name(run: RunId) -> String {
@@ -125,7 +125,7 @@ fn group_name(task: &TaskOrder) -> &str {
     }
 }
 
-fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSpec {
+pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSpec {
     let mut env = Vec::with_capacity(task.env.len() + 1);
     if several {
         // First, because the name of the task speaks of it.

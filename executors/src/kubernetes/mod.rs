@@ -11,8 +11,10 @@
 mod connect;
 mod error;
 mod executor;
+pub mod flashjob;
 mod manifest;
 mod phase;
+mod quantity;
 mod watch;
 mod world;
 
