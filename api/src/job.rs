@@ -30,13 +30,17 @@ pub struct JobSpec {
     /// Name of a priority class, instead of `priority`: the job gets the number that the class has when it is submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class: Option<String>,
-    /// What runs it. Default: `local`.
+    /// What runs it: `local` (processes) or `job` (a Kubernetes Job). Default: that of the daemon, which has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<String>,
     /// Program and arguments. Short for one task; not together with `tasks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["python3", "train.py"]))]
     pub command: Option<Vec<String>>,
+    /// The container image that its tasks run in, where the executor is `job`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "registry.example.org/train:1")]
+    pub image: Option<String>,
     /// Environment of every task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,

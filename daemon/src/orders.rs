@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{JobSpec, TaskSpec};
-use executors::{Line, StartOrder, TaskOrder};
+use executors::{Line, PodOrder, StartOrder, TaskOrder};
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
@@ -16,6 +16,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct OrderContext {
     /// The daemon's own uid: a job of another owner is run as that owner, which takes a daemon that is root.
     pub own_uid: u32,
+    /// Runs are pods of a cluster, and not processes of this machine.
+    pub pods: bool,
 }
 
 /// Why a stored job gives no order. Its spec was checked when it was accepted; so this is damage or a fault of ours.
@@ -60,7 +62,7 @@ pub fn start_order(
         .map(|slot| {
             let group = spec.tasks.get(usize::from(slot.group)).ok_or(OrderError::Group { job: record.id, group: slot.group })?;
             let placed = placement.slots.iter().filter(|other| other.group == slot.group).count();
-            Ok(task_order(record, &spec, group, slot, (run, placed)))
+            Ok(task_order(record, &spec, group, slot, (run, placed), context.pods))
         })
         .collect::<Result<_, _>>()?;
     let tasks: Vec<TaskOrder> = tasks;
@@ -70,6 +72,7 @@ pub fn start_order(
         cpu_millis: line.cpu.0.max(tasks.iter().map(|task| task.cpu_millis).sum()),
         memory_bytes: line.memory.0.max(tasks.iter().map(|task| task.memory_bytes).sum()),
     });
+    let pod = context.pods.then(|| pod_order(record, &spec, placement));
     Ok(StartOrder {
         run,
         tasks,
@@ -77,17 +80,45 @@ pub fn start_order(
         nice: spec.nice.unwrap_or(0),
         rlimits: spec.rlimits,
         line,
-        pod: None,
+        pod,
     })
 }
 
+/// What the pods of a run are to be like. They go on the nodes that were chosen, where there is room for them by our books.
+fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOrder {
+    let resources = spec.tasks.first().and_then(|task| task.resources.clone()).unwrap_or_default();
+    let mut nodes: Vec<String> = placement.slots.iter().map(|slot| slot.node.to_string()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let grace = spec.stop.as_ref().and_then(|stop| stop.grace).map_or(30, |grace| grace.0.div_ceil(1_000_000));
+    PodOrder {
+        image: spec.image.clone().unwrap_or_default(),
+        gpus: resources.gpu.map_or(0, |gpus| gpus.0),
+        nodes,
+        grace_secs: grace,
+        time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
+        ..PodOrder::new(record.namespace.as_str())
+    }
+}
+
 /// `placed` is how many replicas of the group this run has: with `minAvailable` it may be fewer than were asked for.
-fn task_order(record: &JobRecord, spec: &JobSpec, group: &TaskSpec, slot: &Slot, (run, placed): (RunId, usize)) -> TaskOrder {
+fn task_order(
+    record: &JobRecord,
+    spec: &JobSpec,
+    group: &TaskSpec,
+    slot: &Slot,
+    (run, placed): (RunId, usize),
+    pods: bool,
+) -> TaskOrder {
     let name = task_name(group, slot.replica);
-    let working_dir = group.working_dir.as_ref().or(spec.working_dir.as_ref()).cloned().unwrap_or_else(|| "/".to_owned());
+    let working_dir = group.working_dir.as_ref().or(spec.working_dir.as_ref()).cloned();
+    // An image knows where its programs start.
+    let working_dir = working_dir.unwrap_or_else(|| if pods { String::new() } else { "/".to_owned() });
     let mut env: BTreeMap<String, String> = BTreeMap::new();
-    env.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
-    env.insert("USER".to_owned(), record.owner.user.to_string());
+    if !pods {
+        env.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
+        env.insert("USER".to_owned(), record.owner.user.to_string());
+    }
     env.extend(spec.env.iter().chain(&group.env).map(|(key, value)| (key.clone(), value.clone())));
     // Set last: a job cannot lie to itself about who it is or which devices are its own.
     let gpus: Vec<&str> = slot.gpus.iter().map(scheduler_core::ids::Name::as_str).collect();
@@ -99,11 +130,17 @@ fn task_order(record: &JobRecord, spec: &JobSpec, group: &TaskSpec, slot: &Slot,
         ("FLASH_QUEUE", record.queue.to_string()),
         ("FLASH_REPLICA", slot.replica.to_string()),
         ("FLASH_REPLICAS", placed.to_string()),
+    ] {
+        env.insert(key.to_owned(), value);
+    }
+    // The devices of a pod are the cluster's to give.
+    let devices = [
         ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()),
         ("CUDA_VISIBLE_DEVICES", gpus.join(",")),
         ("NVIDIA_VISIBLE_DEVICES", if gpus.is_empty() { "void".to_owned() } else { gpus.join(",") }),
-    ] {
-        env.insert(key.to_owned(), value);
+    ];
+    if !pods {
+        env.extend(devices.map(|(key, value)| (key.to_owned(), value)));
     }
     let resources = group.resources.clone().unwrap_or_default();
     TaskOrder {
@@ -162,7 +199,7 @@ mod tests {
     fn a_task_knows_who_it_is_and_sees_only_its_devices() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 0 }).unwrap();
+        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false }).unwrap();
         let names: Vec<&str> = order.tasks.iter().map(|task| task.name.as_str()).collect();
         assert_eq!(names, ["worker-0", "worker-1", "head"]);
         assert_eq!(order.uid, Some(1_000));
@@ -183,7 +220,7 @@ mod tests {
     fn the_daemons_own_user_needs_no_change_of_identity() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 1_000 }).unwrap();
+        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false }).unwrap();
         assert_eq!(order.uid, None);
     }
 
@@ -191,7 +228,7 @@ mod tests {
     fn damage_is_named() {
         let (mut record, placement) = record("{");
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let context = OrderContext { own_uid: 0 };
+        let context = OrderContext { own_uid: 0, pods: false };
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Spec { .. })));
         record.spec = r#"{"tasks":[{"command":["w"]}]}"#.into();
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Group { group: 1, .. })));

@@ -5,6 +5,7 @@
 //! - The first signal drains: HTTP takes no more, what is under way is answered, the engine settles what it has. The second ends at once.
 //! - The end of any part that was not asked to end is the end of the daemon, with an error: half a daemon is worse than none.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
-use executors::gpu::{Watcher, Where};
+use executors::kubernetes::{JobExecutor, JobOptions};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
@@ -26,24 +27,21 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::Boot;
-use crate::config::values::Discipline;
+use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
-use crate::engine::{Engine, EngineHandle, HandleParts, Parts, rebuild};
-use crate::gpus::{Keeper, KeeperParts, SharedBoard};
+use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
+use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
 use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
-use crate::users::Users;
 use crate::watch::Feed;
-use crate::{clock, gpus, http, machine};
+use crate::{clock, cluster, http, machine};
 
-/// How long the start waits for the first look at the GPUs.
-const FIRST_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 /// Ends of runs that wait for their GPUs, at most; more are believed at once.
 const GATE: usize = 4_096;
 
@@ -51,7 +49,7 @@ const GATE: usize = 4_096;
 type Ended = (&'static str, anyhow::Result<()>);
 
 /// What the configuration says of queues, cohorts and classes, and the rules.
-fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
+fn seeds(config: &Config, nodes: Vec<NodeConfig>) -> anyhow::Result<Seeds> {
     let name = |label: &crate::config::values::Label| Name::from(label.as_str());
     let mut seeds = Seeds::default();
     for queue in &config.queues {
@@ -64,7 +62,7 @@ fn seeds(config: &Config, node: NodeConfig) -> anyhow::Result<Seeds> {
     seeds.classes = config.priority_classes.iter().map(|class| (name(&class.name), class.priority)).collect();
     let preemption = config.scheduler.preemption;
     seeds.base = scheduler_core::Config {
-        nodes: vec![node],
+        nodes,
         discipline: match config.scheduler.discipline {
             Discipline::Easy => scheduler_core::Discipline::Easy,
             Discipline::Fifo => scheduler_core::Discipline::Strict,
@@ -111,20 +109,22 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let place = gpus::place(&config);
-    let sees = matches!(place, Where::Nvml(_));
-    let rules = &config.gpu;
-    let watcher = Watcher::start(place.source(), gpus::duration(rules.interval), gpus::duration(rules.patience))?;
-    let view = gpus::first_view(&watcher, FIRST_LOOK).await;
-    let devices: Vec<_> = view.survey.gpus.iter().map(|reading| gpus::device(&reading.gpu)).collect();
-    let node = machine::node(&config, devices);
+    let cluster = if config.executors.contains(&ExecutorKind::Job) { Some(cluster::connect(&config).await?) } else { None };
+    let (nodes, survey) = if let Some(client) = &cluster {
+        (cluster::nodes(client).await?, None)
+    } else {
+        let survey = Survey::begin(&config).await?;
+        (vec![machine::node(&config, survey.devices())], Some(survey))
+    };
+    let sum = |part: fn(&NodeConfig) -> u64| nodes.iter().map(part).sum::<u64>();
     tracing::info!(
-        node = %node.name, cpu_millis = node.cpu.0, memory_bytes = node.memory.0, gpus = node.gpus.len(),
-        gpu_note = view.survey.problems.join("; "), term = %head.term, revision = %head.last_revision, "starting"
+        nodes = nodes.len(), first = nodes.first().map(|node| node.name.as_str()), cpu_millis = sum(|node| node.cpu.0),
+        memory_bytes = sum(|node| node.memory.0), gpus = sum(|node| node.gpus.len() as u64),
+        gpu_note = survey.as_ref().map(Survey::note).unwrap_or_default(), term = %head.term, revision = %head.last_revision, "starting"
     );
     let log = config.decision_log.as_deref().map(|path| DecisionLog::open(path, config.decision_log_limit)).transpose()?;
     let tapper = log.as_ref().map(DecisionLog::tapper);
-    let seeds = seeds(&config, node).context("configuration of queues")?;
+    let seeds = seeds(&config, nodes).context("configuration of queues")?;
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
     let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
     let core = Arc::new(Mutex::new(first));
@@ -133,16 +133,23 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let board = SharedBoard::default();
     let known_gpus = seeds.base.nodes.first().map(|node| node.gpus.clone()).unwrap_or_default();
-    let users = Arc::new(Users::default());
-    let parts = KeeperParts { watcher, core: core.clone(), board: board.clone(), users, sees };
-    let mut keeper = Keeper::new(parts, &config);
-    let observed = keeper.begin(&view).await;
+    let sees = survey.as_ref().is_some_and(|survey| survey.sees);
+    let (keeper, observed) = match survey {
+        Some(Survey { watcher, first, sees }) => {
+            let parts = KeeperParts { watcher, core: core.clone(), board: board.clone(), users: Arc::default(), sees };
+            let mut keeper = Keeper::new(parts, &config);
+            let observed = keeper.begin(&first).await;
+            (Some(keeper), observed)
+        }
+        None => (None, Observed::default()),
+    };
     let (gate, gated) = mpsc::channel(GATE);
     let feed = Feed::new(head.last_revision);
     let nudge = Arc::new(Notify::new());
     let (orders, order_queue) = mpsc::channel(dispatch::QUEUE);
     let holding = Arc::new(AtomicBool::new(false));
-    let doubtful = boot.doubtful().clone();
+    // A reboot here ends nothing of a cluster.
+    let doubtful = if cluster.is_some() { BTreeSet::new() } else { boot.doubtful().clone() };
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
         seeds,
@@ -158,9 +165,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         observed,
         known_gpus,
         gate: sees.then_some(gate),
+        failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
-    let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
-    let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(options).context("local executor")?);
+    let pods = cluster.is_some();
+    let executor: Arc<dyn Executor> = if let Some(client) = cluster {
+        let instance = config.kubernetes.instance.as_str().to_owned();
+        Arc::new(JobExecutor::new(JobOptions { client, instance, reports: channels.reports.clone() }))
+    } else {
+        let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
+        Arc::new(LocalExecutor::new(options).context("local executor")?)
+    };
     let (adopted_sender, adopted) = watch::channel(false);
     let ready = adopted.clone();
     let stopping = CancellationToken::new();
@@ -180,7 +194,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         executor: executor.clone(),
         reports: channels.reports.clone(),
         nudge: nudge.clone(),
-        context: OrderContext { own_uid: rustix::process::geteuid().as_raw() },
+        context: OrderContext { own_uid: rustix::process::geteuid().as_raw(), pods },
     };
     let reconciler = Reconciler {
         executor,
@@ -212,11 +226,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         dispatcher.run(order_queue, adopted).await;
         ("dispatcher", Ok(()))
     });
-    let (stop, commands) = (engine_stop.clone(), channels.gpus.clone());
-    parts.spawn(async move {
-        keeper.run(commands, gated, stop).await;
-        ("keeper of the GPUs", Ok(()))
-    });
+    if let Some(keeper) = keeper {
+        let (stop, commands) = (engine_stop.clone(), channels.gpus.clone());
+        parts.spawn(async move {
+            keeper.run(commands, gated, stop).await;
+            ("keeper of the GPUs", Ok(()))
+        });
+    }
     let stop = engine_stop.clone();
     parts.spawn(async move {
         reconciler.run(adopted_sender, stop).await;

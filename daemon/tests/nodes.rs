@@ -267,3 +267,46 @@ async fn a_drained_node_is_waited_for() {
     let unknown = flash(&daemon, &["nodes", "cordon", "none"]);
     assert_eq!(unknown.code, Some(3), "{}", unknown.err);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_on_which_run_after_run_is_lost_takes_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let config = CONFIG.replace("[node]\n", "[node]\nfailures_in_a_row = 2\n");
+    let mut daemon = Daemon::start(&data, &config);
+    // Programs that fail are their user's business, however many do.
+    for _ in 0..4 {
+        let failing = daemon.submit(shell("exit 3")).await;
+        assert_eq!(daemon.finished(&failing).await["outcome"]["exitCode"], 3);
+    }
+    assert_eq!(node(&daemon).await["state"], "ready");
+    // A folder that is a file: no run can have its output written.
+    std::fs::remove_dir_all(data.join("logs")).unwrap();
+    std::fs::write(data.join("logs"), "").unwrap();
+    let patient = with(shell("true"), json!({"retry": {"maxAttempts": 100}}));
+    let job = daemon.submit(patient).await;
+    let closed = async {
+        // The reason can be seen when it has been written down.
+        while node(&daemon).await["reason"].is_null() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.unwrap();
+    let after = node(&daemon).await;
+    assert!(after["state"].as_str().unwrap().starts_with("drain"), "{after}");
+    let reason = after["reason"].as_str().unwrap();
+    assert!(reason.starts_with("2 runs in a row failed here; last, a run was lost"), "{reason}");
+    assert_eq!(after["by"], "flashd");
+    daemon.kill();
+    std::fs::remove_file(data.join("logs")).unwrap();
+    std::fs::create_dir(data.join("logs")).unwrap();
+    daemon.restart();
+    assert_eq!(node(&daemon).await["reason"], after["reason"], "it is written down");
+    let next = daemon.submit(shell("true")).await;
+    let why = told(&daemon, &["why", &next]);
+    assert!(why.contains("only on node box (flashd: 2 runs in a row failed here"), "{why}");
+    assert!(told(&daemon, &["nodes", "resume", "box"]).contains("state:  ready"));
+    for job in [&next, &job] {
+        assert_eq!(daemon.finished(job).await["outcome"]["result"], "succeeded");
+    }
+}

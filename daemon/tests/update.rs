@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::flash::{flash, told};
 use common::{Client, Daemon, shell};
 use serde_json::{Value, json};
 
@@ -111,4 +112,27 @@ async fn a_job_that_waits_can_be_changed_and_stays_so() {
     assert_eq!((status, &answer["code"]), (409, &json!("conflict")));
     let said = "is finished (succeeded): priority, priorityClass, queue, timeLimit, retry, stop can be changed while it is waiting or queued";
     assert!(answer["detail"].as_str().unwrap().contains(said), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_says_what_has_become_of_the_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder.path().join("data"), CONFIG);
+    let mut held = shell("true");
+    held["hold"] = true.into();
+    let id = submit(&daemon, held).await;
+    told(&daemon, &["update", &id, "--priority", "9", "--queue", "small", "--time-limit", "2m"]);
+    let spec = daemon.job(&id).await["spec"].clone();
+    assert_eq!((&spec["priority"], &spec["queue"], &spec["timeLimit"]), (&json!(9), &json!("small"), &json!("2m")));
+    for (args, code, said) in [
+        (&["update", &id][..], 2, "--priority"),
+        (&["update", &id, "--queue", "none"], 4, "no queue `none`"),
+        (&["update", &id, "--time-limit", "soon"], 2, "soon"),
+        (&["update", "01890000-0000-7000-8000-000000000000", "--priority", "1"], 3, "no"),
+    ] {
+        let refused = flash(&daemon, args);
+        assert_eq!(refused.code, Some(code), "{args:?}: {}", refused.err);
+        assert!(refused.err.contains(said), "{args:?}: {}", refused.err);
+    }
+    assert_eq!(daemon.job(&id).await["spec"], spec);
 }

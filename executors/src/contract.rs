@@ -75,6 +75,8 @@ pub struct PodOrder {
     pub gpus: u32,
     /// The resource under which the cluster has its GPUs.
     pub gpu_resource: String,
+    /// Nodes that its pods may go on, by `kubernetes.io/hostname`; any, where there are none.
+    pub nodes: Vec<String>,
     /// Labels that a pod's node has to have.
     pub node_selector: BTreeMap<String, String>,
     /// Taints that its pods do not mind.
@@ -123,6 +125,7 @@ impl PodOrder {
             image: String::new(),
             gpus: 0,
             gpu_resource: "nvidia.com/gpu".to_owned(),
+            nodes: Vec::new(),
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             grace_secs: 30,

@@ -50,6 +50,8 @@ pub struct Config {
     pub gpu: Gpu,
     /// The local executor.
     pub local: Local,
+    /// The cluster that the executor `job` uses.
+    pub kubernetes: Kubernetes,
     /// How long things are kept.
     pub retention: Retention,
     /// Who may read metrics.
@@ -115,6 +117,8 @@ pub struct Node {
     /// What jobs may select it by, beside what it says by itself.
     #[serde(skip_serializing_if = "NodeLabels::is_empty")]
     pub labels: NodeLabels,
+    /// After how many failures in a row it takes no more; 0: never.
+    pub failures_in_a_row: u64,
 }
 
 /// Where GPUs are looked for.
@@ -151,6 +155,16 @@ pub struct Local {
     pub cgroup_root: Option<PathBuf>,
     /// Threads that start processes.
     pub spawn_threads: u64,
+}
+
+/// The cluster that the executor `job` uses.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Kubernetes {
+    /// How it is reached, where that is not to be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of this installation in it.
+    pub instance: Label,
 }
 
 /// How long things are kept.
@@ -215,6 +229,9 @@ pub enum ConfigError {
     /// The file is wrong.
     #[error(transparent)]
     File(#[from] FileError),
+    /// More than one executor.
+    #[error("`executors` names {0} of them; this version runs jobs with one: `local` or `job`")]
+    Executors(usize),
     /// A path that is needed is not known.
     #[error("no {0}")]
     Missing(&'static str),
@@ -232,6 +249,9 @@ fn built_in_queues() -> [(&'static str, i32, bool); 3] {
 pub const DEFAULT_QUEUE: &str = "default-batch";
 /// Where jobs belong that name no namespace.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Failures in a row after which a node takes no more runs, where nothing is said.
+const FAILURES_IN_A_ROW: u64 = 5;
 
 /// Blocked jobs that get a reservation under the conservative discipline, where nothing is said.
 const RESERVATIONS: u64 = 8;
@@ -269,6 +289,9 @@ impl Config {
 
     /// Defaults for what is still empty.
     fn complete(settings: Settings) -> Result<Self, ConfigError> {
+        if let Some(several) = settings.executors.as_ref().filter(|list| list.len() > 1) {
+            return Err(ConfigError::Executors(several.len()));
+        }
         let reservations = reservations(&settings)?;
         let data = settings
             .data
@@ -313,6 +336,7 @@ impl Config {
                 cpus: settings.node_cpus,
                 memory: settings.node_memory,
                 labels: settings.node_labels.unwrap_or_default(),
+                failures_in_a_row: settings.node_failures_in_a_row.map_or(FAILURES_IN_A_ROW, |count| count.0),
             },
             gpu: Gpu {
                 nvml_library: settings.gpu_nvml_library,
@@ -330,6 +354,10 @@ impl Config {
             local: Local {
                 cgroup_root: settings.local_cgroup_root,
                 spawn_threads: settings.local_spawn_threads.map_or(processors.min(8), |count| count.0),
+            },
+            kubernetes: Kubernetes {
+                kubeconfig: settings.kubernetes_kubeconfig,
+                instance: settings.kubernetes_instance.map_or_else(|| own_label("flash-sched"), Ok)?,
             },
             retention: Retention {
                 events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),

@@ -41,7 +41,7 @@ pub struct Settings {
     /// Length after which the decision log ends [default: 256Mi]
     #[arg(long, env = "FLASHD_DECISION_LOG_LIMIT", value_name = "BYTES")]
     pub decision_log_limit: Option<Size>,
-    /// Executors that are on [default: local]
+    /// What runs jobs: local (processes of this machine) or job (Kubernetes Jobs); one of them [default: local]
     #[arg(long, env = "FLASHD_EXECUTORS", value_name = "NAMES", value_delimiter = ',')]
     pub executors: Option<Vec<ExecutorKind>>,
     /// Namespaces that jobs may belong to [default: default]
@@ -59,6 +59,9 @@ pub struct Settings {
     /// Labels that jobs may select it by (zone=a,disk=ssd) [default: none but its own]
     #[arg(long, env = "FLASHD_NODE_LABELS", value_name = "LABELS", help_heading = "Machine")]
     pub node_labels: Option<NodeLabels>,
+    /// Runs that fail in a row by no fault of their own, after which the machine takes no more; 0 = never [default: 5]
+    #[arg(long, env = "FLASHD_NODE_FAILURES_IN_A_ROW", value_name = "N", help_heading = "Machine")]
+    pub node_failures_in_a_row: Option<Count<0, 1_000>>,
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
@@ -89,6 +92,12 @@ pub struct Settings {
     /// Threads that start processes [default: one a processor, at most 8]
     #[arg(long, env = "FLASHD_LOCAL_SPAWN_THREADS", value_name = "N", help_heading = "Machine")]
     pub local_spawn_threads: Option<Count<1, 256>>,
+    /// Kubeconfig of the cluster that the executor `job` uses [default: KUBECONFIG, the user's, or that of the pod]
+    #[arg(long, env = "FLASHD_KUBERNETES_KUBECONFIG", value_name = "FILE", help_heading = "Kubernetes")]
+    pub kubernetes_kubeconfig: Option<PathBuf>,
+    /// Name of this installation: those that share a cluster need different ones [default: flash-sched]
+    #[arg(long, env = "FLASHD_KUBERNETES_INSTANCE", value_name = "NAME", help_heading = "Kubernetes")]
+    pub kubernetes_instance: Option<Label>,
     /// How long events can be watched from [default: 7d]
     #[arg(long, env = "FLASHD_RETENTION_EVENTS", value_name = "TIME", help_heading = "Retention")]
     pub retention_events: Option<Pause>,
@@ -171,6 +180,7 @@ impl Settings {
             ("node.cpus", &mut self.node_cpus),
             ("node.memory", &mut self.node_memory),
             ("node.labels", &mut self.node_labels),
+            ("node.failures_in_a_row", &mut self.node_failures_in_a_row),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
             ("gpu.foreign", &mut self.gpu_foreign),
             ("gpu.orphans", &mut self.gpu_orphans),
@@ -181,6 +191,8 @@ impl Settings {
             ("gpu.static", &mut self.gpu_static),
             ("local.cgroup_root", &mut self.local_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
+            ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
+            ("kubernetes.instance", &mut self.kubernetes_instance),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),
             ("metrics.public", &mut self.metrics_public),

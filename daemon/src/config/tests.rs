@@ -113,7 +113,10 @@ fn labels_of_the_node_are_a_table_or_a_flag() {
 
 #[test]
 fn executors_of_other_versions_are_refused_by_name() {
-    assert!(faults("executors = [\"local\", \"job\"]")[0].contains("`job` is not an executor of this version: it has `local`"));
+    assert!(
+        faults("executors = [\"flashjob\"]")[0]
+            .contains("`flashjob` is not an executor of this version: it has `local` and `job`")
+    );
 }
 
 #[test]

@@ -161,12 +161,18 @@ impl<'de> Deserialize<'de> for NodeLabels {
 pub enum ExecutorKind {
     /// Processes on this machine.
     Local,
+    /// Jobs of a Kubernetes cluster.
+    Job,
 }
 
 impl FromStr for ExecutorKind {
     type Err = ValueError;
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == "local" { Ok(Self::Local) } else { Err(error(text, "an executor of this version: it has `local`")) }
+        match text {
+            "local" => Ok(Self::Local),
+            "job" => Ok(Self::Job),
+            _ => Err(error(text, "an executor of this version: it has `local` and `job`")),
+        }
     }
 }
 
@@ -174,6 +180,7 @@ impl fmt::Display for ExecutorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Local => "local",
+            Self::Job => "job",
         })
     }
 }

@@ -10,6 +10,7 @@
 mod change;
 mod gpus;
 mod handle;
+mod health;
 mod idempotency;
 mod nodes;
 mod rebuild;
@@ -113,6 +114,8 @@ pub struct Parts {
     pub known_gpus: Vec<scheduler_core::GpuDevice>,
     /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
     pub gate: Option<mpsc::Sender<GatedEnd>>,
+    /// After how many failures in a row a node is closed; 0: never.
+    pub failures_in_a_row: u32,
 }
 
 /// Owner of the core.
@@ -124,6 +127,8 @@ pub struct Engine {
     /// As it is after what has been decided; [`Parts::directory`] follows the commits.
     directory: Directory,
     usage: usage::UsageClock,
+    /// Failures in a row, by node.
+    rows: health::Rows,
     boot: Boot,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
@@ -173,11 +178,13 @@ impl Engine {
         let directory = Directory::clone(&parts.directory.get());
         let boot = std::mem::take(&mut parts.boot);
         gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
+        let rows = health::Rows::new(parts.failures_in_a_row);
         let engine = Self {
             parts,
             boot,
             directory,
             usage: usage::UsageClock::new(),
+            rows,
             commands,
             reports,
             keys: idempotency::RecentKeys::default(),

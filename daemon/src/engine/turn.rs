@@ -12,11 +12,12 @@ use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
-use super::{Command, DECISIONS, Engine, change, lock};
+use super::{Command, DECISIONS, Engine, change, health, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
 use crate::metrics::RunEnd;
 use crate::objects::edit::{Change, Changed};
+use crate::objects::nodes::Order;
 
 const FIRST: Attempt = Attempt(1);
 
@@ -145,6 +146,9 @@ impl Engine {
                 }
                 Command::Change { change, reply } => {
                     let is_gpu = matches!(change, Change::Gpu(..));
+                    if let Change::Node(node, Order { close: None, .. }) = &change {
+                        self.rows.forget(node);
+                    }
                     let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
                     if is_gpu {
                         self.settle_gpus(&mut core);
@@ -254,6 +258,14 @@ impl Engine {
             }
             Report::Ended { run, result, started_at, at } => {
                 let word = result_word(&result);
+                let closed = core.view(run.job).filter(|view| view.lifecycle.attempt == run.attempt).and_then(|view| {
+                    let node = health::node_of(&view.lifecycle.state)?;
+                    let end = health::End { namespace: &view.shape.namespace, started: started_at, at, result: &result };
+                    Some((node.clone(), self.rows.ended(node, end)?))
+                });
+                if let Some((node, why)) = closed {
+                    self.close(core, turn, &node, why, now);
+                }
                 // Its start may have been reported to a daemon that is gone, or not at all.
                 if let Some(started) = started_at {
                     let event = Event::Started { attempt: run.attempt, at: started };

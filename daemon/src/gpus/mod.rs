@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use executors::gpu::{Driver, Gpu, Reading, Where};
+use executors::gpu::{Driver, Gpu, Reading, View, Watcher, Where};
 use scheduler_core::amounts::MemoryBytes;
 use scheduler_core::ids::{JobId, Name};
 use scheduler_core::scheduler::{GpuDevice, GpuKind};
@@ -18,6 +18,40 @@ use scheduler_core::scheduler::{GpuDevice, GpuKind};
 use crate::config::Config;
 
 pub use keeper::{Keeper, KeeperParts, first_view};
+
+/// How long the start waits for the first look at the GPUs.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// The GPUs of this machine, where jobs run on it.
+pub(crate) struct Survey {
+    /// Who looks.
+    pub(crate) watcher: Watcher,
+    /// What was seen first.
+    pub(crate) first: Arc<View>,
+    /// Whether a driver is asked.
+    pub(crate) sees: bool,
+}
+
+impl Survey {
+    /// The first look, or what has come of it by the end of our patience.
+    pub(crate) async fn begin(config: &Config) -> anyhow::Result<Self> {
+        let place = place(config);
+        let sees = matches!(place, Where::Nvml(_));
+        let rules = &config.gpu;
+        let watcher = Watcher::start(place.source(), duration(rules.interval), duration(rules.patience))?;
+        let first = first_view(&watcher, FIRST_LOOK).await;
+        Ok(Self { watcher, first, sees })
+    }
+
+    /// The GPUs that were seen, as the core has them.
+    pub(crate) fn devices(&self) -> Vec<GpuDevice> {
+        self.first.survey.gpus.iter().map(|reading| device(&reading.gpu)).collect()
+    }
+
+    /// Why there are none, or why some are missing.
+    pub(crate) fn note(&self) -> String {
+        self.first.survey.problems.join("; ")
+    }
+}
 
 /// A process on a GPU.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -199,7 +199,7 @@ impl JobExecutor {
     }
 }
 
-/// The only clock here: for runs that the cluster never saw.
+/// The only clock here: for runs that the cluster never saw, and for when we stop one.
 fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
@@ -235,7 +235,9 @@ impl Executor for JobExecutor {
     async fn stop(&self, run: RunId, policy: StopPolicy) -> Result<(), ExecutorError> {
         let Some(job) = self.find("stop", run).await? else { return Ok(()) };
         let api: Api<Job> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
-        let patch = Patch::Merge(serde_json::json!({"spec": {"suspend": true}}));
+        let stopped_at = manifest::stopped_at(&job.metadata).unwrap_or_else(now).0.to_string();
+        let metadata = serde_json::json!({"annotations": {manifest::STOPPED_AT: stopped_at}});
+        let patch = Patch::Merge(serde_json::json!({"metadata": metadata, "spec": {"suspend": true}}));
         match api.patch(&job_name(run), &PatchParams::default(), &patch).await.map_err(|error| (meaning(&error), error)) {
             Ok(_) | Err((Meaning::Missing, _)) => {}
             Err((_, error)) => return Err(executor_error("stop", &error)),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EnvVarSource, ObjectFieldSelector, PodSpec, PodTemplateSpec, ResourceRequirements, Toleration,
+    Affinity, Container, EnvVar, EnvVarSource, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    ObjectFieldSelector, PodSpec, PodTemplateSpec, ResourceRequirements, Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scheduler_core::ids::{Attempt, JobId, RunId};
+use scheduler_core::time::Timestamp;
 
 use crate::contract::{PodOrder, StartOrder, TaskOrder};
 
@@ -20,6 +22,8 @@ pub(super) const JOB: &str = "scheduling.flash-sched.io/job-id";
 pub(super) const ATTEMPT: &str = "scheduling.flash-sched.io/attempt";
 /// Annotation: name of the one task, or of the group.
 pub(super) const TASK: &str = "scheduling.flash-sched.io/task";
+/// Annotation: when we suspended it, in microseconds since 1970. The cluster's own times are whole seconds.
+pub(super) const STOPPED_AT: &str = "scheduling.flash-sched.io/stopped-at";
 /// Where the kubelet finds the number of a pod among those of its Job.
 const INDEX_FIELD: &str = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
 /// The same, as the key of the annotation.
@@ -50,6 +54,11 @@ pub(super) fn run_of(metadata: &ObjectMeta) -> Option<RunId> {
     let labels = metadata.labels.as_ref()?;
     let job = uuid::Uuid::parse_str(labels.get(JOB)?).ok()?;
     Some(RunId { job: JobId(job), attempt: Attempt(labels.get(ATTEMPT)?.parse().ok()?) })
+}
+
+/// When we ordered its stop.
+pub(super) fn stopped_at(metadata: &ObjectMeta) -> Option<Timestamp> {
+    metadata.annotations.as_ref()?.get(STOPPED_AT)?.parse().ok().map(Timestamp)
 }
 
 /// Name of the task that a pod is.
@@ -169,12 +178,26 @@ pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSp
         containers: vec![container],
         restart_policy: Some("Never".to_owned()),
         termination_grace_period_seconds: Some(i64::try_from(pod.grace_secs).unwrap_or(i64::MAX)),
+        affinity: (!pod.nodes.is_empty()).then(|| one_of(&pod.nodes)),
         node_selector: (!pod.node_selector.is_empty()).then(|| pod.node_selector.clone()),
         tolerations: (!pod.tolerations.is_empty()).then(|| pod.tolerations.iter().map(toleration).collect()),
         // A job speaks to the API server only if somebody gave it an account for that.
         automount_service_account_token: Some(false),
         ..PodSpec::default()
     }
+}
+
+/// On one of these nodes, and nowhere else.
+fn one_of(nodes: &[String]) -> Affinity {
+    let names = NodeSelectorRequirement {
+        key: "kubernetes.io/hostname".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(nodes.to_vec()),
+    };
+    let term = NodeSelectorTerm { match_expressions: Some(vec![names]), match_fields: None };
+    let selector = NodeSelector { node_selector_terms: vec![term] };
+    let nodes = NodeAffinity { required_during_scheduling_ignored_during_execution: Some(selector), ..NodeAffinity::default() };
+    Affinity { node_affinity: Some(nodes), ..Affinity::default() }
 }
 
 fn plain(name: impl Into<String>, value: String) -> EnvVar {

@@ -13,6 +13,7 @@ mod error;
 mod executor;
 pub mod flashjob;
 mod manifest;
+mod nodes;
 mod phase;
 mod quantity;
 mod watch;
@@ -20,3 +21,4 @@ mod world;
 
 pub use connect::{ConnectError, connect};
 pub use executor::{JobExecutor, JobOptions};
+pub use nodes::{ClusterNode, nodes};

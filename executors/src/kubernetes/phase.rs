@@ -7,7 +7,7 @@ use scheduler_core::event::RunResult;
 use scheduler_core::state::FailReason;
 use scheduler_core::time::Timestamp;
 
-use super::manifest::task_of;
+use super::manifest::{stopped_at, task_of};
 use crate::contract::RunPhase;
 
 /// Why a pod ended that its program is not to blame for.
@@ -33,6 +33,12 @@ pub(super) fn of_job(job: &Job, pods: &[&Pod]) -> RunPhase {
         let at = at.or_else(|| last_end(pods)).or(started_at).unwrap_or(created);
         RunPhase::Ended { result, started_at, at }
     };
+    // An end in the second of our stop came by it. A success is one, whenever it came.
+    let second = |at: Timestamp| at.0.div_euclid(1_000_000);
+    let by_stop = |at: Option<Timestamp>| match (at, stopped_at(&job.metadata)) {
+        (Some(at), Some(stop)) if second(at) >= second(stop) => Some(at.max(stop)),
+        (at, _) => at,
+    };
     if let Some(complete) = condition("Complete") {
         return ended(RunResult::Succeeded, when(complete));
     }
@@ -45,7 +51,7 @@ pub(super) fn of_job(job: &Job, pods: &[&Pod]) -> RunPhase {
         } else {
             why_failed(pods, failed.message.as_deref().unwrap_or("the Job failed"))
         };
-        return ended(result, when(failed));
+        return ended(result, by_stop(when(failed)));
     }
     let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
     if suspended {
@@ -56,7 +62,7 @@ pub(super) fn of_job(job: &Job, pods: &[&Pod]) -> RunPhase {
             return RunPhase::Stopping;
         }
         let task = pods.first().map_or_else(|| task_of(&job.metadata), |pod| task_of(&pod.metadata));
-        return ended(RunResult::Failed { reason: FailReason::Signal { task: task.into(), signal: 15 } }, when(seen));
+        return ended(RunResult::Failed { reason: FailReason::Signal { task: task.into(), signal: 15 } }, by_stop(when(seen)));
     }
     let wanted = job.spec.as_ref().and_then(|spec| spec.parallelism).unwrap_or(1);
     let begun = pods.iter().filter(|pod| pod_phase(pod) != "Pending").count();

@@ -7,6 +7,7 @@
 mod checks;
 mod interned;
 mod place;
+mod pods;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -23,6 +24,7 @@ use scheduler_core::time::{Span, Timestamp};
 use super::dirs::Dirs;
 use super::problem::ApiError;
 use crate::backend::{Caller, NewSubmit};
+use crate::config::values::ExecutorKind;
 use crate::config::{Config, DEFAULT_QUEUE};
 use crate::names;
 use crate::objects::{Directory, SharedDirectory};
@@ -44,8 +46,6 @@ const DEFAULT_GRACE: Duration = Duration(30_000_000);
 const GRACE_MAX: Duration = Duration(86_400_000_000);
 /// Names that an answer lists, where another one was asked for.
 const NAMES_TOLD: usize = 50;
-/// The executors of this version.
-const EXECUTOR: &str = "local";
 
 /// A field that is not allowed as it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,8 +87,8 @@ struct Defaults {
     resources: Resources,
     selector: Option<NodeSelector>,
     expressions: Option<Vec<NodeExpression>>,
-    /// Whose folder it has to be.
-    uid: u32,
+    /// Whose folder it has to be; nobody's, where it is in an image.
+    uid: Option<u32>,
 }
 
 /// Checks and completes jobs.
@@ -98,6 +98,7 @@ pub struct Admission {
     tasks: u64,
     spec_bytes: u64,
     dirs: Dirs,
+    executor: ExecutorKind,
     /// A daemon that is not root can run jobs as itself alone.
     own_uid: u32,
     shapes: Interned<Shape>,
@@ -112,6 +113,7 @@ impl Admission {
             directory,
             tasks: config.limits.tasks,
             spec_bytes: config.limits.body,
+            executor: config.executors.first().copied().unwrap_or(ExecutorKind::Local),
             own_uid,
             dirs: Dirs::new(users, own_uid),
             shapes: Interned::default(),
@@ -121,6 +123,9 @@ impl Admission {
 
     /// Whether [`Self::admit`] can answer for this job without asking a disk.
     pub fn is_quick(&self, spec: &JobSpec, caller: &Caller) -> bool {
+        if self.executor == ExecutorKind::Job {
+            return true;
+        }
         let default = default_dir(spec, caller);
         let mut own = spec.tasks.iter().filter_map(|task| task.working_dir.as_deref());
         let uses_default = spec.tasks.is_empty() || spec.tasks.iter().any(|task| task.working_dir.is_none());
@@ -129,7 +134,7 @@ impl Admission {
 
     /// The job, ready for the engine. Asks the disk for working folders that were not asked for lately.
     pub fn admit(&self, mut spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
-        if self.own_uid != 0 && caller.uid != self.own_uid {
+        if self.executor == ExecutorKind::Local && self.own_uid != 0 && caller.uid != self.own_uid {
             let detail = format!("this daemon runs as uid {} and cannot run jobs as {}", self.own_uid, caller.user);
             return Err(Invalid::new("", detail));
         }
@@ -138,8 +143,13 @@ impl Admission {
         let directory = self.directory.get();
         let queue = known(directory.queues.keys(), spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE), "queue")?.clone();
         resolve_class(&mut spec, &directory)?;
-        if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != EXECUTOR) {
-            return Err(Invalid::new("executor", format!("no executor `{executor}` here; there is: {EXECUTOR}")));
+        let own = self.executor.to_string();
+        if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != own) {
+            return Err(Invalid::new("executor", format!("no executor `{}` here; there is: {own}", executor.escape_debug())));
+        }
+        match self.executor {
+            ExecutorKind::Local => pods::not_for_processes(&spec)?,
+            ExecutorKind::Job => pods::fits_a_job(&spec)?,
         }
         checks::env(&spec.env).map_err(|invalid| invalid.under("env"))?;
         checks::labels(&spec.labels).map_err(|invalid| invalid.under("labels"))?;
@@ -164,7 +174,7 @@ impl Admission {
         };
         spec.namespace = Some(namespace.as_str().to_owned());
         spec.queue = Some(queue.as_str().to_owned());
-        spec.executor = Some(EXECUTOR.to_owned());
+        spec.executor = Some(own);
         let job_name = Name::from(name.as_str());
         spec.name = Some(name);
         let written = serde_json::to_vec(&spec).map_err(|error| Invalid::new("", error.to_string()))?;
@@ -195,14 +205,18 @@ impl Admission {
         } else if spec.tasks.len() > GROUPS {
             return Err(Invalid::new("tasks", format!("{} groups; a job may have {GROUPS}", spec.tasks.len())));
         }
-        let dir = default_dir(spec, caller).to_owned();
+        let dir = match self.executor {
+            ExecutorKind::Local => default_dir(spec, caller).to_owned(),
+            // An image knows where its programs start.
+            ExecutorKind::Job => spec.working_dir.clone().unwrap_or_default(),
+        };
         let dir_is_default = spec.working_dir.take().is_none();
         let defaults = Defaults {
             dir,
             resources: spec.resources.take().unwrap_or_default(),
             selector: spec.node_selector.take(),
             expressions: spec.node_expressions.take(),
-            uid: caller.uid,
+            uid: (self.executor == ExecutorKind::Local).then_some(caller.uid),
         };
         let several = spec.tasks.len() > 1;
         let mut groups = Vec::with_capacity(spec.tasks.len());
@@ -243,10 +257,14 @@ impl Admission {
         if replicas == 0 || u64::from(replicas) > self.tasks {
             return Err(Invalid::new("replicas", format!("`{replicas}` is not 1 to {}", self.tasks)));
         }
-        let dir = task.working_dir.get_or_insert_with(|| defaults.dir.clone());
-        checks::path(dir).map_err(|invalid| invalid.under("workingDir"))?;
-        if let Some(fault) = self.dirs.fault(dir, defaults.uid) {
-            return Err(Invalid::new("workingDir", fault.as_ref()));
+        if defaults.uid.is_some() || !defaults.dir.is_empty() {
+            task.working_dir.get_or_insert_with(|| defaults.dir.clone());
+        }
+        if let Some(dir) = &task.working_dir {
+            checks::path(dir).map_err(|invalid| invalid.under("workingDir"))?;
+            if let Some(fault) = defaults.uid.and_then(|uid| self.dirs.fault(dir, uid)) {
+                return Err(Invalid::new("workingDir", fault.as_ref()));
+            }
         }
         let resources = task.resources.get_or_insert_with(|| defaults.resources.clone());
         let cpu = *resources.cpu.get_or_insert(DEFAULT_CPU);

@@ -17,6 +17,7 @@ use super::problem::{ApiError, ApiResult};
 use super::text::wire_time;
 use super::view;
 use crate::backend::Backend;
+use crate::objects::Directory;
 
 /// Why the job of this id is where it is, or what became of it.
 pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
@@ -26,12 +27,18 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
     let spec = view::spec(&record)?;
     let attempts = history::attempts(backend, &record).await?;
     Ok(match explained {
-        Some(explained) => unfinished(&explained, &record, &spec, attempts),
+        Some(explained) => unfinished(&explained, &record, &spec, attempts, &backend.directory()),
         None => finished(&record, attempts),
     })
 }
 
-fn unfinished(explained: &Explanation, record: &JobRecord, spec: &JobSpec, attempts: Vec<api::Attempt>) -> api::Why {
+fn unfinished(
+    explained: &Explanation,
+    record: &JobRecord,
+    spec: &JobSpec,
+    attempts: Vec<api::Attempt>,
+    directory: &Directory,
+) -> api::Why {
     let state = match explained.why {
         Why::Held | Why::NotBefore(_) | Why::Backoff { .. } => api::State::Waiting,
         Why::Starting | Why::LinedUp { .. } => api::State::Starting,
@@ -39,7 +46,7 @@ fn unfinished(explained: &Explanation, record: &JobRecord, spec: &JobSpec, attem
         Why::Stopping { .. } => api::State::Stopping,
         _ => api::State::Queued,
     };
-    let (reason, message) = reason::reason(explained, record, spec);
+    let (reason, message) = reason::reason(explained, record, spec, directory);
     let position = explained.position.as_ref();
     api::Why {
         job: record.id.0,

@@ -11,6 +11,7 @@ use store::JobRecord;
 use super::{ahead, reference, words};
 use crate::http::text::wire_time;
 use crate::http::view;
+use crate::objects::Directory;
 
 const fn whose_word(whose: Whose) -> &'static str {
     match whose {
@@ -64,8 +65,17 @@ fn shortfall(lacks: &Shortfall) -> api::Shortfall {
     }
 }
 
+/// A node that takes no tasks, with what was said when that was ordered.
+fn closed(node: &Name, directory: &Directory) -> String {
+    let mark = directory.nodes.get(node);
+    match mark.and_then(|mark| Some((&mark.by, mark.reason.as_ref()?))) {
+        Some((by, reason)) => format!("{node} ({by}: {reason})"),
+        None => node.to_string(),
+    }
+}
+
 /// The reason of an unfinished job, and its sentence.
-pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec) -> (Reason, String) {
+pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec, directory: &Directory) -> (Reason, String) {
     let number = record.seq;
     match &explained.why {
         Why::Held => (Reason::Held, format!("It is held: it waits until somebody releases it (`flash release {number}`).")),
@@ -87,11 +97,12 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
         }
         Why::NodesClosed { nodes, more } => {
             let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            let said: Vec<String> = nodes.iter().map(|node| closed(node, directory)).collect();
             let which = if names.len() == 1 && *more == 0 { "node" } else { "nodes" };
             let others = if *more > 0 { format!(" and {more} more") } else { String::new() };
             let text = format!(
                 "It has room only on {which} {}{others}, which {} no tasks now: it starts once {} resumed.",
-                names.join(", "),
+                said.join(", "),
                 if which == "node" { "takes" } else { "take" },
                 if which == "node" { "that is" } else { "one of them is" },
             );

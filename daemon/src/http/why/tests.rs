@@ -14,6 +14,7 @@ use store::{JobRecord, Owner};
 use uuid::Uuid;
 
 use super::unfinished;
+use crate::objects::Directory;
 
 /// 2026-11-21T10:00:00Z and some seconds.
 fn at(seconds: i64) -> Timestamp {
@@ -87,7 +88,7 @@ impl World {
             tasks: vec![api::TaskSpec { name: Some("task".to_owned()), ..api::TaskSpec::default() }],
             ..api::JobSpec::default()
         };
-        unfinished(&self.0.explain(view.id, now).unwrap(), &record, &spec, Vec::new())
+        unfinished(&self.0.explain(view.id, now).unwrap(), &record, &spec, Vec::new(), &Directory::default())
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) fn parts(order: &StartOrder) -> Result<(&PodOrder, &GangOrder), Strin
 pub(super) fn flash_job_of(order: &StartOrder, instance: &str) -> Result<FlashJob, String> {
     let (pod, gang) = parts(order)?;
     let tasks = order.tasks.iter().zip(&gang.places).map(|(task, place)| {
-        let own = PodOrder { gpus: place.gpus, ..pod.clone() };
+        let own = PodOrder { gpus: place.gpus, nodes: Vec::new(), ..pod.clone() };
         let annotations = BTreeMap::from([(TASK.to_owned(), task.name.to_string())]);
         let metadata = ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() };
         PodTemplateSpec { metadata: Some(metadata), spec: Some(pod_spec(task, &own, false)) }

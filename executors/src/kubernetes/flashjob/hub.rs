@@ -131,7 +131,7 @@ impl Hub {
     }
 
     pub(super) fn stopped(&self, run: RunId) {
-        self.runs().known.entry(run).or_default().stopped = true;
+        self.runs().known.entry(run).or_default().stopped.get_or_insert_with(now);
     }
 
     /// It cannot go on; what was said first stays.

@@ -13,8 +13,8 @@ use crate::contract::RunPhase;
 /// What is known of a run beside its pods.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    /// We were told to stop it.
-    pub(super) stopped: bool,
+    /// When we were told to stop it.
+    pub(super) stopped: Option<Timestamp>,
     /// Why it cannot go on.
     pub(super) broken: Option<String>,
 }
@@ -76,6 +76,9 @@ pub(super) fn verdict(pods: &[&Pod], known: &Known, complete: bool, now: Timesta
             return Verdict::Breaks;
         }
         let at = last_end(pods).or(started_at).unwrap_or(now);
+        // The cluster's times are whole seconds: an end in the second of our stop came by it.
+        let second = |at: Timestamp| at.0.div_euclid(1_000_000);
+        let at = known.stopped.filter(|stop| second(at) >= second(*stop)).map_or(at, |stop| at.max(stop));
         return Verdict::Over(match result(pods, known, missing) {
             Ok(result) => RunPhase::Ended { result, started_at, at },
             Err(message) => RunPhase::NotBegun { message, at },
@@ -102,7 +105,7 @@ fn result(pods: &[&Pod], known: &Known, missing: bool) -> Result<RunResult, Stri
     if !pods.iter().any(|pod| has_begun(pod)) && !pods.iter().any(|pod| pod_phase(pod) == "Failed") && !missing {
         return Err(why);
     }
-    if known.stopped {
+    if known.stopped.is_some() {
         let task = pods.first().map_or_else(|| "task".to_owned(), |pod| task_of(&pod.metadata));
         return Ok(RunResult::Failed { reason: FailReason::Signal { task: task.into(), signal: 15 } });
     }
@@ -185,7 +188,7 @@ mod tests {
         assert!(matches!(judge(&unbound, &unbound), Verdict::Over(RunPhase::NotBegun { .. })));
         let held = pod("a", Some("n"), deleted(json!({}), AT, 30));
         assert_eq!(judge(&held, &unbound), Verdict::Breaks, "its kubelet may still begin it");
-        let known = Known { stopped: true, broken: None };
+        let known = Known { stopped: Some(NOW), broken: None };
         let stopped = verdict(&[&gone, &gone], &known, true, NOW);
         assert!(matches!(stopped, Verdict::Over(RunPhase::Ended { result: RunResult::Failed { .. }, .. })));
         assert_eq!(verdict(&[&runs], &Known::default(), true, NOW), Verdict::Breaks, "one was removed");

@@ -1,0 +1,49 @@
+//! What a job may say where its runs are pods, and what it may not where they are processes.
+
+use api::JobSpec;
+
+use super::{Checked, Invalid};
+
+/// Longest name of an image.
+const IMAGE_CHARS: usize = 1_024;
+
+/// Processes have no image.
+pub(super) fn not_for_processes(spec: &JobSpec) -> Checked<()> {
+    match &spec.image {
+        None => Ok(()),
+        Some(_) => Err(Invalid::new("image", "the executor `local` runs programs of this machine, not images: leave it out")),
+    }
+}
+
+/// One Kubernetes Job runs replicas of one task, in an image, as the user that the image says.
+pub(super) fn fits_a_job(spec: &JobSpec) -> Checked<()> {
+    let image = spec.image.as_deref().unwrap_or_default();
+    if image.is_empty() {
+        return Err(Invalid::new("image", "the executor `job` runs containers: name their image"));
+    }
+    if image.chars().count() > IMAGE_CHARS || image.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Invalid::new("image", format!("`{}` is not the name of an image", image.escape_debug())));
+    }
+    if spec.tasks.len() > 1 {
+        return Err(Invalid::new(
+            "tasks",
+            format!("{} groups; the executor `job` takes one, with any number of replicas", spec.tasks.len()),
+        ));
+    }
+    if spec.nice.is_some() {
+        return Err(Invalid::new("nice", "a container has no niceness: leave it out"));
+    }
+    if !spec.rlimits.is_empty() {
+        return Err(Invalid::new("rlimits", "the limits of a container are its image's: leave it out"));
+    }
+    match spec.stop.as_ref().and_then(|stop| stop.signal.as_deref()) {
+        None | Some("SIGTERM" | "TERM" | "15") => Ok(()),
+        Some(other) => {
+            let detail = format!(
+                "`{}`: a container gets the signal that its image says, SIGTERM unless it says one",
+                other.escape_debug()
+            );
+            Err(Invalid::new("stop.signal", detail))
+        }
+    }
+}
