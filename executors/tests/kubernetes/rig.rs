@@ -76,7 +76,7 @@ pub(crate) fn instance() -> String {
 /// A run of one task that plays for `duration` and ends with `code`.
 pub(crate) fn order(duration: &str, code: &str) -> StartOrder {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let number = u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) << 64 | u128::from(std::process::id());
+    let number = u128::from(std::process::id()) << 32 | u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
     let env = [("SIM_DURATION", duration), ("SIM_EXIT", code)].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let task = TaskOrder {
         name: "main".into(),
