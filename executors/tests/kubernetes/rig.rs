@@ -59,11 +59,16 @@ impl Site {
 
     /// The other executor, likewise.
     pub(crate) async fn gang_daemon(&self, instance: &str) -> Rig {
+        self.try_gang_daemon(instance).await.unwrap()
+    }
+
+    /// `None` while the API server is away.
+    pub(crate) async fn try_gang_daemon(&self, instance: &str) -> Option<Rig> {
         let (reports, inbox) = mpsc::channel(64);
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
         let executor = FlashJobExecutor::new(FlashJobOptions { client, instance: instance.to_owned(), reports });
-        executor.adopt().await.unwrap();
-        Rig { executor: Box::new(executor), inbox, told: Vec::new() }
+        executor.adopt().await.ok()?;
+        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new() })
     }
 }
 

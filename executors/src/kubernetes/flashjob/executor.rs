@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::super::error::{Meaning, error_of, meaning};
 use super::super::manifest::run_of;
 use super::KIND;
+use super::board::FlashJobs;
 use super::assemble::Assembly;
 use super::follow::follow;
 use super::gang::{FINALIZER, LIVE, is_live, live_selector, size};
@@ -48,6 +49,11 @@ impl FlashJobExecutor {
     pub fn new(options: FlashJobOptions) -> Self {
         let hub = Arc::new(Hub::new(options.client, options.instance, options.reports));
         Self { hub, tasks: Mutex::default(), watches: Mutex::default() }
+    }
+
+    /// The FlashJobs of the cluster.
+    pub fn flash_jobs(&self) -> Arc<FlashJobs> {
+        self.hub.board.clone()
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_types::TaskPlacement;
 use kube::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -17,9 +18,11 @@ use scheduler_core::ids::RunId;
 
 use super::super::error::chain;
 use super::super::manifest::run_of;
-use super::gang::{is_live, live_selector};
+use super::super::phase::{pod_phase, started_at};
+use super::gang::{flash_job, index, is_live, live_selector};
 use super::hub::{Hub, World, now};
 use super::room::{Bound, key};
+use super::status::Counts;
 use super::verdict::{Verdict, is_over, verdict};
 use crate::contract::{Report, RunPhase};
 
@@ -221,6 +224,7 @@ impl Follower {
             return self.nothing_left(run).await;
         }
         let refs: Vec<&Pod> = pods.iter().collect();
+        self.count(run, &refs);
         match verdict(&refs, &known, false, now()) {
             Verdict::Goes(RunPhase::Running { since }) if self.started.insert(run) => {
                 self.send(Report::Started { run, at: since }).await
@@ -241,6 +245,26 @@ impl Follower {
                 Some(())
             }
         }
+    }
+
+    /// For the status of its FlashJob.
+    fn count(&self, run: RunId, pods: &[&Pod]) {
+        let Some((first, name)) = pods.first().and_then(|pod| Some((pod, flash_job(pod)?))) else { return };
+        let of_phase = |phase: &str| i32::try_from(pods.iter().filter(|pod| pod_phase(pod) == phase).count()).unwrap_or(i32::MAX);
+        let place = |pod: &&Pod| {
+            let node = pod.spec.as_ref()?.node_name.clone()?;
+            Some(TaskPlacement { task: index(pod)?, pod: pod.metadata.name.clone()?, node })
+        };
+        let mut placements: Vec<TaskPlacement> = pods.iter().filter_map(place).collect();
+        placements.sort_by_key(|placement| placement.task);
+        let counts = Counts {
+            active: of_phase("Running"),
+            succeeded: of_phase("Succeeded"),
+            failed: of_phase("Failed"),
+            placements,
+            started_at: started_at(pods),
+        };
+        self.hub.board.count(&(key(first).0, name.to_owned()), run.attempt, counts);
     }
 
     /// Its last pod was taken away behind our back: the reconciler says what becomes of it.

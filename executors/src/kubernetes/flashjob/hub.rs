@@ -17,6 +17,7 @@ use super::gang::live_run;
 use super::room::{Key, Room, key};
 use super::verdict::{Known, is_over};
 use super::KIND;
+use super::board::FlashJobs;
 use crate::contract::{ExecutorError, Report, RunPhase};
 
 /// Writes under way at once, over all runs.
@@ -78,6 +79,7 @@ pub(super) struct Hub {
     pub(super) client: Client,
     pub(super) instance: String,
     pub(super) reports: mpsc::Sender<Report>,
+    pub(super) board: Arc<FlashJobs>,
     pub(super) room: watch::Sender<Room>,
     pub(super) writes: Semaphore,
     runs: Mutex<Runs>,
@@ -96,6 +98,7 @@ pub(super) fn now() -> Timestamp {
 impl Hub {
     pub(super) fn new(client: Client, instance: String, reports: mpsc::Sender<Report>) -> Self {
         Self {
+            board: Arc::new(FlashJobs::new(client.clone())),
             client,
             instance,
             reports,

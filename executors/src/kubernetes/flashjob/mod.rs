@@ -8,16 +8,20 @@
 //! - Only pods with our label are touched, and of FlashJobs that others made only the status.
 
 mod assemble;
+mod board;
 mod executor;
 mod fits;
 mod follow;
 mod gang;
 mod hub;
 mod room;
+mod status;
 mod verdict;
 
+pub use board::{FlashJobKey, FlashJobNews, FlashJobs};
 pub use executor::{FlashJobExecutor, FlashJobOptions};
 pub use gang::{flash_job_name, made_for};
+pub use status::{Stand, is_finished};
 
 /// The word for it.
 pub(super) const KIND: &str = "flashjob";
