@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 
 use api::{JobSpec, TaskSpec};
-use executors::{Line, PodOrder, StartOrder, TaskOrder};
+use executors::kubernetes::flashjob::flash_job_name;
+use executors::{GangOrder, GangPlace, Line, PodOrder, StartOrder, TaskOrder};
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
 
+use crate::flashjobs::{FLASH_JOB_NAME, FLASH_JOB_UID};
+
 /// Where programs are looked for when the job does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a FlashJob that we made is kept once it has finished, with the logs of its pods, in seconds: a day.
+const KEPT_SECS: u64 = 86_400;
 
 /// What every order is made with.
 #[derive(Clone, Debug)]
@@ -18,6 +24,8 @@ pub struct OrderContext {
     pub own_uid: u32,
     /// Runs are pods of a cluster, and not processes of this machine.
     pub pods: bool,
+    /// They are pods of FlashJobs, which we bind.
+    pub binds: bool,
 }
 
 /// Why a stored job gives no order. Its spec was checked when it was accepted; so this is damage or a fault of ours.
@@ -73,6 +81,7 @@ pub fn start_order(
         memory_bytes: line.memory.0.max(tasks.iter().map(|task| task.memory_bytes).sum()),
     });
     let pod = context.pods.then(|| pod_order(record, &spec, placement));
+    let pod = if context.binds { pod.map(|pod| gang_order(record, &spec, placement, pod)) } else { pod };
     Ok(StartOrder {
         run,
         tasks,
@@ -99,6 +108,26 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
         time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
         ..PodOrder::new(record.namespace.as_str())
     }
+}
+
+/// Each task on its own node, as pods of the job's FlashJob.
+fn gang_order(record: &JobRecord, spec: &JobSpec, placement: &Placement, pod: PodOrder) -> PodOrder {
+    let annotation = |key: &str| spec.annotations.get(key).cloned();
+    let place = |slot: &Slot| {
+        let before = spec.tasks.iter().take(usize::from(slot.group)).map(|group| group.replicas.unwrap_or(1));
+        let gpus = u32::try_from(slot.gpus.len()).unwrap_or(u32::MAX);
+        GangPlace { index: before.sum::<u32>().saturating_add(slot.replica), node: slot.node.to_string(), gpus }
+    };
+    let uid = annotation(FLASH_JOB_UID);
+    let imported = uid.is_some().then(|| annotation(FLASH_JOB_NAME)).flatten();
+    let gang = GangOrder {
+        flash_job: imported.unwrap_or_else(|| flash_job_name(record.name.as_str(), record.id)),
+        uid,
+        queue: record.queue.to_string(),
+        ttl_secs: Some(KEPT_SECS),
+        places: placement.slots.iter().map(place).collect(),
+    };
+    PodOrder { nodes: Vec::new(), gang: Some(gang), ..pod }
 }
 
 /// `placed` is how many replicas of the group this run has: with `minAvailable` it may be fewer than were asked for.
@@ -199,7 +228,7 @@ mod tests {
     fn a_task_knows_who_it_is_and_sees_only_its_devices() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false }).unwrap();
+        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false, binds: false }).unwrap();
         let names: Vec<&str> = order.tasks.iter().map(|task| task.name.as_str()).collect();
         assert_eq!(names, ["worker-0", "worker-1", "head"]);
         assert_eq!(order.uid, Some(1_000));
@@ -220,7 +249,7 @@ mod tests {
     fn the_daemons_own_user_needs_no_change_of_identity() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false }).unwrap();
+        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false, binds: false }).unwrap();
         assert_eq!(order.uid, None);
     }
 
@@ -228,7 +257,7 @@ mod tests {
     fn damage_is_named() {
         let (mut record, placement) = record("{");
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let context = OrderContext { own_uid: 0, pods: false };
+        let context = OrderContext { own_uid: 0, pods: false, binds: false };
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Spec { .. })));
         record.spec = r#"{"tasks":[{"command":["w"]}]}"#.into();
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Group { group: 1, .. })));

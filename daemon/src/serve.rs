@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
+use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
 use executors::kubernetes::{JobExecutor, JobOptions};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
@@ -31,6 +32,7 @@ use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
+use crate::flashjobs::Importer;
 use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
@@ -109,7 +111,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let cluster = if config.executors.contains(&ExecutorKind::Job) { Some(cluster::connect(&config).await?) } else { None };
+    let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
+    let cluster = if kind.is_cluster() { Some(cluster::connect(&config).await?) } else { None };
     let (nodes, survey) = if let Some(client) = &cluster {
         (cluster::nodes(client).await?, None)
     } else {
@@ -168,9 +171,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
     let pods = cluster.is_some();
+    let mut flash_jobs = None;
     let executor: Arc<dyn Executor> = if let Some(client) = cluster {
         let instance = config.kubernetes.instance.as_str().to_owned();
-        Arc::new(JobExecutor::new(JobOptions { client, instance, reports: channels.reports.clone() }))
+        let reports = channels.reports.clone();
+        if kind == ExecutorKind::FlashJob {
+            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports });
+            flash_jobs = Some(executor.flash_jobs());
+            Arc::new(executor)
+        } else {
+            Arc::new(JobExecutor::new(JobOptions { client, instance, reports }))
+        }
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
         Arc::new(LocalExecutor::new(options).context("local executor")?)
@@ -194,7 +205,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         executor: executor.clone(),
         reports: channels.reports.clone(),
         nudge: nudge.clone(),
-        context: OrderContext { own_uid: rustix::process::geteuid().as_raw(), pods },
+        context: OrderContext { own_uid: rustix::process::geteuid().as_raw(), pods, binds: kind == ExecutorKind::FlashJob },
     };
     let reconciler = Reconciler {
         executor,
@@ -243,6 +254,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         retention.run(stop).await;
         ("retention", Ok(()))
     });
+    if let Some(board) = flash_jobs {
+        let (importer, stop) = (Importer::new(board, app.clone()), engine_stop.clone());
+        parts.spawn(async move {
+            importer.run(stop).await;
+            ("importer of FlashJobs", Ok(()))
+        });
+    }
     let mut edge: JoinSet<Ended> = JoinSet::new();
     edge.spawn(async move {
         let router = http::router(app.clone());

@@ -91,9 +91,9 @@ impl FlashJobs {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As the watch told it last.
-    pub fn get(&self, key: &FlashJobKey) -> Option<Arc<FlashJob>> {
-        self.books().jobs.get(key).cloned()
+    /// All there are, as the watch told them last.
+    pub fn all(&self) -> Vec<Arc<FlashJob>> {
+        self.books().jobs.values().cloned().collect()
     }
 
     /// How the job of a FlashJob stands. `uid` is that of the FlashJob where it was there before the job.
@@ -101,7 +101,9 @@ impl FlashJobs {
         let mut books = self.books();
         let entry = books.entries.entry(key.clone()).or_default();
         let said = Some((job, uid, stand));
-        if entry.said == said {
+        // What is read from two sides may come out of step: the end of a job is the last word on it.
+        let over = entry.said.as_ref().is_some_and(|(before, _, stand)| *before == job && stand.is_final());
+        if entry.said == said || over {
             return;
         }
         if said.as_ref().is_some_and(|(_, _, stand)| stand.is_final()) {

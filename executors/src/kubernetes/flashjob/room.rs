@@ -86,6 +86,28 @@ pub(super) fn requests(pod: &PodSpec) -> Amounts {
     during
 }
 
+/// What a pod asks for, as the core counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asks {
+    /// Processor time in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Whole GPUs.
+    pub gpus: u32,
+}
+
+/// What a pod asks for. Its other resources are looked at when it is bound.
+pub fn asks(pod: &PodSpec) -> Asks {
+    let all = requests(pod);
+    let amount = |resource: &str| all.get(resource).copied().unwrap_or(0);
+    Asks {
+        cpu_millis: u64::try_from(amount("cpu")).unwrap_or(u64::MAX),
+        memory_bytes: u64::try_from(amount("memory").div_ceil(1_000)).unwrap_or(u64::MAX),
+        gpus: u32::try_from(amount("nvidia.com/gpu").div_ceil(1_000)).unwrap_or(u32::MAX),
+    }
+}
+
 /// Whoever says a limit alone asks for that much.
 fn of_container(container: &Container) -> Amounts {
     let Some(resources) = &container.resources else { return Amounts::new() };
