@@ -103,6 +103,7 @@ async fn one_queue_whichever_way_a_job_comes() {
         assert_eq!(condition(&done, kind)["status"], expected, "{done:#}");
         assert_eq!(condition(&done, kind)["observedGeneration"], 1);
     }
+    assert_eq!((&status["message"], status["startTime"].is_string()), (&Value::Null, true), "what is no more is not said");
     let nodes: Vec<_> = status["placements"].as_array().unwrap().iter().map(|placed| placed["node"].clone()).collect();
     assert_eq!(nodes.len(), 2);
     assert_ne!(nodes[0], nodes[1]);

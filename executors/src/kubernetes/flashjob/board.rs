@@ -243,7 +243,7 @@ impl FlashJobs {
     async fn write_one(&self, key: FlashJobKey, job: Arc<FlashJob>, status: FlashJobStatus) {
         let api: Api<FlashJob> = Api::namespaced(self.client.clone(), &key.0);
         let version = json!({"resourceVersion": job.metadata.resource_version});
-        let patch = match serde_json::to_value(&status) {
+        let patch = match whole(&status) {
             Ok(status) => Patch::Merge(json!({"metadata": version, "status": status})),
             Err(error) => return tracing::error!(%error, "a status that is no JSON"),
         };
@@ -298,7 +298,7 @@ impl FlashJobs {
         } else if new("Ready", "True").is_some() {
             let placements = after.status.as_ref().map(|status| status.placements.clone()).unwrap_or_default();
             let nodes: BTreeSet<&str> = placements.iter().map(|placement| placement.node.as_str()).collect();
-            (EventType::Normal, "Started".to_owned(), format!("{} pods run on {} nodes", placements.len(), nodes.len()))
+            (EventType::Normal, "Started".to_owned(), format!("all run; pods: {}, nodes: {}", placements.len(), nodes.len()))
         } else {
             return;
         };
@@ -328,6 +328,17 @@ impl FlashJobs {
             }
         }
     }
+}
+
+/// A merge leaves what is not named as it is: what is to go is named.
+fn whole(status: &FlashJobStatus) -> Result<serde_json::Value, serde_json::Error> {
+    let mut value = serde_json::to_value(status)?;
+    if let Some(fields) = value.as_object_mut() {
+        for optional in ["phase", "conditions", "observedGeneration", "startTime", "completionTime", "message", "placements"] {
+            fields.entry(optional).or_insert(serde_json::Value::Null);
+        }
+    }
+    Ok(value)
 }
 
 /// What nobody reads is half of it.

@@ -69,6 +69,9 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
     if is_finished(job) {
         return None;
     }
+    // The pods are a little ahead of whoever schedules them.
+    let begun = usize::try_from(counts.active.saturating_add(counts.succeeded)).is_ok_and(|begun| begun >= counts.placements.len());
+    let stand = if *stand == Stand::Starting && counts.active > 0 && begun { &Stand::Running } else { stand };
     let old = job.status.clone().unwrap_or_default();
     let generation = job.metadata.generation;
     let desired = i32::try_from(job.spec.tasks.len()).unwrap_or(i32::MAX);
@@ -85,6 +88,7 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
         }
     };
     let (reason, message) = words(stand);
+    let elsewhere = if matches!(stand, Stand::Invalid(_)) { "" } else { message.as_str() };
     let placed = !matches!(stand, Stand::Invalid(_) | Stand::Held | Stand::Waiting(_));
     let runs = matches!(stand, Stand::Running);
     let admitted = match stand {
@@ -98,8 +102,8 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
     };
     let conditions = vec![
         valid,
-        condition("Admitted", admitted, if admitted { "Placed" } else { reason }, if admitted { "" } else { &message }),
-        condition("Ready", runs, reason, if runs { "" } else { &message }),
+        condition("Admitted", admitted, if admitted { "Placed" } else { reason }, if admitted { "" } else { elsewhere }),
+        condition("Ready", runs, reason, if runs { "" } else { elsewhere }),
         condition("Complete", stand.is_final(), reason, if stand.is_final() { &message } else { "" }),
     ];
     let (active, succeeded, failed) = match stand {
@@ -195,7 +199,12 @@ mod tests {
         assert_eq!(holds(&job, "Admitted"), (false, "Queued".to_owned(), 1));
         let placements = [0, 1].map(|task| TaskPlacement { task, ..TaskPlacement::default() }).to_vec();
         let counts = Counts { active: 2, placements, started_at: Some(Timestamp(4 * SECOND)), ..Counts::default() };
-        assert!(next(&mut job, &Stand::Running, &counts, 5));
+        let part = Counts { active: 1, ..counts.clone() };
+        assert!(next(&mut job, &Stand::Starting, &part, 4));
+        assert_eq!(job.status.as_ref().unwrap().phase, Some(Phase::Pending));
+        assert!(next(&mut job, &Stand::Starting, &counts, 5), "all of its pods run, whoever knows");
+        assert!(!next(&mut job, &Stand::Running, &counts, 6));
+        assert_eq!(job.status.as_ref().unwrap().message, None);
         assert_eq!(holds(&job, "Ready"), (true, "Running".to_owned(), 5));
         let status = job.status.clone().unwrap();
         assert_eq!((status.active, status.desired, status.phase), (2, 2, Some(Phase::Running)));
