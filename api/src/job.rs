@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::quantity::{Cpu, Duration, Gpus, Memory};
+use crate::quantity::{Cpu, Duration, GpuMillis, Memory};
 use crate::select::{AnyOf, Arrangement, NodeExpression, NodeSelector};
 
 /// A job as it is sent. Everything but a command is optional; unknown fields are refused.
@@ -145,9 +145,9 @@ pub struct Resources {
     /// Memory. Default: none is reserved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// Whole GPUs. Default: 0.
+    /// Whole GPUs, which are the task's alone, or a part of one that it shares with others. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpu: Option<Gpus>,
+    pub gpu: Option<GpuMillis>,
     /// Models that its GPUs may be of, as `flash nodes` names them. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "NVIDIA H100 80GB HBM3")]
@@ -155,6 +155,13 @@ pub struct Resources {
     /// Memory that each of its GPUs has at least. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory: Option<Memory>,
+    /// How much of the memory of its GPU it may use, where it has a part of one. Default: as large a part of it as of the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_share: Option<Memory>,
+    /// Its GPUs are MIG instances of this profile, as `flash nodes` names it. Default: no instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "1g.10gb")]
+    pub mig_profile: Option<String>,
 }
 
 /// What happens when infrastructure loses a run. What the user's program failed is not tried again.
@@ -261,6 +268,19 @@ pub struct PlacedTask {
     /// UUIDs of its GPUs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<String>,
+    /// How much of its one GPU it has, where that is not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_share: Option<GpuShare>,
+}
+
+/// A part of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuShare {
+    /// Of the GPU.
+    pub gpu: GpuMillis,
+    /// Of its memory.
+    pub memory: Memory,
 }
 
 /// A job as it comes back.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::quantity::{Cpu, Memory};
+use crate::quantity::{Cpu, GpuMillis, Memory};
 
 /// What of a GPU is given to one task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -69,6 +69,26 @@ pub struct GpuProcess {
     pub foreign: bool,
 }
 
+/// A task that has a part of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuSharer {
+    /// Its job.
+    pub job: Uuid,
+    /// Its part of the GPU.
+    pub gpu: GpuMillis,
+    /// What it may use of the memory.
+    pub memory: Memory,
+}
+
+impl Gpu {
+    /// How much of it jobs have.
+    pub fn promised(&self) -> GpuMillis {
+        let parts = self.sharers.iter().fold(0_u32, |sum, sharer| sum.saturating_add(sharer.gpu.0));
+        if self.job.is_some() { GpuMillis::whole(1) } else { GpuMillis(parts) }
+    }
+}
+
 /// A GPU of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -88,9 +108,12 @@ pub struct Gpu {
     /// GPUs of the node with the same number reach each other by NVLink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_group: Option<u16>,
-    /// The job that has it.
+    /// The job that has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
+    /// Tasks that have parts of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sharers: Vec<GpuSharer>,
     /// The namespace of that job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,

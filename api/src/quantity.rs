@@ -17,6 +17,7 @@ pub struct QuantityError {
 const CPU: &str = "an amount of CPU: write cores (\"4\", \"0.5\") or thousandths (\"500m\"), 0 to 1,000,000 cores";
 const MEMORY: &str = "an amount of memory: write bytes or a number with K, M, G, T, P, Ki, Mi, Gi, Ti, Pi (\"4Gi\"), below 1 EiB";
 const GPU: &str = "a number of GPUs: write a whole number from 0 to 65,535 (\"2\")";
+const GPU_PART: &str = "an amount of GPUs: write a whole number from 0 to 65,535 (\"2\"), or a part of one (\"0.5\", \"500m\")";
 const WEIGHT: &str = "a weight: write a number from 0.001 to 1000000 (\"2\", \"0.5\")";
 const DURATION: &str = "a duration: write numbers with d, h, m, s, ms (\"90s\", \"2h\", \"1h30m\"), at most 3,650 days";
 
@@ -31,6 +32,22 @@ pub struct Memory(pub u64);
 /// Whole GPUs.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Gpus(pub u32);
+
+/// Thousandths of GPUs: whole ones, or a part of one.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GpuMillis(pub u32);
+
+impl GpuMillis {
+    /// So many whole GPUs.
+    pub const fn whole(gpus: u32) -> Self {
+        Self(gpus.saturating_mul(1_000))
+    }
+
+    /// How many whole GPUs it is; nothing where some part of one is left over.
+    pub const fn gpus(self) -> Option<u32> {
+        if self.0.is_multiple_of(1_000) { Some(self.0 / 1_000) } else { None }
+    }
+}
 
 /// Thousandths of a weight: how much somebody gets in relation to others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -136,6 +153,28 @@ impl FromStr for Gpus {
 impl fmt::Display for Gpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl FromStr for GpuMillis {
+    type Err = QuantityError;
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let millis = match text.strip_suffix('m') {
+            Some(millis) if !millis.contains('.') => decimal(millis, 1),
+            Some(_) => None,
+            None => decimal(text, 1_000),
+        };
+        let millis = millis.filter(|millis| *millis <= 65_535_000).and_then(|millis| u32::try_from(millis).ok());
+        millis.map(Self).ok_or_else(|| QuantityError { text: text.to_owned(), expected: GPU_PART })
+    }
+}
+
+impl fmt::Display for GpuMillis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gpus() {
+            Some(gpus) => gpus.fmt(f),
+            None => write!(f, "{}m", self.0),
+        }
     }
 }
 
@@ -286,6 +325,7 @@ read!(Weight, WEIGHT);
 wire!(Cpu, CPU, "500m", r"^[0-9]+(\.[0-9]+)?$|^[0-9]+m$");
 wire!(Memory, MEMORY, "4Gi", r"^[0-9]+(\.[0-9]+)?([KMGTPk]|[KMGTP]i)?$");
 wire!(Gpus, GPU, "2", r"^[0-9]+$");
+wire!(GpuMillis, GPU_PART, "2", r"^[0-9]+(\.[0-9]+)?$|^[0-9]+m$");
 wire!(Duration, DURATION, "1h30m", r"^([0-9]+(\.[0-9]+)?(d|h|m|s|ms))+$");
 
 #[cfg(test)]
@@ -296,6 +336,17 @@ mod tests {
     fn amounts_are_read_exactly() {
         for (text, millis) in [("4", 4_000), ("0.5", 500), ("500m", 500), ("1.0001", 1_001), ("0", 0)] {
             assert_eq!(text.parse(), Ok(Cpu(millis)), "{text}");
+        }
+        for (text, millis, printed) in [
+            ("2", 2_000, "2"),
+            ("0.5", 500, "500m"),
+            ("500m", 500, "500m"),
+            ("1000m", 1_000, "1"),
+            ("0", 0, "0"),
+            ("1.5", 1_500, "1500m"),
+        ] {
+            assert_eq!(text.parse(), Ok(GpuMillis(millis)), "{text}");
+            assert_eq!(GpuMillis(millis).to_string(), printed);
         }
         for (text, bytes) in
             [("4Gi", 4 << 30), ("1.5Ki", 1_536), ("10k", 10_000), ("10K", 10_000), ("7", 7), ("2P", 2_000_000_000_000_000)]
@@ -331,6 +382,9 @@ mod tests {
             assert!(text.parse::<Cpu>().is_err(), "{text}");
             assert!(text.parse::<Memory>().is_err() || text == "1.5m", "{text}");
             assert!(text.parse::<Duration>().is_err() || text == "1.5m", "{text}");
+        }
+        for text in ["", "-1", "-0.5", "65536", "m", "1.5m", "half", "1e3", "65535.1", ".5"] {
+            assert!(text.parse::<GpuMillis>().is_err(), "{text}");
         }
         for text in ["1.5", "-1", "65536", "1m", ""] {
             assert!(text.parse::<Gpus>().is_err(), "{text}");

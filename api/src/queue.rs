@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::quantity::{Cpu, Duration, Gpus, Memory, Weight};
+use crate::quantity::{Cpu, Duration, GpuMillis, Memory, Weight};
 
 /// An amount of each resource; what is left out is not spoken of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -22,7 +22,7 @@ pub struct Amounts {
     pub memory: Option<Memory>,
     /// Whole GPUs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpu: Option<Gpus>,
+    pub gpu: Option<GpuMillis>,
 }
 
 impl Amounts {
@@ -48,7 +48,7 @@ pub struct TenantLimits {
     pub memory: Option<Memory>,
     /// Whole GPUs that they hold together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpu: Option<Gpus>,
+    pub gpu: Option<GpuMillis>,
 }
 
 impl TenantLimits {

@@ -7,6 +7,9 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Shortfall {
+    /// Where a part of a GPU is asked for: what shared GPUs have left, if none has enough and none is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_part: Option<NoGpuPart>,
     /// Resources of which there is too little.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shortages: Vec<Shortage>,
@@ -19,6 +22,28 @@ pub struct Shortfall {
     /// Where not even one task finds a node: which node has room for one first, and when at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_at: Option<RoomAt>,
+}
+
+/// No GPU has the part that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NoGpuPart {
+    /// What is asked of one GPU.
+    pub asked: String,
+    /// What is asked of its memory; absent: as large a part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_memory: Option<String>,
+    /// How many shared GPUs that it may have are not used up.
+    pub gpus: u64,
+    /// The most that one of them has left; absent if none has anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_free: Option<String>,
+    /// What that one has left of its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_free_memory: Option<String>,
+    /// Its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// A resource of which there is too little now.

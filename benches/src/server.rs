@@ -156,7 +156,17 @@ pub(crate) fn fresh_folder(parent: &Path) -> Result<PathBuf> {
 }
 
 /// Looks until `done` gives something, or fails with `what` when patience ends.
-pub(crate) fn poll_until<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn poll_until<T>(what: &str, limit: Duration, done: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    look_until(what, limit, POLL, done)
+}
+
+/// The same with a pause of one's own between two looks: each takes processor time from what is measured.
+pub(crate) fn look_until<T>(
+    what: &str,
+    limit: Duration,
+    pause: Duration,
+    mut done: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let begun = Instant::now();
     loop {
         if let Some(found) = done()? {
@@ -165,7 +175,7 @@ pub(crate) fn poll_until<T>(what: &str, limit: Duration, mut done: impl FnMut() 
         if begun.elapsed() > limit {
             bail!("{what}: not within {} s", limit.as_secs());
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(pause);
     }
 }
 

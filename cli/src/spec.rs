@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use api::quantity::{Cpu, Duration, Gpus, Memory};
+use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, Arrangement, JobSpec, NodeSelector, Resources, Retry, Stop, TaskSpec};
 use clap::{Args, ValueHint};
 use jiff::Timestamp;
@@ -92,15 +92,21 @@ pub(crate) struct NeedArgs {
     /// Memory of each task (512Mi, 16Gi) [default: none is reserved]
     #[arg(short = 'm', long, value_name = "BYTES")]
     pub(crate) mem: Option<Memory>,
-    /// GPUs of each task [default: 0]
+    /// GPUs of each task: whole ones (2), or a part of one that it shares with other jobs (0.5, 500m) [default: 0]
     #[arg(short = 'g', long, value_name = "N")]
-    pub(crate) gpus: Option<Gpus>,
+    pub(crate) gpus: Option<GpuMillis>,
     /// Model of the GPUs, as `flash nodes` names it; may be given several times: any of them will do
     #[arg(long, value_name = "MODEL")]
     pub(crate) gpu_model: Vec<String>,
     /// Memory that each GPU has at least (40Gi)
     #[arg(long, value_name = "BYTES")]
     pub(crate) gpu_memory: Option<Memory>,
+    /// With a part of a GPU: how much of its memory it may use (20Gi) [default: as large a part of it]
+    #[arg(long, value_name = "BYTES", requires = "gpus")]
+    pub(crate) gpu_memory_share: Option<Memory>,
+    /// Its GPUs are MIG instances of this profile (1g.10gb), one of them unless --gpus says how many
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) mig: Option<String>,
     /// Labels that the node has to have (zone=a,disk=ssd); may be given several times: of one label any of the values will do
     #[arg(long, value_name = "LABELS", value_parser = selector)]
     pub(crate) node_selector: Vec<Labels>,
@@ -166,7 +172,16 @@ fn selector(text: &str) -> Result<Labels, String> {
 impl NeedArgs {
     fn resources(&self) -> Option<Resources> {
         let gpu_model = (!self.gpu_model.is_empty()).then(|| AnyOf(self.gpu_model.clone()));
-        let resources = Resources { cpu: self.cpus, memory: self.mem, gpu: self.gpus, gpu_model, gpu_memory: self.gpu_memory };
+        let one = self.mig.as_ref().map(|_| GpuMillis::whole(1));
+        let resources = Resources {
+            cpu: self.cpus,
+            memory: self.mem,
+            gpu: self.gpus.or(one),
+            gpu_model,
+            gpu_memory: self.gpu_memory,
+            gpu_memory_share: self.gpu_memory_share,
+            mig_profile: self.mig.clone(),
+        };
         (resources != Resources::default()).then_some(resources)
     }
 

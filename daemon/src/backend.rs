@@ -234,6 +234,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Queues, cohorts and nodes.
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError>;
 
+    /// Why nothing is started anywhere for now, if that is so.
+    fn silence(&self) -> Option<String>;
+
     /// Live events. Cheap; every watcher has its own.
     fn watch(&self) -> Watch;
 

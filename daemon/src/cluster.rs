@@ -1,37 +1,87 @@
-//! A Kubernetes cluster as the place where jobs run: how it is reached, and its machines as nodes of the core.
+//! A Kubernetes cluster as the place where jobs run: how it is reached, and how its machines become nodes of the core.
 //!
-//! The nodes are read when the daemon starts. GPUs of a cluster have no identity that could be chosen: the core counts them under names of
-//! ours, and the cluster gives a pod whichever are free on its node.
+//! GPUs of a cluster have no identity that could be chosen: the core counts them under names of ours, and the cluster gives a pod whichever
+//! are free on its node.
 
-use anyhow::{Context as _, ensure};
-use executors::kubernetes::{ClusterNode, connect as client_of, nodes as nodes_of};
+use std::sync::Arc;
+use std::time::Duration;
+
+use executors::kubernetes::connect;
+use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, NodeWatch, WatchOptions};
 use kube::Client;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{GpuDevice, NodeConfig};
+use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::gpus::duration;
 
-/// A client of the cluster that the configuration speaks of.
-pub(crate) async fn connect(config: &Config) -> anyhow::Result<Client> {
-    Ok(client_of(config.kubernetes.kubeconfig.as_deref()).await?)
+/// How long the start waits for the first view of the cluster.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Keys of taints that keep none of our pods away: the one that GPU machines usually have. Who goes there is decided by us.
+pub(crate) const TOLERATED: [&str; 1] = ["nvidia.com/gpu"];
+
+/// What is known of a cluster, from now on.
+pub type ClusterViews = watch::Receiver<Arc<ClusterView>>;
+
+/// A cluster that is watched until this is dropped.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    watch: NodeWatch,
 }
 
-/// Its machines.
-pub(crate) async fn nodes(client: &Client) -> anyhow::Result<Vec<NodeConfig>> {
-    let nodes = nodes_of(client.clone()).await.context("the cluster")?;
-    ensure!(!nodes.is_empty(), "the cluster has no node that takes pods: `kubectl get nodes` shows why");
-    Ok(nodes.into_iter().map(node).collect())
+impl Cluster {
+    /// Connects to the cluster that the configuration speaks of, and looks at its nodes. One that does not answer is asked on and on.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub(crate) async fn begin(config: &Config) -> anyhow::Result<Self> {
+        let client = connect(config.kubernetes.kubeconfig.as_deref()).await?;
+        let watch = NodeWatch::start(WatchOptions {
+            client: client.clone(),
+            instance: config.kubernetes.instance.as_str().to_owned(),
+            grace: duration(config.kubernetes.node_grace),
+            tolerated: TOLERATED.map(str::to_owned).to_vec(),
+        });
+        let mut views = watch.views();
+        let first = tokio::time::timeout(FIRST_LOOK, views.wait_for(|view| view.listed || view.away.is_some())).await;
+        if !matches!(first, Ok(Ok(view)) if view.listed) {
+            tracing::warn!("starting without nodes: the cluster has not told them yet");
+        }
+        Ok(Self { client, watch })
+    }
+
+    pub(crate) fn views(&self) -> ClusterViews {
+        self.watch.views()
+    }
+
+    /// Its machines as they are now.
+    pub(crate) fn nodes(&self) -> Vec<NodeConfig> {
+        let view = self.watch.views().borrow().clone();
+        view.nodes.values().map(|node| offer(node, node.others)).collect()
+    }
 }
 
-fn node(node: ClusterNode) -> NodeConfig {
+/// Why nothing can be decided about a cluster now, if nothing can.
+pub(crate) fn silence(view: &ClusterView) -> Option<String> {
+    match &view.away {
+        Some(why) => Some(format!("the cluster does not answer: {why}")),
+        None if !view.listed => Some("the cluster's nodes are being read".to_owned()),
+        None => None,
+    }
+}
+
+/// A node of the core: all its GPUs, and of the rest what is not `taken`.
+pub(crate) fn offer(node: &ClusterNode, taken: NodeAmounts) -> NodeConfig {
+    let left = node.allocatable.minus(taken);
     let device = |number: u32| {
         let name = format!("{}/gpu-{number}", node.name);
         GpuDevice::whole(name.into(), Name::from(node.gpu_model.as_str()), MemoryBytes(node.gpu_memory_bytes))
     };
-    let gpus = (0..node.gpus).map(device).collect();
+    let gpus = (0..node.allocatable.gpus.saturating_add(node.sick_gpus)).map(device).collect();
     let name = Name::from(node.name.as_str());
-    let mut made = NodeConfig::new(name, CpuMillis(node.cpu_millis), MemoryBytes(node.memory_bytes), gpus);
-    made.labels = node.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+    let mut made = NodeConfig::new(name, CpuMillis(left.cpu_millis), MemoryBytes(left.memory_bytes), gpus);
+    made.labels = node.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
     made
 }

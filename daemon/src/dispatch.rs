@@ -23,6 +23,8 @@ use crate::orders::{OrderContext, start_order};
 pub const QUEUE: usize = 1_024;
 /// Turns that are served together.
 const GATHER: usize = 64;
+/// Orders that are made and given together: the first of many begins while the others are made.
+const CHUNK: usize = 32;
 
 /// Everything that the dispatcher needs.
 pub struct Dispatcher {
@@ -60,7 +62,9 @@ impl Dispatcher {
                     Effect::Forget { run } => forgets.push(run),
                 }
             }
-            self.start(starts).await;
+            for runs in starts.chunks(CHUNK) {
+                self.start(runs).await;
+            }
             if !withdrawn.is_empty()
                 && let Err(error) = self.executor.withdraw(withdrawn).await
             {
@@ -84,12 +88,12 @@ impl Dispatcher {
         self.nudge.notify_one();
     }
 
-    async fn start(&self, mut runs: Vec<RunId>) {
-        runs.retain(|run| still_starting(&self.core, *run));
-        if runs.is_empty() {
+    async fn start(&self, runs: &[RunId]) {
+        let wanted = runs.iter().filter(|run| still_starting(&self.core, **run));
+        let ids: Vec<JobId> = wanted.map(|run| run.job).collect();
+        if ids.is_empty() {
             return;
         }
-        let ids: Vec<JobId> = runs.iter().map(|run| run.job).collect();
         let records = match self.store.jobs_by_id(&ids).await {
             Ok(records) => records,
             Err(error) => return self.failed("start", &error),

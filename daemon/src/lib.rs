@@ -3,7 +3,7 @@
 pub mod backend;
 pub mod boot;
 pub mod clock;
-mod cluster;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod decision_log;

@@ -1,16 +1,22 @@
 //! From a stored job to the order that an executor can carry out: environment, folders, identity.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 
 use api::{JobSpec, TaskSpec};
 use executors::kubernetes::flashjob::flash_job_name;
-use executors::{GangOrder, GangPlace, Line, PodOrder, StartOrder, TaskOrder};
+use executors::{GangOrder, GangPlace, Line, PodOrder, PodToleration, StartOrder, TaskOrder};
+use scheduler_core::amounts::GpuShare;
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
 
+use crate::cluster::TOLERATED;
 use crate::flashjobs::{FLASH_JOB_NAME, FLASH_JOB_UID};
 
+/// By what in its folder an MPS daemon is known.
+const MPS_CONTROL: &str = "control";
 /// Where programs are looked for when the job does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -26,6 +32,15 @@ pub struct OrderContext {
     pub pods: bool,
     /// They are pods of FlashJobs, which we bind.
     pub binds: bool,
+    /// Where an MPS daemon has its pipes, if one runs: see [`mps_pipes`].
+    pub mps_pipes: Option<PathBuf>,
+}
+
+/// The folder, if an MPS daemon listens in it. Looked at for each order: such a daemon comes and goes.
+fn mps_pipes(context: &OrderContext) -> Option<&Path> {
+    let folder = context.mps_pipes.as_deref()?;
+    let control = std::fs::symlink_metadata(folder.join(MPS_CONTROL)).ok()?.file_type();
+    (control.is_socket() || control.is_fifo()).then_some(folder)
 }
 
 /// Why a stored job gives no order. Its spec was checked when it was accepted; so this is damage or a fault of ours.
@@ -64,13 +79,15 @@ pub fn start_order(
     context: &OrderContext,
 ) -> Result<StartOrder, OrderError> {
     let spec: JobSpec = serde_json::from_slice(&record.spec).map_err(|source| OrderError::Spec { job: record.id, source })?;
+    let shares = placement.slots.iter().any(|slot| slot.share.is_some());
+    let mps = if shares { mps_pipes(context) } else { None };
     let tasks = placement
         .slots
         .iter()
         .map(|slot| {
             let group = spec.tasks.get(usize::from(slot.group)).ok_or(OrderError::Group { job: record.id, group: slot.group })?;
             let placed = placement.slots.iter().filter(|other| other.group == slot.group).count();
-            Ok(task_order(record, &spec, group, slot, (run, placed), context.pods))
+            Ok(task_order(record, &spec, group, slot, (run, placed), (context.pods, mps)))
         })
         .collect::<Result<_, _>>()?;
     let tasks: Vec<TaskOrder> = tasks;
@@ -102,9 +119,10 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
     let grace = spec.stop.as_ref().and_then(|stop| stop.grace).map_or(30, |grace| grace.0.div_ceil(1_000_000));
     PodOrder {
         image: spec.image.clone().unwrap_or_default(),
-        gpus: resources.gpu.map_or(0, |gpus| gpus.0),
+        gpus: resources.gpu.and_then(api::quantity::GpuMillis::gpus).unwrap_or(0),
         nodes,
         grace_secs: grace,
+        tolerations: TOLERATED.iter().map(tolerated).collect(),
         time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
         ..PodOrder::new(record.namespace.as_str())
     }
@@ -130,6 +148,31 @@ fn gang_order(record: &JobRecord, spec: &JobSpec, placement: &Placement, pod: Po
     PodOrder { nodes: Vec::new(), gang: Some(gang), ..pod }
 }
 
+/// Variables by which MPS keeps a task to its part.
+const MPS_LIMITS: [&str; 2] = ["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"];
+
+/// What a task with a part of a GPU is told about it; the GPU is the only one that it sees, so it is its number 0.
+fn share_env(share: GpuShare, mps: Option<&Path>) -> Vec<(String, String)> {
+    let mut env = vec![
+        ("FLASH_GPU_MILLIS".to_owned(), share.millis.to_string()),
+        ("FLASH_GPU_MEMORY_BYTES".to_owned(), share.memory.to_string()),
+    ];
+    if let Some(folder) = mps {
+        let [memory, threads] = MPS_LIMITS;
+        env.extend([
+            ("CUDA_MPS_PIPE_DIRECTORY".to_owned(), folder.display().to_string()),
+            // Whole MiB and percents, which every version reads; none of either would be no limit.
+            (memory.to_owned(), format!("0={}M", (share.memory.0 >> 20).max(1))),
+            (threads.to_owned(), (share.millis / 10).max(1).to_string()),
+        ]);
+    }
+    env
+}
+
+fn tolerated(key: &&str) -> PodToleration {
+    PodToleration { key: Some((*key).to_owned()), value: None, effect: None }
+}
+
 /// `placed` is how many replicas of the group this run has: with `minAvailable` it may be fewer than were asked for.
 fn task_order(
     record: &JobRecord,
@@ -137,7 +180,7 @@ fn task_order(
     group: &TaskSpec,
     slot: &Slot,
     (run, placed): (RunId, usize),
-    pods: bool,
+    (pods, mps): (bool, Option<&Path>),
 ) -> TaskOrder {
     let name = task_name(group, slot.replica);
     let working_dir = group.working_dir.as_ref().or(spec.working_dir.as_ref()).cloned();
@@ -171,6 +214,11 @@ fn task_order(
     if !pods {
         env.extend(devices.map(|(key, value)| (key.to_owned(), value)));
     }
+    // What is not so is not said by the job either.
+    for key in ["FLASH_GPU_MILLIS", "FLASH_GPU_MEMORY_BYTES"].into_iter().chain(MPS_LIMITS) {
+        env.remove(key);
+    }
+    env.extend(slot.share.iter().flat_map(|share| share_env(*share, mps)));
     let resources = group.resources.clone().unwrap_or_default();
     TaskOrder {
         name: name.into(),
@@ -185,6 +233,7 @@ fn task_order(
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use scheduler_core::amounts::MemoryBytes;
     use scheduler_core::ids::{Attempt, JobId, Revision, Seq};
     use scheduler_core::state::{JobState, Lifecycle};
     use scheduler_core::time::Timestamp;
@@ -194,9 +243,15 @@ mod tests {
 
     fn record(spec: &str) -> (JobRecord, Placement) {
         let placement = Placement::new(vec![
-            Slot { group: 0, replica: 0, node: "n".into(), gpus: ["GPU-b".into(), "GPU-a".into()].into_iter().collect() },
-            Slot { group: 0, replica: 1, node: "n".into(), gpus: smallvec::SmallVec::new() },
-            Slot { group: 1, replica: 0, node: "n".into(), gpus: smallvec::SmallVec::new() },
+            Slot {
+                group: 0,
+                replica: 0,
+                node: "n".into(),
+                gpus: ["GPU-b".into(), "GPU-a".into()].into_iter().collect(),
+                share: None,
+            },
+            Slot { group: 0, replica: 1, node: "n".into(), gpus: smallvec::SmallVec::new(), share: None },
+            Slot { group: 1, replica: 0, node: "n".into(), gpus: smallvec::SmallVec::new(), share: None },
         ]);
         let record = JobRecord {
             id: JobId(uuid::Uuid::from_u128(5)),
@@ -228,7 +283,9 @@ mod tests {
     fn a_task_knows_who_it_is_and_sees_only_its_devices() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false, binds: false }).unwrap();
+        let order =
+            start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None })
+                .unwrap();
         let names: Vec<&str> = order.tasks.iter().map(|task| task.name.as_str()).collect();
         assert_eq!(names, ["worker-0", "worker-1", "head"]);
         assert_eq!(order.uid, Some(1_000));
@@ -246,10 +303,33 @@ mod tests {
     }
 
     #[test]
+    fn a_task_with_a_part_of_a_gpu_knows_its_part_and_mps_keeps_it_there() {
+        let (record, mut placement) = record(&SPEC.replace(r#""SEED":"1""#, r#""SEED":"1","FLASH_GPU_MILLIS":"999""#));
+        placement.slots[1].gpus = ["GPU-c".into()].into_iter().collect();
+        placement.slots[1].share = Some(GpuShare { millis: 255, memory: MemoryBytes((20 << 30) + 7) });
+        let run = RunId { job: record.id, attempt: Attempt(2) };
+        let folder = tempfile::tempdir().unwrap();
+        let context = OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: Some(folder.path().to_owned()) };
+        let env = || start_order(&record, run, &placement, &context).unwrap().tasks.into_iter().map(|task| task.env);
+        let said = env().nth(1).unwrap();
+        assert_eq!((said["CUDA_VISIBLE_DEVICES"].as_str(), said["FLASH_GPU_MILLIS"].as_str()), ("GPU-c", "255"));
+        assert_eq!(said["FLASH_GPU_MEMORY_BYTES"], ((20_u64 << 30) + 7).to_string());
+        assert!(!said.keys().any(|key| key.starts_with("CUDA_MPS")), "nobody listens");
+        assert!(!env().next().unwrap().contains_key("FLASH_GPU_MILLIS"), "it has whole ones, whatever the job says");
+        let _daemon = std::os::unix::net::UnixListener::bind(folder.path().join(MPS_CONTROL)).unwrap();
+        let said = env().nth(1).unwrap();
+        assert_eq!(said["CUDA_MPS_PIPE_DIRECTORY"], folder.path().to_str().unwrap());
+        assert_eq!((said[MPS_LIMITS[0]].as_str(), said[MPS_LIMITS[1]].as_str()), ("0=20480M", "25"));
+        assert!(!env().next().unwrap().keys().any(|key| key.starts_with("CUDA_MPS")));
+    }
+
+    #[test]
     fn the_daemons_own_user_needs_no_change_of_identity() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false, binds: false }).unwrap();
+        let order =
+            start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false, binds: false, mps_pipes: None })
+                .unwrap();
         assert_eq!(order.uid, None);
     }
 
@@ -257,7 +337,7 @@ mod tests {
     fn damage_is_named() {
         let (mut record, placement) = record("{");
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let context = OrderContext { own_uid: 0, pods: false, binds: false };
+        let context = OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None };
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Spec { .. })));
         record.spec = r#"{"tasks":[{"command":["w"]}]}"#.into();
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Group { group: 1, .. })));

@@ -6,6 +6,7 @@
 //!   once, and nobody but us could have made it forget.
 //! - A run that is starting and is not there gets its order again: the order never left, or died with a runner before it was written
 //!   down. Starts are idempotent by run. If it was ordered in an earlier boot of the machine it is lost instead ([`boot`](crate::boot)).
+//! - A run that was to be taken back, and still waits in its line, is asked for again: the word may have met a broken connection.
 //! - A run that the table does not have as active is a stray, and is ended, once the store confirms that; the core alone is not asked,
 //!   because it may be ahead of what is durable.
 
@@ -75,7 +76,16 @@ pub enum ReconcileError {
     Ended,
 }
 
-type Active = BTreeMap<RunId, (StateKind, StopPolicy)>;
+/// What the core says of a run that holds resources.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    state: StateKind,
+    stop: StopPolicy,
+    /// It is to be taken back if it has not begun.
+    withdrawn: bool,
+}
+
+type Active = BTreeMap<RunId, Known>;
 
 /// What a round found. Pure: made by [`compare`] from the three readings.
 #[derive(Debug, Default, PartialEq)]
@@ -89,13 +99,14 @@ struct Difference {
 fn compare(before: &Active, world: &[Observed], after: &Active, doubtful: &BTreeSet<RunId>, now: Timestamp) -> Difference {
     let mut found = Difference::default();
     let seen: BTreeMap<RunId, &RunPhase> = world.iter().map(|observed| (observed.run, &observed.phase)).collect();
-    for (run, (state, policy)) in after {
+    for (run, Known { state, stop, withdrawn }) in after {
         match (state, seen.get(run)) {
+            (StateKind::Starting, Some(RunPhase::Held)) if *withdrawn => found.orders.push(Effect::Withdraw { run: *run }),
             (StateKind::Starting, Some(RunPhase::Running { since })) => {
                 found.reports.push(Report::Started { run: *run, at: *since });
             }
             (StateKind::Stopping, Some(RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. })) => {
-                found.orders.push(Effect::Stop { run: *run, policy: *policy });
+                found.orders.push(Effect::Stop { run: *run, policy: *stop });
             }
             (StateKind::Starting, None) if doubtful.contains(run) => {
                 let message = "the machine was restarted while this run was being started".into();
@@ -103,12 +114,12 @@ fn compare(before: &Active, world: &[Observed], after: &Active, doubtful: &BTree
                 found.reports.push(Report::Ended { run: *run, result, started_at: None, at: now });
             }
             (StateKind::Starting, None) => {
-                if before.get(run).is_some_and(|(state, _)| *state == StateKind::Starting) {
+                if before.get(run).is_some_and(|known| known.state == StateKind::Starting) {
                     found.orders.push(Effect::Start { run: *run });
                 }
             }
             (StateKind::Running | StateKind::Stopping, None) => {
-                if before.get(run).is_some_and(|(state, _)| *state != StateKind::Starting) {
+                if before.get(run).is_some_and(|known| known.state != StateKind::Starting) {
                     let message = "the executor no longer knows this run".into();
                     let result = RunResult::Lost { message };
                     found.reports.push(Report::Ended { run: *run, result, started_at: None, at: now });
@@ -187,7 +198,13 @@ impl Reconciler {
     fn active(&self) -> Active {
         let core = lock(&self.core);
         let policy = |job| core.view(job).map(|view| view.policy.stop).unwrap_or_default();
-        core.active().map(|(job, lifecycle)| (run_of(job, lifecycle), (lifecycle.state.kind(), policy(job)))).collect()
+        let known = |job, state| Known { state, stop: policy(job), withdrawn: false };
+        let active = core.active().map(|(job, lifecycle)| (run_of(job, lifecycle), known(job, lifecycle.state.kind())));
+        let mut active: Active = active.collect();
+        for run in core.withdrawing() {
+            active.entry(run).and_modify(|known| known.withdrawn = true);
+        }
+        active
     }
 
     /// One round.
@@ -235,6 +252,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use scheduler_core::ids::{Attempt, JobId};
 
@@ -247,7 +265,8 @@ mod tests {
     }
 
     fn active(runs: &[(u128, StateKind)]) -> Active {
-        runs.iter().map(|(job, state)| (run(*job), (*state, StopPolicy::default()))).collect()
+        let known = |state| Known { state, stop: StopPolicy::default(), withdrawn: false };
+        runs.iter().map(|(job, state)| (run(*job), known(*state))).collect()
     }
 
     fn world(runs: &[(u128, RunPhase)]) -> Vec<Observed> {
@@ -292,6 +311,18 @@ mod tests {
             Difference::default(),
             "its order is still under way"
         );
+    }
+
+    #[test]
+    fn whoever_was_to_be_taken_back_and_still_waits_is_asked_for_again() {
+        let mut table = active(&[(1, StateKind::Starting), (2, StateKind::Starting), (3, StateKind::Starting)]);
+        for run in [run(2), run(3)] {
+            table.get_mut(&run).unwrap().withdrawn = true;
+        }
+        let world = world(&[(1, RunPhase::Held), (2, RunPhase::Held), (3, RunPhase::Starting)]);
+        let found = compare(&table, &world, &table, &BTreeSet::new(), NOW);
+        assert_eq!(found.orders, [Effect::Withdraw { run: run(2) }], "the first waits for its turn, and the third has begun");
+        assert_eq!(found.reports, []);
     }
 
     #[test]

@@ -28,12 +28,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::boot::Boot;
+use crate::cluster::Cluster;
 use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
-use crate::flashjobs::Importer;
 use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
+use crate::flashjobs::Importer;
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
@@ -42,7 +43,7 @@ use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
 use crate::watch::Feed;
-use crate::{clock, cluster, http, machine};
+use crate::{clock, http, machine};
 
 /// Ends of runs that wait for their GPUs, at most; more are believed at once.
 const GATE: usize = 4_096;
@@ -112,9 +113,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
-    let cluster = if kind.is_cluster() { Some(cluster::connect(&config).await?) } else { None };
-    let (nodes, survey) = if let Some(client) = &cluster {
-        (cluster::nodes(client).await?, None)
+    let cluster = if kind.is_cluster() { Some(Cluster::begin(&config).await?) } else { None };
+    let (nodes, survey) = if let Some(cluster) = &cluster {
+        (cluster.nodes(), None)
     } else {
         let survey = Survey::begin(&config).await?;
         (vec![machine::node(&config, survey.devices())], Some(survey))
@@ -127,6 +128,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let log = config.decision_log.as_deref().map(|path| DecisionLog::open(path, config.decision_log_limit)).transpose()?;
     let tapper = log.as_ref().map(DecisionLog::tapper);
+    // Those of a cluster come and go: the engine enters them.
+    let nodes = if cluster.is_some() { Vec::new() } else { nodes };
     let seeds = seeds(&config, nodes).context("configuration of queues")?;
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
     let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
@@ -167,12 +170,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         boot,
         observed,
         known_gpus,
+        cluster: cluster.as_ref().map(Cluster::views),
         gate: sees.then_some(gate),
         failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
     let pods = cluster.is_some();
     let mut flash_jobs = None;
-    let executor: Arc<dyn Executor> = if let Some(client) = cluster {
+    let executor: Arc<dyn Executor> = if let Some(cluster) = &cluster {
+        let client = cluster.client.clone();
         let instance = config.kubernetes.instance.as_str().to_owned();
         let reports = channels.reports.clone();
         if kind == ExecutorKind::FlashJob {
@@ -180,7 +185,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             flash_jobs = Some(executor.flash_jobs());
             Arc::new(executor)
         } else {
-            Arc::new(JobExecutor::new(JobOptions { client, instance, reports }))
+            Arc::new(JobExecutor::new(JobOptions { client, instance, reports }).with_nodes(cluster.views()))
         }
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
@@ -196,6 +201,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         adopted: adopted.clone(),
         board,
+        cluster: cluster.as_ref().map(Cluster::views),
         stopping: stopping.clone(),
     };
     let backend = Arc::new(EngineHandle::new(&channels, handle));
@@ -205,7 +211,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         executor: executor.clone(),
         reports: channels.reports.clone(),
         nudge: nudge.clone(),
-        context: OrderContext { own_uid: rustix::process::geteuid().as_raw(), pods, binds: kind == ExecutorKind::FlashJob },
+        context: OrderContext {
+            own_uid: rustix::process::geteuid().as_raw(),
+            pods,
+            binds: kind == ExecutorKind::FlashJob,
+            mps_pipes: Some(config.gpu.mps_pipe_directory.clone()),
+        },
     };
     let reconciler = Reconciler {
         executor,

@@ -98,7 +98,10 @@ async fn one_queue_whichever_way_a_job_comes() {
     let done = site.phase("pair", "Succeeded").await;
     assert_eq!(site.daemon.finished(&id).await["outcome"]["result"], "succeeded");
     let status = &done["status"];
-    assert_eq!((&status["succeeded"], &status["desired"], &status["active"], &status["failed"]), (&json!(2), &json!(2), &json!(0), &json!(0)));
+    assert_eq!(
+        (&status["succeeded"], &status["desired"], &status["active"], &status["failed"]),
+        (&json!(2), &json!(2), &json!(0), &json!(0))
+    );
     for (kind, expected) in [("Valid", "True"), ("Admitted", "True"), ("Complete", "True"), ("Ready", "False")] {
         assert_eq!(condition(&done, kind)["status"], expected, "{done:#}");
         assert_eq!(condition(&done, kind)["observedGeneration"], 1);
@@ -109,9 +112,12 @@ async fn one_queue_whichever_way_a_job_comes() {
     assert_ne!(nodes[0], nodes[1]);
 
     // Submitted: it becomes a FlashJob.
-    let sent = site.daemon.submit(json!({"name": "rest", "image": "any", "command": ["train"], "env": {"SIM_DURATION": "50ms"},
+    let sent = site
+        .daemon
+        .submit(json!({"name": "rest", "image": "any", "command": ["train"], "env": {"SIM_DURATION": "50ms"},
         "tasks": [{"name": "w", "replicas": 2, "command": ["w"], "resources": {"cpu": "1", "gpu": "1"}},
-            {"name": "head", "command": ["h"], "resources": {"cpu": "1"}}], "command": null})).await;
+            {"name": "head", "command": ["h"], "resources": {"cpu": "1"}}], "command": null}))
+        .await;
     assert_eq!(site.daemon.finished(&sent).await["outcome"]["result"], "succeeded");
     let made = format!("rest-{}", sent.rsplit('-').next().unwrap());
     assert_eq!(site.phase(&made, "Succeeded").await["status"]["succeeded"], 3);
@@ -132,7 +138,10 @@ async fn one_queue_whichever_way_a_job_comes() {
     lost["spec"]["queueName"] = json!("default-batch");
     site.apply(&lost);
     let mended = site.phase("lost", "Succeeded").await;
-    assert_eq!((condition(&mended, "Valid")["status"].as_str(), condition(&mended, "Valid")["observedGeneration"].as_i64()), (Some("True"), Some(2)));
+    assert_eq!(
+        (condition(&mended, "Valid")["status"].as_str(), condition(&mended, "Valid")["observedGeneration"].as_i64()),
+        (Some("True"), Some(2))
+    );
     site.apply(&flash_job("huge", 4, 8, "50ms", "0"));
     let huge = site.until("huge", |object| object["status"]["conditions"].is_array()).await;
     assert_eq!(condition(&huge, "Valid")["status"], "False", "{huge:#}");

@@ -75,7 +75,7 @@ pub struct PodOrder {
     pub gpus: u32,
     /// The resource under which the cluster has its GPUs.
     pub gpu_resource: String,
-    /// Nodes that its pods may go on, by `kubernetes.io/hostname`; any, where there are none.
+    /// Names of the nodes that its pods may go on; any, where there are none.
     pub nodes: Vec<String>,
     /// Labels that a pod's node has to have.
     pub node_selector: BTreeMap<String, String>,

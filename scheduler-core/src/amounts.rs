@@ -55,6 +55,28 @@ pub struct Request {
     pub cpu: CpuMillis,
     /// Bytes; 0 asks for no reservation.
     pub memory: MemoryBytes,
-    /// Whole GPU devices, all of them for this task alone.
+    /// GPU devices; all of them for this task alone, unless it asks for a [`GpuShare`] of one.
     pub gpus: u32,
+}
+
+/// What all of a GPU's processors are in `gpu_millis`.
+pub const GPU_MILLIS: u32 = 1000;
+
+/// A part of one GPU. Tasks with parts of the same GPU use it at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct GpuShare {
+    /// Thousandths of the GPU, 1 to 999.
+    pub millis: u32,
+    /// Bytes of its memory. Where a share is asked for, 0 stands for as large a part of the memory as of the GPU.
+    pub memory: MemoryBytes,
+}
+
+impl GpuShare {
+    /// What it takes of the memory of a GPU that has so much.
+    pub fn memory_of(&self, total: MemoryBytes) -> MemoryBytes {
+        if self.memory.0 > 0 {
+            return self.memory;
+        }
+        MemoryBytes((u128::from(total.0) * u128::from(self.millis) / u128::from(GPU_MILLIS)) as u64)
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::amounts::{MemoryBytes, Request};
+use crate::amounts::{GpuShare, MemoryBytes, Request};
 use crate::ids::{JobId, Name, Seq};
 use crate::state::Lifecycle;
 use crate::time::{Span, Timestamp};
@@ -36,7 +36,7 @@ impl TaskGroup {
     }
 }
 
-/// What a node and its GPUs have to be for a task. All of it has to hold at the same time.
+/// What a node and its GPUs have to be for a task, and how much of its GPU it gets. All of it has to hold at the same time.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Constraints {
@@ -52,24 +52,33 @@ pub struct Constraints {
     /// GPUs are MIG instances of this profile (`1g.10gb`); none: whole devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mig_profile: Option<Name>,
+    /// The task gets a part of one GPU, for which [`Request::gpus`] is 1; none: all of each GPU. It stands here and not in the request because few
+    /// jobs have one, and those without anything here are compared and hashed as such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_share: Option<GpuShare>,
 }
 
 impl Hash for Constraints {
     /// Most jobs ask for nothing, and every submit hashes them.
     fn hash<H: Hasher>(&self, state: &mut H) {
         if !self.is_none() {
-            (&self.nodes, &self.gpu_models, self.gpu_memory, &self.mig_profile).hash(state);
+            (&self.nodes, &self.gpu_models, self.gpu_memory, &self.mig_profile, self.gpu_share).hash(state);
         }
     }
 }
 
 impl Constraints {
     /// Any node, any whole GPU.
-    pub const NONE: Self = Self { nodes: Vec::new(), gpu_models: Vec::new(), gpu_memory: MemoryBytes::ZERO, mig_profile: None };
+    pub const NONE: Self =
+        Self { nodes: Vec::new(), gpu_models: Vec::new(), gpu_memory: MemoryBytes::ZERO, mig_profile: None, gpu_share: None };
 
     /// True where nothing is asked.
     pub const fn is_none(&self) -> bool {
-        self.nodes.is_empty() && self.gpu_models.is_empty() && self.gpu_memory.0 == 0 && self.mig_profile.is_none()
+        self.nodes.is_empty()
+            && self.gpu_models.is_empty()
+            && self.gpu_memory.0 == 0
+            && self.mig_profile.is_none()
+            && self.gpu_share.is_none()
     }
 }
 

@@ -21,7 +21,7 @@ pub mod time;
 pub use scheduler::{
     Ahead, AsideGpu, BadWeight, Change, ChangeError, Closest, CohortConfig, CohortStanding, Config, ConfigError, Counted,
     Discipline, Estimate, Explanation, Exposure, FairShare, Fragmentation, Gang, GpuDevice, GpuKind, GpuUse, Hole, Inquiry,
-    JobRef, JobView, Limits, LostRuns, NodeConfig, NodeState, NodeUse, Position, Preemption, QueueConfig, QueueStanding,
+    JobRef, JobView, Limits, LostRuns, NoPart, NodeConfig, NodeState, NodeUse, Position, Preemption, QueueConfig, QueueStanding,
     QueueUse, Refused, Reservation, Resource, RestoreError, Rule, Scheduler, ShortFirst, Shortage, Shortfall, Standing,
     Suggestion, TenantLimits, TenantStanding, Unknown, UsageRecord, Violation, Weight, Whose, Why, line_of,
 };

@@ -11,7 +11,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
-use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::amounts::{CpuMillis, GpuShare, MemoryBytes};
 use crate::ids::{Attempt, JobId, Name};
 use crate::time::Timestamp;
 
@@ -24,8 +24,11 @@ pub struct Slot {
     pub replica: u32,
     /// The node.
     pub node: Name,
-    /// UUIDs of the GPUs that are this task's alone.
+    /// UUIDs of its GPUs: this task's alone, unless it has a share.
     pub gpus: SmallVec<[Name; 1]>,
+    /// How much of its one GPU it has, where that is not all of it. Its memory is what is promised of this very GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<GpuShare>,
 }
 
 /// A run's place in the line of its node: whoever makes it real begins it as soon as what the line has in use leaves room for it within

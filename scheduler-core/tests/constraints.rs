@@ -235,7 +235,7 @@ fn gpus_where_there_are_none_are_short_in_numbers() {
     let task = |resource, asked, largest| Refused::TaskTooLarge { task: "main".into(), resource, asked, largest };
     let memory = Constraints { gpu_memory: MemoryBytes(40 * GIB), ..Constraints::NONE };
     for asked in [job(1).asks(1, 1, 1), job(1).asks(1, 1, 1).wants(&memory)] {
-        assert_eq!(refused(&asked), task(Resource::Gpu, 1, 0));
+        assert_eq!(refused(&asked), task(Resource::Gpu, 1000, 0));
     }
     assert_eq!(refused(&job(1).asks(1, 9, 1)), task(Resource::Cpu, 9_000, 8_000));
     assert!(

@@ -51,11 +51,11 @@ fn too_few_gpus_on_one_node() {
     let Why::Resources { shortfall, expected } = &explained.why else { panic!("{explained:?}") };
     let gpus = Shortage {
         resource: Resource::Gpu,
-        asked: 4,
-        free: 2,
-        total: 8,
-        largest_task: 4,
-        largest_free: 1,
+        asked: 4000,
+        free: 2000,
+        total: 8000,
+        largest_task: 4000,
+        largest_free: 1000,
         node: Some("a".into()),
     };
     assert_eq!(shortfall.shortages, [gpus]);
@@ -268,7 +268,7 @@ fn restored(nodes: Vec<NodeConfig>, build: &Build) -> World {
 #[test]
 fn what_can_never_start_any_more() {
     let world = restored(vec![node("a", 8, 2)], &job(1).asks(1, 1, 4));
-    let refused = Refused::TaskTooLarge { task: "main".into(), resource: Resource::Gpu, asked: 4, largest: 2 };
+    let refused = Refused::TaskTooLarge { task: "main".into(), resource: Resource::Gpu, asked: 4000, largest: 2000 };
     let explained = explain(&world, 1, 0);
     assert_eq!((explained.why, explained.estimate), (Why::Never(refused), Some(Estimate::Unknown(Unknown::Change))));
     assert_eq!(why(&restored(Vec::new(), &job(1)), 1, 0), Why::NoNodes);
@@ -287,6 +287,7 @@ fn less_memory_or_fewer_cores() {
         why(&world, 2, 1),
         Why::Resources {
             shortfall: Shortfall {
+                part: None,
                 shortages: vec![Shortage {
                     resource: Resource::Cpu,
                     asked: 4000,

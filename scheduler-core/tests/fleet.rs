@@ -167,7 +167,7 @@ fn a_node_that_grows_is_used_at_once_and_one_that_comes_too() {
     let shape = job(5).asks(1, 1, 4).shape();
     world.core.admit(&shape, &job(5).policy).unwrap();
     set_node(&mut world, node("a", 8, 2));
-    assert!(matches!(world.core.admit(&shape, &job(5).policy), Err(Refused::TaskTooLarge { largest: 2, .. })));
+    assert!(matches!(world.core.admit(&shape, &job(5).policy), Err(Refused::TaskTooLarge { largest: 2000, .. })));
 }
 
 #[test]

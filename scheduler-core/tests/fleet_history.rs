@@ -85,7 +85,7 @@ fn constraints(number: u8) -> Constraints {
             nodes: vec![Selector::Exists { label }],
             gpu_models: vec!["B".into()],
             gpu_memory: memory,
-            mig_profile: None,
+            ..Constraints::NONE
         },
         _ => Constraints::NONE,
     }

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::{Build, GIB, World, id, job, node, queue};
 use scheduler_core::event::{Event, RunResult};
 use scheduler_core::ids::RunId;
@@ -156,11 +158,15 @@ fn a_larger_one_that_ranks_above_gets_its_room() {
     assert_eq!(world.plan(ms(3)), [0; 0]);
     let asked = world.core.take_withdrawn();
     assert_eq!(asked.len(), 10);
+    let withdrawing = |world: &World| world.core.withdrawing().collect::<BTreeSet<_>>();
+    assert_eq!(withdrawing(&world), asked.iter().copied().collect(), "until it is known of each whether it has begun");
     // One had begun meanwhile.
     let (begun, rest): (Vec<_>, Vec<_>) = asked.into_iter().partition(|run| run.job == id(7));
     assert_eq!(begun.len(), 1);
     world.started(7, ms(4));
+    assert_eq!(withdrawing(&world), rest.iter().copied().collect());
     not_begun(&mut world, rest, ms(4));
+    assert_eq!(withdrawing(&world), BTreeSet::new());
     assert_eq!(world.plan(ms(4)), [0; 0], "nobody is lined up past the head");
     for number in [5, 6, 7] {
         world.done(number, ms(5));

@@ -102,11 +102,11 @@ fn what_could_never_run_is_refused_with_what_there_is() {
     let refused = |job: &common::Build| world.core.admit(&job.shape(), &job.policy).unwrap_err();
     let task = |resource, asked, largest| Refused::TaskTooLarge { task: "main".into(), resource, asked, largest };
     assert_eq!(refused(&job(1).asks(1, 9, 0)), task(Resource::Cpu, 9000, 8000));
-    assert_eq!(refused(&job(1).asks(1, 1, 9)), task(Resource::Gpu, 9, 8));
+    assert_eq!(refused(&job(1).asks(1, 1, 9)), task(Resource::Gpu, 9000, 8000));
     let mut large = job(1);
     large.tasks[0].request.memory = MemoryBytes(8 * GIB + 1);
     assert_eq!(refused(&large), task(Resource::Memory, 8 * GIB + 1, 8 * GIB));
-    let sum = Refused::JobTooLarge { resource: Resource::Gpu, asked: 13, total: 12, task: "main".into(), possible: 12 };
+    let sum = Refused::JobTooLarge { resource: Resource::Gpu, asked: 13_000, total: 12_000, task: "main".into(), possible: 12 };
     assert_eq!(refused(&job(1).asks(13, 0, 1)), sum);
     let two_of_three = Refused::NoFit { task: "main".into(), asked: 4, possible: 3 };
     assert_eq!(refused(&job(1).asks(4, 5, 0)), two_of_three, "20 of 24 cores, but not in fives");

@@ -130,7 +130,7 @@ fn what_no_limit_will_ever_allow_is_refused() {
     let world = world(vec![QueueConfig { tenant, ..member("x", 8, 12) }, member("y", 2, 64)]);
     let refused = |job: &common::Build| world.core.admit(&job.shape(), &job.policy).unwrap_err();
     let over = |resource, asked, limit, whose| Refused::OverLimit { resource, asked, limit, whose };
-    assert_eq!(refused(&job(1).queue("x").asks(1, 1, 2)), over(Resource::Gpu, 2, 1, Whose::Tenant));
+    assert_eq!(refused(&job(1).queue("x").asks(1, 1, 2)), over(Resource::Gpu, 2000, 1000, Whose::Tenant));
     assert_eq!(refused(&job(1).queue("x").asks(13, 1, 0)), over(Resource::Cpu, 13_000, 12_000, Whose::Queue));
     assert_eq!(refused(&job(1).queue("y").asks(11, 1, 0)), over(Resource::Cpu, 11_000, 10_000, Whose::Cohort));
     assert_eq!(

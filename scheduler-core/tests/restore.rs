@@ -15,6 +15,7 @@ fn running(build: &Build, node: &str, gpus: &[&str]) -> Lifecycle {
             replica,
             node: node.into(),
             gpus: gpus.iter().map(|&gpu| gpu.into()).collect(),
+            share: None,
         })
     });
     let placement = std::sync::Arc::new(Placement::new(slots.collect()));

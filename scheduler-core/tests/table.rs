@@ -52,7 +52,7 @@ fn time(seconds: i64) -> Timestamp {
 }
 
 fn placement() -> Placement {
-    let slot = Slot { group: 0, replica: 0, node: "a".into(), gpus: ["g0".into()].into_iter().collect() };
+    let slot = Slot { group: 0, replica: 0, node: "a".into(), gpus: ["g0".into()].into_iter().collect(), share: None };
     Placement::new(vec![slot])
 }
 

@@ -9,6 +9,7 @@
 //!
 //! Packing is not considered, so the true optimum may lie higher.
 
+use scheduler_core::amounts::GPU_MILLIS;
 use scheduler_core::ids::Name;
 use scheduler_core::time::Span;
 use scheduler_core::{CohortConfig, Limits, Resource};
@@ -53,7 +54,10 @@ struct Group {
 
 /// Every queue with a limit, and every cohort with one: its own, or for a root what its queues are guaranteed together.
 fn groups(workload: &Workload) -> impl Iterator<Item = Group> {
-    let limited = |limits: &Limits| Resource::ALL.map(|resource| limits.of(resource).map(u128::from));
+    // Of GPUs workloads count whole ones.
+    let unit = |resource: Resource| if resource == Resource::Gpu { u128::from(GPU_MILLIS) } else { 1 };
+    let limited =
+        move |limits: &Limits| Resource::ALL.map(|resource| limits.of(resource).map(|limit| u128::from(limit) / unit(resource)));
     let queues = workload.queues.iter().enumerate();
     let own = queues.map(move |(index, queue)| Group { queues: vec![index], most: limited(&queue.config.limit) });
     let cohorts = workload.cohorts.iter().map(move |cohort| {
@@ -62,7 +66,7 @@ fn groups(workload: &Workload) -> impl Iterator<Item = Group> {
         if cohort.parent.is_none() {
             for (most, resource) in most.iter_mut().zip(Resource::ALL) {
                 let own = queues.iter().filter_map(|&queue| workload.queues[queue].config.guaranteed.of(resource));
-                let sum = own.map(u128::from).reduce(|one, other| one + other);
+                let sum = own.map(|own| u128::from(own) / unit(resource)).reduce(|one, other| one + other);
                 *most = most.or(sum);
             }
         }

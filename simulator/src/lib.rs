@@ -42,7 +42,7 @@ pub use workload::{Builder, Job, Queue, Workload};
 
 /// The words of the core that a caller needs to make a [`Job`] or what is [`Present`], and to describe queues.
 pub mod scheduler {
-    pub use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+    pub use scheduler_core::amounts::{CpuMillis, GpuShare, MemoryBytes, Request};
     pub use scheduler_core::ids::{Attempt, JobId, Name, Seq};
     pub use scheduler_core::job::{Arrangement, Constraints, LiveJob, Policy, Selector, Shape, StopPolicy, TaskGroup};
     pub use scheduler_core::scheduler::{HEADS_LIMIT, PRIORITY_LIMIT};

@@ -134,7 +134,7 @@ async fn fill(store: &SqliteStore, rows: u64, size: u64, keys: Keys) -> Result<(
 /// The way of a job after its submit: placed, running, finished, in batches of 32.
 async fn run_jobs(store: &SqliteStore, count: u32) -> Result<(), Box<dyn Error>> {
     let live = store.live(Seq(0), count).await?;
-    let slot = Slot { group: 0, replica: 0, node: "localhost".into(), gpus: smallvec::smallvec![] };
+    let slot = Slot { group: 0, replica: 0, node: "localhost".into(), gpus: smallvec::smallvec![], share: None };
     let placement = std::sync::Arc::new(Placement::new(vec![slot]));
     let began = Instant::now();
     for jobs in live.chunks(32) {

@@ -117,7 +117,9 @@ fn holder(gpu: &Gpu) -> Option<String> {
     let foreign = gpu.processes.iter().filter(|process| process.foreign);
     let users: std::collections::BTreeSet<&str> = foreign.map(|process| process.user.as_deref().unwrap_or("?")).collect();
     let users = (!users.is_empty()).then(|| format!("({})", users.into_iter().collect::<Vec<_>>().join(", ")));
-    let parts: Vec<String> = gpu.job.map(|job| job.to_string()).into_iter().chain(users).collect();
+    let shared = gpu.sharers.iter().map(|sharer| format!("{} {}", sharer.gpu, sharer.job));
+    let shared = (!gpu.sharers.is_empty()).then(|| shared.collect::<Vec<_>>().join(", "));
+    let parts: Vec<String> = gpu.job.map(|job| job.to_string()).into_iter().chain(shared).chain(users).collect();
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
@@ -195,6 +197,8 @@ fn page(placed: &PlacedGpu, look: Look) -> String {
     let mut add = |name: &'static str, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     add("reason", gpu.reason.clone());
     add("job", gpu.job.map(|job| job.to_string()));
+    let shared = gpu.sharers.iter().map(|sharer| format!("{} and {} by {}", sharer.gpu, bytes(sharer.memory.0), sharer.job));
+    add("shared", (!gpu.sharers.is_empty()).then(|| shared.collect::<Vec<_>>().join("\n")));
     add("profile", gpu.mig_profile.clone());
     add("part of", gpu.parent.clone());
     add("memory", Some(memory(gpu)));

@@ -184,7 +184,7 @@ fn state(node: &Node) -> Cell {
 
 /// `3/8`: how many GPUs are taken, of how many.
 fn gpus(node: &Node) -> String {
-    format!("{}/{}", node.gpus.iter().filter(|gpu| gpu.job.is_some()).count(), node.gpus.len())
+    format!("{}/{}", node.gpus.iter().filter(|gpu| gpu.promised().0 > 0).count(), node.gpus.len())
 }
 
 fn list(nodes: &NodeList, look: Look, wide: bool) -> String {
@@ -219,7 +219,8 @@ fn devices<'a>(nodes: impl Iterator<Item = &'a Node>, look: Look) -> String {
     let gpus = nodes.flat_map(|node| node.gpus.iter().map(move |gpu| (node, gpu)));
     let rows = gpus.map(|(node, gpu)| {
         let kind = gpu.mig_profile.as_deref().unwrap_or("whole");
-        let job = table::maybe(gpu.job.map(|job| job.to_string()));
+        let shared = gpu.sharers.iter().map(|sharer| format!("{} {}", sharer.gpu, sharer.job)).collect::<Vec<_>>().join(", ");
+        let job = table::maybe(gpu.job.map(|job| job.to_string()).or_else(|| Some(shared).filter(|shared| !shared.is_empty())));
         vec![cell(&node.name), cell(&gpu.uuid), cell(&gpu.model), cell(bytes(gpu.memory.0)), cell(kind), job]
     });
     table::table(look, &["NODE", "GPU", "MODEL", "MEMORY", "KIND", "JOB"], rows.collect())

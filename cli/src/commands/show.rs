@@ -4,6 +4,7 @@ use api::{Job, JobList, JobSpec, Operator, Resources, TaskSpec};
 use jiff::Timestamp;
 
 use crate::client::Client;
+use crate::commands::nodes::bytes;
 use crate::commands::{job, ls};
 use crate::error::Error;
 use crate::output::{Format, Output};
@@ -72,7 +73,9 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     let tasks: Vec<String> = spec.tasks.iter().map(|task| task_line(task, spec.resources.as_ref())).collect();
     add("tasks", (!tasks.is_empty()).then(|| tasks.join("\n")));
     let placed = job.placement.iter().map(|placed| {
-        let gpus = if placed.gpus.is_empty() { String::new() } else { format!(" with {}", placed.gpus.join(", ")) };
+        let part = placed.gpu_share.as_ref().map(|share| format!("{} and {} of ", share.gpu, bytes(share.memory.0)));
+        let part = part.unwrap_or_default();
+        let gpus = if placed.gpus.is_empty() { String::new() } else { format!(" with {part}{}", placed.gpus.join(", ")) };
         format!("{} on {}{gpus}", placed.task, placed.node)
     });
     let placed: Vec<String> = placed.collect();
@@ -124,6 +127,8 @@ fn asked(resources: &Resources) -> String {
         resources.gpu.filter(|gpu| gpu.0 > 0).map(|gpu| format!("gpu {gpu}")),
         resources.gpu_model.as_ref().map(|models| format!("gpu model {}", models.0.join(" or "))),
         resources.gpu_memory.map(|memory| format!("gpu memory {memory}")),
+        resources.gpu_memory_share.map(|memory| format!("gpu memory share {memory}")),
+        resources.mig_profile.as_ref().map(|profile| format!("mig {profile}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

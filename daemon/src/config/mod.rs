@@ -127,6 +127,8 @@ pub struct Gpu {
     /// Library to load instead of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvml_library: Option<PathBuf>,
+    /// Where an MPS daemon has its pipes, if one runs.
+    pub mps_pipe_directory: PathBuf,
     /// What is done with a GPU that somebody uses past the scheduler.
     pub foreign: Foreign,
     /// What is done with a process of a job that is still on a GPU when the job has ended.
@@ -143,6 +145,9 @@ pub struct Gpu {
     #[serde(rename = "static", skip_serializing_if = "Vec::is_empty")]
     pub fixed: Vec<StaticGpu>,
 }
+
+/// Where CUDA looks for an MPS daemon by default.
+const MPS_PIPES: &str = "/tmp/nvidia-mps";
 
 /// Critical errors that programs make, and not their GPU: wrong addresses and instructions, and what follows when a program is ended.
 const PROGRAMS_XIDS: [u64; 6] = [13, 31, 43, 45, 68, 109];
@@ -165,6 +170,8 @@ pub struct Kubernetes {
     pub kubeconfig: Option<PathBuf>,
     /// Name of this installation in it.
     pub instance: Label,
+    /// How long a node may be silent until its runs are lost.
+    pub node_grace: Duration,
 }
 
 /// How long things are kept.
@@ -340,6 +347,7 @@ impl Config {
             },
             gpu: Gpu {
                 nvml_library: settings.gpu_nvml_library,
+                mps_pipe_directory: settings.gpu_mps_pipe_directory.unwrap_or_else(|| PathBuf::from(MPS_PIPES)),
                 foreign: settings.gpu_foreign.unwrap_or_default(),
                 orphans: settings.gpu_orphans.unwrap_or_default(),
                 interval: settings.gpu_interval.map_or(seconds(2), |time| time.0),
@@ -358,6 +366,7 @@ impl Config {
             kubernetes: Kubernetes {
                 kubeconfig: settings.kubernetes_kubeconfig,
                 instance: settings.kubernetes_instance.map_or_else(|| own_label("flash-sched"), Ok)?,
+                node_grace: settings.kubernetes_node_grace.map_or(seconds(60), |time| time.0),
             },
             retention: Retention {
                 events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),

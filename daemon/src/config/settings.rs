@@ -65,6 +65,9 @@ pub struct Settings {
     /// NVML library to load instead of the system's
     #[arg(long, env = "FLASHD_GPU_NVML_LIBRARY", value_name = "FILE", help_heading = "Machine")]
     pub gpu_nvml_library: Option<PathBuf>,
+    /// Folder of the MPS daemon's pipes [default: /tmp/nvidia-mps]
+    #[arg(long, env = "FLASHD_GPU_MPS_PIPE_DIRECTORY", value_name = "FOLDER", help_heading = "GPUs")]
+    pub gpu_mps_pipe_directory: Option<PathBuf>,
     /// What is done with a GPU that somebody uses past the scheduler [default: avoid]
     #[arg(long, env = "FLASHD_GPU_FOREIGN", value_enum, help_heading = "GPUs")]
     pub gpu_foreign: Option<Foreign>,
@@ -98,6 +101,9 @@ pub struct Settings {
     /// Name of this installation: those that share a cluster need different ones [default: flash-sched]
     #[arg(long, env = "FLASHD_KUBERNETES_INSTANCE", value_name = "NAME", help_heading = "Kubernetes")]
     pub kubernetes_instance: Option<Label>,
+    /// How long a node of the cluster may be silent until its runs are lost [default: 60s]
+    #[arg(long, env = "FLASHD_KUBERNETES_NODE_GRACE", value_name = "TIME", help_heading = "Kubernetes")]
+    pub kubernetes_node_grace: Option<Pause>,
     /// How long events can be watched from [default: 7d]
     #[arg(long, env = "FLASHD_RETENTION_EVENTS", value_name = "TIME", help_heading = "Retention")]
     pub retention_events: Option<Pause>,
@@ -182,6 +188,7 @@ impl Settings {
             ("node.labels", &mut self.node_labels),
             ("node.failures_in_a_row", &mut self.node_failures_in_a_row),
             ("gpu.nvml_library", &mut self.gpu_nvml_library),
+            ("gpu.mps_pipe_directory", &mut self.gpu_mps_pipe_directory),
             ("gpu.foreign", &mut self.gpu_foreign),
             ("gpu.orphans", &mut self.gpu_orphans),
             ("gpu.interval", &mut self.gpu_interval),
@@ -193,6 +200,7 @@ impl Settings {
             ("local.spawn_threads", &mut self.local_spawn_threads),
             ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
             ("kubernetes.instance", &mut self.kubernetes_instance),
+            ("kubernetes.node_grace", &mut self.kubernetes_node_grace),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),
             ("metrics.public", &mut self.metrics_public),

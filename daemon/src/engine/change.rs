@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use store::{ObjectChange, ObjectKind};
 
+use super::fleet::lose;
 use super::turn::Turn;
 use crate::backend::BackendError;
 use crate::objects::convert;
@@ -162,7 +163,7 @@ fn node(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, name: N
     let mark = order.apply(present, now);
     let changed = mark.as_ref() != present;
     let state = mark.as_ref().map_or(NodeState::Ready, |mark| mark.state.state());
-    core.set_node_state(&name, state, now).map_err(|error| refused(kind, error, core))?;
+    lose(core, turn, &name, state, now).map_err(|error| refused(kind, error, core))?;
     if changed {
         write::<Mark>(turn, kind, name.clone(), mark.as_ref())?;
         match mark {

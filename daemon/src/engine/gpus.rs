@@ -10,7 +10,7 @@ use executors::Report;
 use scheduler_core::event::Event;
 use scheduler_core::ids::{JobId, Name};
 use scheduler_core::record::Recorded;
-use scheduler_core::scheduler::{GpuDevice, NodeConfig};
+use scheduler_core::scheduler::{GpuDevice, GpuUse, NodeConfig};
 use scheduler_core::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -171,8 +171,10 @@ impl GpuCommands {
     }
 }
 
-/// Who has which GPU now.
-pub fn owners(core: &super::SharedCore) -> BTreeMap<Name, JobId> {
+/// Which jobs have each GPU now: one all of it, or several parts.
+pub fn holders(core: &super::SharedCore) -> BTreeMap<Name, Vec<JobId>> {
     let core = lock(core);
-    core.nodes().flat_map(|node| node.gpus).filter_map(|gpu| Some((gpu.uuid.clone(), gpu.job?))).collect()
+    let of = |gpu: &GpuUse<'_>| gpu.job.into_iter().chain(core.gpu_sharers(gpu.uuid).map(|(job, _)| job)).collect::<Vec<_>>();
+    let all = core.nodes().flat_map(|node| node.gpus).map(|gpu| (gpu.uuid.clone(), of(&gpu)));
+    all.filter(|(_, jobs)| !jobs.is_empty()).collect()
 }

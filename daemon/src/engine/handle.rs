@@ -9,9 +9,11 @@ use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::nodes::Seen;
 use super::{Channels, Command, SharedCore, lock, snapshot};
 use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest, Update};
 use crate::clock;
+use crate::cluster::{ClusterViews, silence};
 use crate::gpus::SharedBoard;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, SharedDirectory};
@@ -27,6 +29,7 @@ pub struct EngineHandle {
     degraded: watch::Receiver<Option<String>>,
     adopted: watch::Receiver<bool>,
     board: SharedBoard,
+    cluster: Option<ClusterViews>,
     stopping: CancellationToken,
 }
 
@@ -44,6 +47,8 @@ pub struct HandleParts {
     pub adopted: watch::Receiver<bool>,
     /// What is seen of the GPUs.
     pub board: SharedBoard,
+    /// The cluster in which jobs run, if they do in one.
+    pub cluster: Option<ClusterViews>,
     /// Cancelled when the daemon goes down.
     pub stopping: CancellationToken,
 }
@@ -51,9 +56,9 @@ pub struct HandleParts {
 impl EngineHandle {
     /// A handle on an engine's channels.
     pub fn new(channels: &Channels, parts: HandleParts) -> Self {
-        let HandleParts { core, directory, feed, store, adopted, board, stopping } = parts;
+        let HandleParts { core, directory, feed, store, adopted, board, cluster, stopping } = parts;
         let (commands, degraded) = (channels.commands.clone(), channels.degraded.clone());
-        Self { commands, core, directory, feed, store, degraded, adopted, board, stopping }
+        Self { commands, core, directory, feed, store, degraded, adopted, board, cluster, stopping }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command) -> Result<T, BackendError> {
@@ -102,7 +107,13 @@ impl Backend for EngineHandle {
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError> {
         let directory = self.directory.get();
-        Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), &self.board.get())))
+        let cluster = self.cluster.as_ref().map(|views| Arc::clone(&views.borrow()));
+        let seen = Seen { board: &self.board.get(), cluster: cluster.as_deref() };
+        Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), seen)))
+    }
+
+    fn silence(&self) -> Option<String> {
+        self.cluster.as_ref().and_then(|views| silence(&views.borrow()))
     }
 
     fn watch(&self) -> Watch {
@@ -123,6 +134,9 @@ impl Backend for EngineHandle {
         if !*self.adopted.borrow() {
             return Readiness::NotReady("taking over the executors".to_owned());
         }
-        Readiness::Ready
+        match self.silence() {
+            Some(why) => Readiness::NotReady(why),
+            None => Readiness::Ready,
+        }
     }
 }

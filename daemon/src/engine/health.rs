@@ -123,6 +123,9 @@ impl Engine {
             return;
         }
         tracing::error!(%node, why, "node is set aside; `flash nodes resume` when it is well");
+        if let Some(fleet) = &mut self.fleet {
+            fleet.forget_state(node);
+        }
         let order = Order { close: Some(Closed::Draining), reason: Some(why), by: OWN_NAME.into() };
         if let Err(error) = change::change(core, &mut self.directory, turn, Change::Node(node.clone(), order), now) {
             tracing::error!(%node, %error, "setting a node aside");

@@ -8,6 +8,7 @@
 //! - Revisions are published in order and without a gap.
 
 mod change;
+mod fleet;
 mod gpus;
 mod handle;
 mod health;
@@ -33,13 +34,14 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::boot::Boot;
 use crate::clock;
+use crate::cluster::ClusterViews;
 use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
-pub use gpus::{GatedEnd, GpuCommands, Observed, owners};
+pub use gpus::{GatedEnd, GpuCommands, Observed, holders};
 pub use handle::EngineHandle;
 pub use handle::HandleParts;
 pub use rebuild::{RebuildError, rebuild};
@@ -52,8 +54,10 @@ const QUEUE: usize = 4_096;
 const GATHER: usize = 1_024;
 /// New jobs after which a turn takes no more commands.
 const GATHER_JOBS: usize = 8_192;
-/// Starts, and timers, that one turn decides at most; the rest follows in the next.
+/// Timers that one turn decides at most; the rest follows in the next.
 const DECISIONS: usize = 512;
+/// Starts that one turn decides at most. So few, because none of them begins before the last of them is durable.
+const STARTS: usize = 128;
 /// How long the news that a run has started waits for company.
 const STARTED_GATHER: Duration = Duration::from_millis(4);
 /// Pause after a failed commit: doubled each time, up to the second.
@@ -112,6 +116,8 @@ pub struct Parts {
     pub observed: Observed,
     /// The GPUs as the core knows them.
     pub known_gpus: Vec<scheduler_core::GpuDevice>,
+    /// The cluster in which jobs run, if they do in one.
+    pub cluster: Option<ClusterViews>,
     /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
     pub gate: Option<mpsc::Sender<GatedEnd>>,
     /// After how many failures in a row a node is closed; 0: never.
@@ -126,6 +132,7 @@ pub struct Engine {
     keys: idempotency::RecentKeys,
     /// As it is after what has been decided; [`Parts::directory`] follows the commits.
     directory: Directory,
+    fleet: Option<fleet::Fleet>,
     usage: usage::UsageClock,
     /// Failures in a row, by node.
     rows: health::Rows,
@@ -178,9 +185,11 @@ impl Engine {
         let directory = Directory::clone(&parts.directory.get());
         let boot = std::mem::take(&mut parts.boot);
         gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
+        let fleet = parts.cluster.take().map(fleet::Fleet::new);
         let rows = health::Rows::new(parts.failures_in_a_row);
         let engine = Self {
             parts,
+            fleet,
             boot,
             directory,
             usage: usage::UsageClock::new(),
@@ -208,6 +217,7 @@ impl Engine {
                 () = stop.cancelled() => break,
                 taken = self.reports.recv_many(&mut reports, GATHER) => if taken == 0 { break },
                 taken = self.commands.recv_many(&mut commands, GATHER) => if taken == 0 { break },
+                () = fleet::Fleet::changed(&mut self.fleet) => {}
                 () = tokio::time::sleep(wakeup) => {}
             }
             if commands.is_empty() && reports.iter().all(|report| matches!(report, Report::Started { .. })) {
@@ -291,7 +301,7 @@ impl Engine {
             return Ok(turn.again);
         }
         self.count(&turn.batch);
-        let Turn { batch, records, effects, waiters, again, .. } = turn;
+        let Turn { batch, records, effects, waiters, again, nudge, .. } = turn;
         let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
         let notes_boot = batch.objects.iter().any(|object| object.kind == store::ObjectKind::Note);
         let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
@@ -310,6 +320,9 @@ impl Engine {
                 }
                 self.parts.feed.publish(committed.last, || turn::number(records, committed));
                 self.finish(waiters, effects);
+                if nudge {
+                    self.parts.nudge.notify_one();
+                }
                 Ok(again)
             }
             Err(error) => {
@@ -391,6 +404,10 @@ impl Engine {
         self.keys.clear();
         let now = clock::now();
         let used = lock(&self.parts.core).usage_snapshot(now);
+        if let Some(fleet) = &mut self.fleet {
+            self.parts.seeds.base.nodes = fleet.configs();
+            fleet.forget_all();
+        }
         let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
         let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
         let mut fresh = fresh;

@@ -1,22 +1,50 @@
 //! The core's nodes in the words of the seam, with what administrators said of them.
 
-use api::quantity::{Cpu, Memory};
+use api::quantity::{Cpu, GpuMillis, Memory};
+use executors::kubernetes::nodes::ClusterView;
 use scheduler_core::Scheduler;
+use scheduler_core::amounts::GpuShare;
 use scheduler_core::ids::JobId;
 use scheduler_core::scheduler::{GpuKind, GpuUse, NodeState, NodeUse};
 
-use crate::gpus::{Board, Seen, SeenProcess};
+use super::fleet::reason;
+use crate::cluster::silence;
+use crate::gpus::judge::is_foreign;
+use crate::gpus::{Board, Seen as SeenGpu, SeenProcess};
 use crate::http::text::wire_time;
 use crate::objects::Directory;
 
+/// Who keeps tasks from nodes of a cluster.
+const CLUSTER: &str = "kubernetes";
+
+/// What is seen of nodes beside what the core has.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) board: &'a Board,
+    pub(super) cluster: Option<&'a ClusterView>,
+}
+
+/// Why the cluster keeps tasks from a node, where it does.
+fn kept_by_cluster(node: &NodeUse<'_>, cluster: Option<&ClusterView>) -> Option<String> {
+    let cluster = cluster?;
+    let standing = cluster.nodes.get(node.name.as_str()).map(|node| &node.standing);
+    silence(cluster).or_else(|| standing.and_then(reason).map(str::to_owned))
+}
+
 /// One node.
-pub(super) fn view(node: &NodeUse<'_>, directory: &Directory, board: &Board) -> api::Node {
+pub(super) fn view(core: &Scheduler, node: &NodeUse<'_>, directory: &Directory, seen: Seen<'_>) -> api::Node {
+    let board = seen.board;
+    let cluster = kept_by_cluster(node, seen.cluster).filter(|_| node.configured);
     let mark = directory.nodes.get(node.name).filter(|mark| node.configured && mark.state.state() == node.state);
     api::Node {
         name: node.name.to_string(),
-        state: state(node),
-        reason: mark.and_then(|mark| mark.reason.clone()),
-        by: mark.map(|mark| mark.by.to_string()),
+        state: match state(node) {
+            // Nothing is started there, whatever it was said to be before.
+            api::NodeState::Ready if cluster.is_some() => api::NodeState::Cordoned,
+            state => state,
+        },
+        by: mark.map(|mark| mark.by.to_string()).or_else(|| cluster.as_ref().map(|_| CLUSTER.to_owned())),
+        reason: mark.and_then(|mark| mark.reason.clone()).or(cluster),
         since: mark.map(|mark| wire_time(mark.since)),
         labels: node.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         tasks: node.tasks,
@@ -25,7 +53,7 @@ pub(super) fn view(node: &NodeUse<'_>, directory: &Directory, board: &Board) -> 
         memory: Memory(node.memory.0),
         memory_used: Memory(node.memory_used.0),
         gpu_note: board.note.clone(),
-        gpus: node.gpus.iter().map(|gpu| self::gpu(gpu, directory, board)).collect(),
+        gpus: node.gpus.iter().map(|gpu| self::gpu(core, gpu, directory, board)).collect(),
     }
 }
 
@@ -40,12 +68,20 @@ fn state(node: &NodeUse<'_>) -> api::NodeState {
     }
 }
 
-fn gpu(gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
+fn gpu(core: &Scheduler, gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
     let (kind, mig_profile) = match gpu.kind {
         GpuKind::Whole => (api::GpuKind::Whole, None),
         GpuKind::Mig { profile } => (api::GpuKind::Mig, Some(profile.to_string())),
     };
+    let sharer = |(job, share): (JobId, GpuShare)| api::GpuSharer {
+        job: job.0,
+        gpu: GpuMillis(share.millis),
+        memory: Memory(share.memory.0),
+    };
+    let sharers: Vec<api::GpuSharer> = core.gpu_sharers(gpu.uuid).map(sharer).collect();
+    let holders: Vec<JobId> = gpu.job.into_iter().chain(sharers.iter().map(|sharer| JobId(sharer.job))).collect();
     api::Gpu {
+        sharers,
         uuid: gpu.uuid.to_string(),
         model: gpu.model.to_string(),
         memory: Memory(gpu.memory.0),
@@ -61,20 +97,20 @@ fn gpu(gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
         },
         reason: gpu.aside.map(ToString::to_string),
         numa: gpu.numa,
-        ..seen(board.gpus.get(gpu.uuid), gpu.job)
+        ..seen(board.gpus.get(gpu.uuid), &holders)
     }
 }
 
 /// What was seen of a GPU.
-fn seen(seen: Option<&Seen>, owner: Option<JobId>) -> api::Gpu {
-    let Some(Seen { reading, processes }) = seen else { return api::Gpu::default() };
+fn seen(seen: Option<&SeenGpu>, holders: &[JobId]) -> api::Gpu {
+    let Some(SeenGpu { reading, processes }) = seen else { return api::Gpu::default() };
     let process = |process: &SeenProcess| api::GpuProcess {
         pid: process.pid,
         user: process.user.as_ref().map(ToString::to_string),
         command: process.command.clone(),
         memory: process.memory_bytes.map(Memory),
         job: process.job.map(|JobId(id)| id),
-        foreign: !process.graphics && (process.job.is_none() || process.job != owner),
+        foreign: is_foreign(process, holders),
     };
     let what = &*reading.gpu;
     api::Gpu {

@@ -6,22 +6,23 @@ use scheduler_core::ids::{JobId, Name, Revision};
 use scheduler_core::scheduler::{self as core, QueueConfig, QueueUse, Standing};
 use scheduler_core::time::Timestamp;
 
+use super::nodes::Seen;
 use super::{SharedCore, lock, nodes};
 use crate::backend::Snapshot;
 use crate::clock;
-use crate::gpus::Board;
 use crate::objects::{Directory, convert};
 
 /// Tenants that are shown of one queue.
 const TENANTS: usize = 100;
 
 /// Queues, cohorts and nodes as they are now.
-pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revision, board: &Board) -> Snapshot {
+pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revision, seen: Seen<'_>) -> Snapshot {
+    let board = seen.board;
     let now = clock::now();
     let core = lock(shared);
     let mut queues: Vec<_> = core.queues().map(|queue| view(&core, directory, &queue, now)).collect();
     queues.sort_by(|one, other| one.name.cmp(&other.name));
-    let mut nodes: Vec<api::Node> = core.nodes().map(|node| nodes::view(&node, directory, board)).collect();
+    let mut nodes: Vec<api::Node> = core.nodes().map(|node| nodes::view(&core, &node, directory, seen)).collect();
     for gpu in nodes.iter_mut().flat_map(|node| &mut node.gpus) {
         let view = gpu.job.and_then(|job| core.view(JobId(job)));
         gpu.namespace = view.map(|view| view.shape.namespace.to_string());

@@ -12,7 +12,7 @@ use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
-use super::{Command, DECISIONS, Engine, change, health, lock};
+use super::{Command, DECISIONS, Engine, STARTS, change, health, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
 use crate::metrics::RunEnd;
@@ -78,12 +78,14 @@ pub(super) struct Turn {
     pub(super) records: Vec<EventRecord>,
     pub(super) effects: Vec<Effect>,
     pub(super) waiters: Waiters,
+    /// The reconciler is to look as soon as this is durable.
+    pub(super) nudge: bool,
     /// A bound was reached: there is more to decide at once.
     pub(super) again: bool,
 }
 
 impl Turn {
-    fn change(&mut self, namespace: Name, transition: Transition) {
+    pub(super) fn change(&mut self, namespace: Name, transition: Transition) {
         if self.watched {
             self.records.push(EventRecord {
                 revision: Revision(0),
@@ -146,6 +148,9 @@ impl Engine {
                 }
                 Command::Change { change, reply } => {
                     let is_gpu = matches!(change, Change::Gpu(..));
+                    if let (Some(fleet), Change::Node(name, _)) = (&mut self.fleet, &change) {
+                        fleet.forget_state(name);
+                    }
                     if let Change::Node(node, Order { close: None, .. }) = &change {
                         self.rows.forget(node);
                     }
@@ -164,11 +169,12 @@ impl Engine {
                 self.report(&mut core, &mut turn, report, now);
             }
         }
+        let is_silent = self.settle_fleet(&mut core, &mut turn, now);
         let due = core.tick(now, DECISIONS);
         let begun = std::time::Instant::now();
-        let starts = core.plan(now, DECISIONS);
+        let starts = if is_silent { Vec::new() } else { core.plan(now, STARTS) };
         self.parts.metrics.plan_seconds.observe(begun.elapsed().as_secs_f64());
-        turn.again = due.len() == DECISIONS || starts.len() == DECISIONS;
+        turn.again = due.len() == DECISIONS || starts.len() == STARTS;
         for transition in due.into_iter().chain(starts) {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
@@ -180,6 +186,25 @@ impl Engine {
         turn.batch.objects.extend(self.boot.due(&core));
         turn.batch.objects.extend(self.usage.object(&core, now, false));
         turn
+    }
+
+    /// Brings the core in line with the cluster, where there is one. Whether it is silent, so that nothing may be planned.
+    fn settle_fleet(&mut self, core: &mut Recorded, turn: &mut Turn, now: Timestamp) -> bool {
+        let Some(fleet) = &mut self.fleet else { return false };
+        let settled = fleet.settle(core, &self.directory, turn, now);
+        let is_silent = fleet.silence().is_some();
+        if settled.lost > 0 {
+            self.parts.metrics.exits.get_or_create(&RunEnd { result: "lost" }).inc_by(settled.lost as u64);
+            // What is left of them where somebody still answers is ended.
+            turn.nudge = true;
+        }
+        if let Some(aside) = settled.aside
+            && aside != self.parts.observed.aside
+        {
+            self.parts.observed.aside = aside;
+            self.settle_gpus(core);
+        }
+        is_silent
     }
 
     fn submit(

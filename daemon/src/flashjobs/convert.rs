@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use api::quantity::{Cpu, Duration, Gpus, Memory};
+use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
 use executors::kubernetes::flashjob::asks;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, PodSpec};
@@ -19,20 +19,30 @@ pub(super) fn job_spec(job: &FlashJob) -> Result<JobSpec, String> {
     let spec = &job.spec;
     if name.len() > k8s_types::NAME_LENGTH {
         let most = k8s_types::NAME_LENGTH;
-        return Err(format!("metadata.name has {} characters; names of its pods fit if it has {most} at most: shorten it", name.len()));
+        return Err(format!(
+            "metadata.name has {} characters; names of its pods fit if it has {most} at most: shorten it",
+            name.len()
+        ));
     }
     let count = u32::try_from(spec.tasks.len()).unwrap_or(u32::MAX);
     if count == 0 {
         return Err("spec.tasks is empty: write at least one task, as spec.tasks[0].spec.containers".to_owned());
     }
     if !spec.depends_on.is_empty() {
-        return Err("spec.dependsOn is not served by this version: leave it out, and apply this FlashJob when those before it are done".to_owned());
+        return Err(
+            "spec.dependsOn is not served by this version: leave it out, and apply this FlashJob when those before it are done"
+                .to_owned(),
+        );
     }
     let min_available = match spec.min_available.unwrap_or(0) {
         0 => None,
         least => match u32::try_from(least) {
             Ok(least) if least <= count => Some(least),
-            _ => return Err(format!("spec.minAvailable is {least}: write a number from 0 (all of them) to {count}, the number of spec.tasks")),
+            _ => {
+                return Err(format!(
+                    "spec.minAvailable is {least}: write a number from 0 (all of them) to {count}, the number of spec.tasks"
+                ));
+            }
         },
     };
     let mut tasks: Vec<(&PodSpec, TaskSpec)> = Vec::new();
@@ -98,7 +108,7 @@ fn task(index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         resources: Some(Resources {
             cpu: Some(Cpu(asked.cpu_millis.max(1))),
             memory: (asked.memory_bytes > 0).then_some(Memory(asked.memory_bytes)),
-            gpu: (asked.gpus > 0).then_some(Gpus(asked.gpus)),
+            gpu: (asked.gpus > 0).then_some(GpuMillis::whole(asked.gpus)),
             ..Resources::default()
         }),
         node_selector: (!selector.is_empty()).then_some(selector),
@@ -148,12 +158,13 @@ mod tests {
 
     #[test]
     fn tasks_that_are_alike_are_replicas_and_keep_their_numbers() {
-        let tasks = json!([task(8, json!({})), task(8, json!({})), task(0, json!({"nodeSelector": {"zone": "a"}})), task(8, json!({}))]);
+        let tasks =
+            json!([task(8, json!({})), task(8, json!({})), task(0, json!({"nodeSelector": {"zone": "a"}})), task(8, json!({}))]);
         let spec = read(json!({"tasks": tasks, "minAvailable": 3, "suspend": true, "activeDeadlineSeconds": 60})).unwrap();
         let groups: Vec<_> = spec.tasks.iter().map(|group| (group.name.clone().unwrap(), group.replicas.unwrap())).collect();
         assert_eq!(groups, [("task-0".to_owned(), 2), ("task-2".to_owned(), 1), ("task-3".to_owned(), 1)]);
         let asked = spec.tasks[0].resources.clone().unwrap();
-        assert_eq!((asked.cpu, asked.memory, asked.gpu), (Some(Cpu(500)), Some(Memory(1 << 30)), Some(Gpus(8))));
+        assert_eq!((asked.cpu, asked.memory, asked.gpu), (Some(Cpu(500)), Some(Memory(1 << 30)), Some(GpuMillis::whole(8))));
         assert_eq!(spec.tasks[0].command.clone().unwrap(), ["x"]);
         assert_eq!(spec.tasks[1].node_selector.clone().unwrap()["zone"].0, ["a"]);
         assert_eq!((spec.queue.as_deref(), spec.min_available, spec.hold), (Some("noted"), Some(3), true));

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::FLASH_JOB_UID;
 use super::convert::job_spec;
 use super::stand::stand;
-use super::FLASH_JOB_UID;
 use crate::backend::{Action, BackendError, Caller, IdempotencyKey, SubmitRequest, Via};
 use crate::clock;
 use crate::http::App;
@@ -179,7 +179,8 @@ impl Importer {
             "" => invalid.detail,
             path => format!("{path}: {}", invalid.detail),
         };
-        let admitted = self.app.admission.admit_flash_job(spec, &self.caller, clock::now()).map_err(|invalid| Ok(wrong(invalid)))?;
+        let admitted =
+            self.app.admission.admit_flash_job(spec, &self.caller, clock::now()).map_err(|invalid| Ok(wrong(invalid)))?;
         // One key is one object: what its spec says later changes nothing of that.
         let key = IdempotencyKey { scope: SCOPE.to_owned(), key: uid.to_owned(), fingerprint: [0; 32] };
         match self.app.backend.submit(SubmitRequest { jobs: vec![admitted], key: Some(key) }).await {

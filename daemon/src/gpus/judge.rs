@@ -11,21 +11,26 @@ const COOL: u32 = 5;
 /// Processes that are named in a reason.
 const NAMED: usize = 3;
 
-/// Processes that compute on a GPU past the scheduler: those of nobody's job, and those of another job than the one that has it.
-pub fn foreign(seen: &Seen, owner: Option<JobId>) -> impl Iterator<Item = &SeenProcess> {
-    seen.processes.iter().filter(move |process| !process.graphics && (process.job.is_none() || process.job != owner))
+/// Processes that compute on a GPU past the scheduler: those of nobody's job, and those of other jobs than have it or parts of it.
+pub fn foreign<'a>(seen: &'a Seen, holders: &'a [JobId]) -> impl Iterator<Item = &'a SeenProcess> {
+    seen.processes.iter().filter(|process| is_foreign(process, holders))
+}
+
+/// Whether a process computes past the scheduler on a GPU that these jobs have.
+pub fn is_foreign(process: &SeenProcess, holders: &[JobId]) -> bool {
+    !process.graphics && process.job.is_none_or(|job| !holders.contains(&job))
 }
 
 /// What of a job that has ended is still on a GPU: processes, or memory that has not come back. `idle_bytes` is what this GPU has in use
-/// while nobody uses it, if that was ever seen.
-pub fn left_behind(seen: &Seen, job: JobId, idle_bytes: Option<u64>) -> Option<String> {
+/// while nobody uses it, if that was ever seen. Where others have parts of the GPU, only processes tell: the memory is theirs.
+pub fn left_behind(seen: &Seen, job: JobId, idle_bytes: Option<u64>, holders: &[JobId]) -> Option<String> {
     let own = seen.processes.iter().filter(|process| process.job == Some(job));
     let own: Vec<String> = own.take(NAMED).map(describe).collect();
     if !own.is_empty() {
         return Some(format!("still used by {} of job {job}, which has ended", own.join(", ")));
     }
     // Whose memory it is cannot be told while others are there.
-    if foreign(seen, None).next().is_some() {
+    if holders.iter().any(|holder| *holder != job) || foreign(seen, &[]).next().is_some() {
         return None;
     }
     let used = seen.reading.memory_used_bytes?;
@@ -34,7 +39,7 @@ pub fn left_behind(seen: &Seen, job: JobId, idle_bytes: Option<u64>) -> Option<S
 }
 
 /// Why it is not to be promised now, from what was seen of it: it is lost, too hot, or somebody uses it.
-pub fn against(seen: &Seen, owner: Option<JobId>, avoid_foreign: bool, was_hot: bool) -> Option<String> {
+pub fn against(seen: &Seen, holders: &[JobId], avoid_foreign: bool, was_hot: bool) -> Option<String> {
     let reading = &seen.reading;
     if let Some(lost) = &reading.lost {
         return Some(format!("it does not answer: {lost}"));
@@ -45,7 +50,7 @@ pub fn against(seen: &Seen, owner: Option<JobId>, avoid_foreign: bool, was_hot: 
     if !avoid_foreign {
         return None;
     }
-    let others: Vec<&SeenProcess> = foreign(seen, owner).collect();
+    let others: Vec<&SeenProcess> = foreign(seen, holders).collect();
     let more = others.len().saturating_sub(NAMED);
     let named: Vec<String> = others.iter().take(NAMED).map(|process| describe(process)).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -102,31 +107,35 @@ mod tests {
         Seen { reading: Reading { memory_used_bytes: Some(3 << 30), ..Reading::default() }, processes }
     }
 
-    const ONE: Option<JobId> = Some(JobId(Uuid::from_u128(1)));
+    const ONE: JobId = JobId(Uuid::from_u128(1));
 
     #[test]
     fn whoever_is_not_of_the_job_that_has_it_is_foreign() {
         let all = seen(vec![process(1, Some(1)), process(2, Some(2)), process(3, None)]);
-        let pids = |owner| foreign(&all, owner).map(|process| process.pid).collect::<Vec<_>>();
-        assert_eq!(pids(ONE), [2, 3]);
-        assert_eq!(pids(None), [1, 2, 3]);
+        let pids = |holders: &[JobId]| foreign(&all, holders).map(|process| process.pid).collect::<Vec<_>>();
+        assert_eq!(pids(&[ONE]), [2, 3]);
+        assert_eq!(pids(&[ONE, JobId(Uuid::from_u128(2))]), [3], "whoever shares it is no stranger");
+        assert_eq!(pids(&[]), [1, 2, 3]);
         let desktop = seen(vec![SeenProcess { graphics: true, ..process(4, None) }]);
-        assert_eq!(against(&desktop, None, true, false), None);
-        let why = against(&seen(vec![process(3, None)]), None, true, false);
+        assert_eq!(against(&desktop, &[], true, false), None);
+        let why = against(&seen(vec![process(3, None)]), &[], true, false);
         assert_eq!(why.as_deref(), Some("used past the scheduler by pid 3 of ann (python, 2048 MiB)"));
-        assert_eq!(against(&all, None, false, false), None);
+        assert_eq!(against(&all, &[], false, false), None);
     }
 
     #[test]
     fn a_gpu_is_free_when_processes_and_memory_are_gone() {
         let job = JobId(Uuid::from_u128(1));
-        let left = |seen: &Seen, idle| left_behind(seen, job, idle);
+        let left = |seen: &Seen, idle| left_behind(seen, job, idle, &[job]);
         assert!(left(&seen(vec![process(1, Some(1))]), None).is_some_and(|why| why.contains("pid 1 of ann")));
         assert!(left(&seen(vec![]), Some(0)).is_some_and(|why| why.contains("3072 MiB")));
         assert_eq!(left(&seen(vec![]), Some(3 << 30)), None);
         assert_eq!(left(&seen(vec![]), None), None, "how it is without anybody was never seen");
         assert_eq!(left(&seen(vec![process(2, None)]), Some(0)), None, "it is somebody else's memory");
         assert_eq!(left(&Seen::default(), Some(0)), None, "the driver does not tell");
+        let two = [job, JobId(Uuid::from_u128(2))];
+        assert_eq!(left_behind(&seen(vec![]), job, Some(0), &two), None, "it is who shares it that has the memory");
+        assert!(left_behind(&seen(vec![process(1, Some(1))]), job, Some(0), &two).is_some(), "its process tells all the same");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Board, Seen, SeenProcess, SharedBoard, device, judge};
 use crate::config::values::{Foreign, Orphans};
 use crate::config::{Config, Gpu as GpuConfig};
-use crate::engine::{GatedEnd, GpuCommands, Observed, SharedCore, owners};
+use crate::engine::{GatedEnd, GpuCommands, Observed, SharedCore, holders};
 use crate::objects::nodes::{Closed, Order};
 use crate::users::Users;
 
@@ -161,7 +161,7 @@ impl Keeper {
 
     /// What was seen, put on the board, and what follows from it.
     async fn judge(&mut self, view: &View) -> Observed {
-        let owners = owners(&self.parts.core);
+        let holders = holders(&self.parts.core);
         let mut board = Board {
             driver: view.survey.driver.clone(),
             note: (!view.survey.problems.is_empty()).then(|| view.survey.problems.join("; ")),
@@ -175,7 +175,13 @@ impl Keeper {
                 processes.push(self.process(*process).await);
             }
             let seen = Seen { reading: reading.clone(), processes };
-            self.judge_one(&uuid, &seen, owners.get(&uuid).copied(), view.survey.driver.is_some(), &mut observed);
+            self.judge_one(
+                &uuid,
+                &seen,
+                holders.get(&uuid).map_or(&[][..], Vec::as_slice),
+                view.survey.driver.is_some(),
+                &mut observed,
+            );
             observed.gpus.push(device(&reading.gpu));
             board.gpus.insert(uuid, seen);
         }
@@ -188,7 +194,7 @@ impl Keeper {
         }
         let is_there = |uuid: &Name| board.gpus.contains_key(uuid);
         // One that is not listed any more while a run has it is as lost as one that does not answer.
-        for uuid in owners
+        for uuid in holders
             .keys()
             .filter(|uuid| self.parts.sees && view.stall.is_none() && view.survey.driver.is_some() && !is_there(uuid))
         {
@@ -199,19 +205,19 @@ impl Keeper {
         observed
     }
 
-    fn judge_one(&mut self, uuid: &Name, seen: &Seen, owner: Option<JobId>, driver: bool, observed: &mut Observed) {
+    fn judge_one(&mut self, uuid: &Name, seen: &Seen, of: &[JobId], driver: bool, observed: &mut Observed) {
         let reading = &seen.reading;
-        let is_unused = owner.is_none() && seen.processes.is_empty() && reading.processes.is_some();
+        let is_unused = of.is_empty() && seen.processes.is_empty() && reading.processes.is_some();
         if let Some(used) = reading.memory_used_bytes.filter(|_| is_unused && !self.stuck.contains_key(uuid)) {
             let idle = self.idle_bytes.entry(uuid.clone()).or_insert(used);
             *idle = used.min(*idle);
         }
-        let stuck = self.stuck.get(uuid).and_then(|job| judge::left_behind(seen, *job, self.idle_bytes.get(uuid).copied()));
+        let stuck = self.stuck.get(uuid).and_then(|job| judge::left_behind(seen, *job, self.idle_bytes.get(uuid).copied(), of));
         if stuck.is_none() {
             self.stuck.remove(uuid);
         }
         let avoid = self.rules.foreign == Foreign::Avoid;
-        let why = stuck.or_else(|| judge::against(seen, owner, avoid, self.hot.contains(uuid)));
+        let why = stuck.or_else(|| judge::against(seen, of, avoid, self.hot.contains(uuid)));
         if judge::hot(seen, self.hot.contains(uuid)).is_some() {
             self.hot.insert(uuid.clone());
         } else {
@@ -275,12 +281,14 @@ impl Keeper {
     async fn release(&mut self, view: &View, engine: &GpuCommands) -> bool {
         let board = self.parts.board.get();
         let now = Instant::now();
+        let holders = if self.held.is_empty() { BTreeMap::new() } else { holders(&self.parts.core) };
         let mut over: Vec<RunId> = Vec::new();
         let mut stuck = false;
         for (run, held) in &self.held {
             let left = |uuid: &Name| {
                 let seen = board.gpus.get(uuid).filter(|seen| seen.reading.lost.is_none())?;
-                judge::left_behind(seen, held.end.job, self.idle_bytes.get(uuid).copied())
+                let of = holders.get(uuid).map_or(&[][..], Vec::as_slice);
+                judge::left_behind(seen, held.end.job, self.idle_bytes.get(uuid).copied(), of)
             };
             let blind = !self.parts.sees || view.stall.is_some();
             let was_seen = view.round >= held.round;

@@ -152,7 +152,7 @@ mod tests {
             (r#"{"command": [1]}"#, "command[0]", "invalid type"),
             (r#"{"tasks": [{"resources": {"cpu": "-1"}}]}"#, "tasks[0].resources.cpu", "`-1` is not an amount of CPU"),
             (r#"{"resources": {"memory": "9999999Pi"}}"#, "resources.memory", "is not an amount of memory"),
-            (r#"{"resources": {"gpu": 1.5}}"#, "resources.gpu", "is not a number of GPUs"),
+            (r#"{"resources": {"gpu": "-0.5"}}"#, "resources.gpu", "`-0.5` is not an amount of GPUs: write a whole number"),
             (r#"{"timeLimit": "soon"}"#, "timeLimit", "`soon` is not a duration"),
             (r#"{"startAfter": "tomorrow"}"#, "startAfter", ""),
         ] {

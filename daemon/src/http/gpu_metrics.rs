@@ -33,7 +33,7 @@ const OF_GPUS: [(&str, &str, Series); 6] = [
     ("flashd_gpu_memory_bytes", "Memory of the GPU", |_, gpu| Some(gpu.memory.0 as f64)),
     ("flashd_gpu_temperature_celsius", "Temperature", |_, gpu| gpu.celsius.map(f64::from)),
     ("flashd_gpu_power_watts", "Draw", |_, gpu| gpu.watts.map(f64::from)),
-    ("flashd_gpu_promised", "1 where a job has it", |_, gpu| Some(f64::from(u8::from(gpu.job.is_some())))),
+    ("flashd_gpu_promised", "Part of it that jobs have", |_, gpu| Some(f64::from(gpu.promised().0) / 1_000.0)),
 ];
 
 /// Puts them into a text, before its end.
@@ -50,8 +50,8 @@ pub fn insert(text: &mut String, nodes: &[Node]) {
         family(text, name, help, of.filter_map(|(node, gpu)| Some((job_labels(node, gpu), value(node, gpu)?))));
     }
     let used = nodes.iter().filter(|node| !node.gpus.is_empty()).map(|node| {
-        let promised = node.gpus.iter().filter(|gpu| gpu.job.is_some()).count();
-        (format!("node=\"{}\"", escaped(&node.name)), promised as f64 / node.gpus.len() as f64)
+        let promised: f64 = node.gpus.iter().map(|gpu| f64::from(gpu.promised().0) / 1_000.0).sum();
+        (format!("node=\"{}\"", escaped(&node.name)), promised / node.gpus.len() as f64)
     });
     family(text, "flashsched_node_gpu_mps_utilization_ratio", "Part of the GPUs of a node that jobs have", used);
     for (name, help, value) in OF_GPUS {

@@ -104,13 +104,24 @@ impl ApiError {
                     format!("task {task} asks for GPUs of at least {asked}, the largest of those that it may have has {largest}");
                 return Self::new(codes::NO_SUCH_NODE, detail).at("resources.gpuMemory");
             }
+            Refused::NoShareMemory { task, asked, largest } => {
+                let [asked, largest] = [*asked, *largest].map(|memory| view::amount(Resource::Memory, memory.0.into()));
+                let detail = format!(
+                    "task {task} asks for {asked} of the memory of one GPU, the largest of those that it may have has {largest}"
+                );
+                return Self::new(codes::NO_SUCH_NODE, detail).at("resources.gpuMemoryShare");
+            }
+            Refused::BadShare { .. } => return Self::invalid("resources.gpu", refused.to_string()),
             Refused::NoNode { .. } | Refused::NoNodeForAll { .. } => {
                 return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("nodeSelector");
             }
             Refused::NoGpuModel { .. } => {
                 return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("resources.gpuModel");
             }
-            Refused::NoGpuKind { .. } => return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("resources.gpu"),
+            Refused::NoGpuKind { asked, .. } => {
+                let field = if asked.is_some() { "resources.migProfile" } else { "resources.gpu" };
+                return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at(field);
+            }
             Refused::Duplicate { .. } => return Self::internal(refused),
             // Was checked at the edge already; kept apart there only by a configuration that changed in between.
             Refused::UnknownQueue { .. } => return Self::invalid("queue", refused.to_string()),

@@ -3,8 +3,9 @@
 //! Invariants: nothing is decided here; values of environment variables are shown to who may act on the job and to nobody else, for they
 //! hold secrets.
 
-use api::quantity::{Cpu, Memory};
+use api::quantity::{Cpu, GpuMillis, Memory};
 use api::{Job, JobEvent, JobSpec, OutcomeWord, PlacedTask, State};
+use scheduler_core::amounts::GpuShare;
 use scheduler_core::state::{FailReason, JobState, Outcome, Placement, StateKind, WaitFor};
 use store::{EventRecord, JobRecord};
 
@@ -79,12 +80,18 @@ pub fn task_name(spec: &JobSpec, group: usize, replica: u32) -> String {
     }
 }
 
+/// A part of a GPU.
+pub const fn share(share: GpuShare) -> api::GpuShare {
+    api::GpuShare { gpu: GpuMillis(share.millis), memory: Memory(share.memory.0) }
+}
+
 /// Where the tasks of a run are.
 pub fn placement(spec: &JobSpec, placement: &Placement) -> Vec<PlacedTask> {
     let placed = |slot: &scheduler_core::state::Slot| PlacedTask {
         task: task_name(spec, usize::from(slot.group), slot.replica),
         node: slot.node.to_string(),
         gpus: slot.gpus.iter().map(ToString::to_string).collect(),
+        gpu_share: slot.share.map(share),
     };
     placement.slots.iter().map(placed).collect()
 }
@@ -166,7 +173,7 @@ pub fn amount(resource: Resource, amount: u128) -> String {
     match resource {
         Resource::Cpu => Cpu(number).to_string(),
         Resource::Memory => Memory(number).to_string(),
-        Resource::Gpu => number.to_string(),
+        Resource::Gpu => GpuMillis(u32::try_from(number).unwrap_or(u32::MAX)).to_string(),
     }
 }
 

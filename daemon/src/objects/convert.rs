@@ -3,7 +3,7 @@
 //! Invariants: the two ways are each other's inverse; what one thing alone can get wrong is refused here with its field; what things can
 //! get wrong together is the core's to say, and [`field`] says at which field.
 
-use api::quantity::{Cpu, Duration, Gpus, Memory};
+use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{Amounts, CohortShare, CohortSpec, FairShare, PriorityClassSpec, QueueSpec, ShortFirst, TenantLimits};
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::Name;
@@ -43,19 +43,23 @@ fn label(field: &str, text: &str) -> Result<Name, Invalid> {
     }
 }
 
-fn limits(amounts: &Amounts) -> Limits {
-    Limits {
+fn limits(field: &str, amounts: &Amounts) -> Result<Limits, Invalid> {
+    let whole = |amount: GpuMillis| {
+        let fault = || Invalid::new(format!("{field}.gpu"), format!("`{amount}` is not a whole number of GPUs"));
+        amount.gpus().ok_or_else(fault)
+    };
+    Ok(Limits {
         cpu: amounts.cpu.map(|cpu| CpuMillis(cpu.0)),
         memory: amounts.memory.map(|memory| MemoryBytes(memory.0)),
-        gpus: amounts.gpu.map(|gpus| gpus.0),
-    }
+        gpus: amounts.gpu.map(whole).transpose()?,
+    })
 }
 
 fn amounts(limits: &Limits) -> Amounts {
     Amounts {
         cpu: limits.cpu.map(|cpu| Cpu(cpu.0)),
         memory: limits.memory.map(|memory| Memory(memory.0)),
-        gpu: limits.gpus.map(Gpus),
+        gpu: limits.gpus.map(GpuMillis::whole),
     }
 }
 
@@ -66,7 +70,8 @@ pub fn counted([cpu, memory, gpus]: [u64; 3]) -> Amounts {
 
 /// The same where not everything is known.
 pub fn known([cpu, memory, gpus]: [Option<u64>; 3]) -> Amounts {
-    Amounts { cpu: cpu.map(Cpu), memory: memory.map(Memory), gpu: gpus.map(|gpus| Gpus(u32::try_from(gpus).unwrap_or(u32::MAX))) }
+    let gpu = gpus.map(|millis| GpuMillis(u32::try_from(millis).unwrap_or(u32::MAX)));
+    Amounts { cpu: cpu.map(Cpu), memory: memory.map(Memory), gpu }
 }
 
 fn half_life(half_life: Duration) -> Result<Span, Invalid> {
@@ -135,12 +140,12 @@ pub fn queue_config(name: &Name, spec: &QueueSpec) -> Result<QueueConfig, Invali
         age_per_point: (spec.age_per_point.0 > 0).then_some(Span(spec.age_per_point.0)),
         cohort: spec.cohort.as_deref().map(|name| label("cohort", name)).transpose()?,
         weight: weight(spec.weight),
-        guaranteed: limits(&spec.guaranteed),
-        limit: limits(&spec.limit),
+        guaranteed: limits("guaranteed", &spec.guaranteed)?,
+        limit: limits("limit", &spec.limit)?,
         max_concurrent: at_least_one("maxConcurrent", spec.max_concurrent)?,
         tenant: core::TenantLimits {
             jobs: at_least_one("tenantLimits.jobs", jobs)?,
-            amounts: limits(&Amounts { cpu, memory, gpu }),
+            amounts: limits("tenantLimits", &Amounts { cpu, memory, gpu })?,
         },
         fair_share,
         short_first: spec.short_first.map(short_first).transpose()?,
@@ -177,7 +182,7 @@ pub fn cohort_config(name: &Name, spec: &CohortSpec) -> Result<CohortConfig, Inv
     Ok(CohortConfig {
         name: name.clone(),
         parent: spec.parent.as_deref().map(|name| label("parent", name)).transpose()?,
-        limit: limits(&spec.limit),
+        limit: limits("limit", &spec.limit)?,
         fair_share: spec.fair_share.map(|fair| half_life(fair.half_life)).transpose()?,
     })
 }

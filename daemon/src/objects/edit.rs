@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_patch_that_does_not_fit_names_its_field() {
         for (patch, field) in [
-            (r#"{"limit":{"gpu":1.5}}"#, "limit.gpu"),
+            (r#"{"limit":{"gpu":"x"}}"#, "limit.gpu"),
             (r#"{"limit":3}"#, "limit"),
             (r#"{"wieght":1}"#, "wieght"),
             (r#"{"weight":0}"#, "weight"),

@@ -21,7 +21,7 @@ fn options() -> Result<RunnerOptions, String> {
             "--cgroup-root" => options.cgroup_root = Some(PathBuf::from(value)),
             "--idle-ms" => options.idle_exit = millis()?,
             "--leftover-grace-ms" => options.leftover_grace = millis()?,
-            "--gather-held-ms" => options.gather_held = millis()?,
+            "--gather-held-ms" => (options.gather_held, options.fresh) = (millis()?, millis()?),
             "--descriptors" => options.descriptors = value.parse().map_err(|error| format!("{name} {value}: {error}"))?,
             "--compact-bytes" => options.compact_bytes = value.parse().map_err(|error| format!("{name} {value}: {error}"))?,
             _ => return Err(format!("{name}: not known")),

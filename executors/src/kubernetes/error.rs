@@ -48,6 +48,14 @@ fn of_status(status: &Status) -> Meaning {
     }
 }
 
+/// In one line, with the command that mends it where there is one.
+pub(super) fn said(error: &Error) -> String {
+    match meaning(error) {
+        Meaning::Refused(detail) | Meaning::Forbidden(detail) | Meaning::Later(detail) => detail,
+        Meaning::Exists | Meaning::Missing => chain(error),
+    }
+}
+
 /// As the executor `job` says it.
 pub(super) fn executor_error(op: &'static str, error: &Error) -> ExecutorError {
     error_of(KIND, op, error)
@@ -59,7 +67,9 @@ pub(super) fn error_of(executor: &'static str, op: &'static str, error: &Error) 
         Meaning::Later(detail) => ExecutorError::Unreachable { op, executor, detail },
         Meaning::Refused(detail) | Meaning::Forbidden(detail) => ExecutorError::Other { op, executor, detail },
         Meaning::Exists => ExecutorError::Other { op, executor, detail: "it is there already".to_owned() },
-        Meaning::Missing => ExecutorError::Other { op, executor, detail: format!("not found: {error}; `{INSTALL}` installs what is needed") },
+        Meaning::Missing => {
+            ExecutorError::Other { op, executor, detail: format!("not found: {error}; `{INSTALL}` installs what is needed") }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use super::error::{KIND, Meaning, executor_error, meaning};
 use super::manifest::{self, job_name, selector};
 use super::watch::follow;
-use super::world::World;
+use super::world::{NodeViews, World};
 use crate::contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder};
 
 /// Requests under way at once.
@@ -91,13 +91,28 @@ pub struct JobExecutor {
     reports: mpsc::Sender<Report>,
     watch: Mutex<Option<JoinHandle<()>>>,
     pause: Mutex<Duration>,
+    nodes: Option<NodeViews>,
 }
 
 impl JobExecutor {
     /// Asks nobody yet.
     pub fn new(options: JobOptions) -> Self {
         let shared = Arc::new(Shared { instance: options.instance, ends: Mutex::default() });
-        Self { client: options.client, shared, reports: options.reports, watch: Mutex::new(None), pause: Mutex::new(PAUSE.0) }
+        Self {
+            client: options.client,
+            shared,
+            reports: options.reports,
+            watch: Mutex::new(None),
+            pause: Mutex::new(PAUSE.0),
+            nodes: None,
+        }
+    }
+
+    /// Where it is known which nodes are lost: nobody is waited for there.
+    #[must_use]
+    pub fn with_nodes(mut self, nodes: NodeViews) -> Self {
+        self.nodes = Some(nodes);
+        self
     }
 
     fn jobs(&self) -> Api<Job> {
@@ -126,7 +141,7 @@ impl JobExecutor {
         // Jobs first: pods that are newer than their Job's state say how it ended, older ones would look as if they still ran.
         let jobs = self.list(op, &self.jobs(), &selector).await?;
         let pods = self.list(op, &Api::<Pod>::all(self.client.clone()), &selector).await?;
-        Ok(World::from_lists(jobs, pods))
+        Ok(World::from_lists(jobs, pods, self.nodes.clone()))
     }
 
     /// The Job of a run, wherever it is.
@@ -215,7 +230,8 @@ impl Executor for JobExecutor {
         let found = self.observe().await?;
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         if watch.as_ref().is_none_or(JoinHandle::is_finished) {
-            *watch = Some(tokio::spawn(follow(self.client.clone(), self.shared.clone(), self.reports.clone())));
+            *watch =
+                Some(tokio::spawn(follow(self.client.clone(), self.shared.clone(), self.nodes.clone(), self.reports.clone())));
         }
         Ok(found)
     }

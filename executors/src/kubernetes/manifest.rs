@@ -20,6 +20,8 @@ pub(super) const INSTANCE: &str = "scheduling.flash-sched.io/instance";
 pub(super) const JOB: &str = "scheduling.flash-sched.io/job-id";
 /// Label with the attempt.
 pub(super) const ATTEMPT: &str = "scheduling.flash-sched.io/attempt";
+/// Label of a pod that belongs to a FlashJob; its value is the name of that.
+pub(super) const FLASH_JOB: &str = "scheduling.flash-sched.io/flashjob";
 /// Annotation: name of the one task, or of the group.
 pub(super) const TASK: &str = "scheduling.flash-sched.io/task";
 /// Annotation: when we suspended it, in microseconds since 1970. The cluster's own times are whole seconds.
@@ -39,14 +41,19 @@ pub(super) fn job_name(run: RunId) -> String {
     format!("flash-{}-{}", run.job, run.attempt)
 }
 
-/// What selects everything of an installation.
+/// What selects everything of an installation but pods of FlashJobs.
 pub(super) fn selector(instance: &str) -> String {
-    format!("{INSTANCE}={instance}")
+    format!("{INSTANCE}={instance},!{FLASH_JOB}")
 }
 
 /// What selects everything of one run.
 pub(super) fn run_selector(instance: &str, run: RunId) -> String {
     format!("{INSTANCE}={instance},{JOB}={},{ATTEMPT}={}", run.job, run.attempt)
+}
+
+/// The installation that an object says it is of.
+pub(super) fn instance_of(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.labels.as_ref()?.get(INSTANCE).map(String::as_str)
 }
 
 /// The run that a Job or a pod belongs to; `None` where its labels are not ours.
@@ -167,13 +174,6 @@ pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSp
         }),
         ..Container::default()
     };
-    let toleration = |toleration: &crate::contract::PodToleration| Toleration {
-        key: toleration.key.clone(),
-        operator: Some(if toleration.value.is_some() { "Equal" } else { "Exists" }.to_owned()),
-        value: toleration.value.clone(),
-        effect: toleration.effect.clone(),
-        ..Toleration::default()
-    };
     PodSpec {
         containers: vec![container],
         restart_policy: Some("Never".to_owned()),
@@ -187,15 +187,27 @@ pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSp
     }
 }
 
-/// On one of these nodes, and nowhere else.
+pub(super) fn toleration(toleration: &crate::contract::PodToleration) -> Toleration {
+    Toleration {
+        key: toleration.key.clone(),
+        operator: Some(if toleration.value.is_some() { "Equal" } else { "Exists" }.to_owned()),
+        value: toleration.value.clone(),
+        effect: toleration.effect.clone(),
+        ..Toleration::default()
+    }
+}
+
+/// On one of these nodes, and nowhere else. By name: a label may be missing, or another node's.
 fn one_of(nodes: &[String]) -> Affinity {
-    let names = NodeSelectorRequirement {
-        key: "kubernetes.io/hostname".to_owned(),
-        operator: "In".to_owned(),
-        values: Some(nodes.to_vec()),
+    let term = |node: &String| NodeSelectorTerm {
+        match_fields: Some(vec![NodeSelectorRequirement {
+            key: "metadata.name".to_owned(),
+            operator: "In".to_owned(),
+            values: Some(vec![node.clone()]),
+        }]),
+        match_expressions: None,
     };
-    let term = NodeSelectorTerm { match_expressions: Some(vec![names]), match_fields: None };
-    let selector = NodeSelector { node_selector_terms: vec![term] };
+    let selector = NodeSelector { node_selector_terms: nodes.iter().map(term).collect() };
     let nodes = NodeAffinity { required_during_scheduling_ignored_during_execution: Some(selector), ..NodeAffinity::default() };
     Affinity { node_affinity: Some(nodes), ..Affinity::default() }
 }

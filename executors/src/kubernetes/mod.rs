@@ -13,7 +13,7 @@ mod error;
 mod executor;
 pub mod flashjob;
 mod manifest;
-mod nodes;
+pub mod nodes;
 mod phase;
 mod quantity;
 mod watch;
@@ -21,4 +21,3 @@ mod world;
 
 pub use connect::{ConnectError, connect};
 pub use executor::{JobExecutor, JobOptions};
-pub use nodes::{ClusterNode, nodes};

@@ -18,9 +18,9 @@ pub(super) fn timestamp(time: &Time) -> Timestamp {
     Timestamp(time.0.as_microsecond())
 }
 
-/// The phase of a run whose Job is there.
-pub(super) fn of_job(job: &Job, pods: &[&Pod]) -> RunPhase {
-    let all_over = pods.iter().all(|pod| is_over(pod));
+/// The phase of a run whose Job is there. Pods that `is_lost` are not waited for.
+pub(super) fn of_job(job: &Job, pods: &[&Pod], is_lost: &dyn Fn(&Pod) -> bool) -> RunPhase {
+    let all_over = pods.iter().all(|pod| is_over(pod) || is_lost(pod));
     let status = job.status.clone().unwrap_or_default();
     let condition = |kind: &str| {
         let mut all = status.conditions.iter().flatten();
@@ -57,8 +57,9 @@ pub(super) fn of_job(job: &Job, pods: &[&Pod]) -> RunPhase {
     if suspended {
         // Its controller has seen that it is suspended, so no pod of it will come any more.
         let Some(seen) = condition("Suspended") else { return RunPhase::Stopping };
+        let lost = pods.iter().filter(|pod| !is_over(pod) && is_lost(pod)).count();
         let left = status.active.unwrap_or(0) + status.terminating.unwrap_or(0);
-        if left > 0 || !all_over {
+        if usize::try_from(left).is_ok_and(|left| left > lost) || !all_over {
             return RunPhase::Stopping;
         }
         let task = pods.first().map_or_else(|| task_of(&job.metadata), |pod| task_of(&pod.metadata));

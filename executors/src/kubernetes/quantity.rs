@@ -75,7 +75,10 @@ mod tests {
         assert_eq!((read("4"), read("3920m"), read("0.5"), read(".5")), (Some(4_000), Some(3_920), Some(500), Some(500)));
         assert_eq!(read("100u"), Some(1), "a little is not nothing");
         assert_eq!(read("65Gi"), Some(65 * 1_024 * 1_024 * 1_024 * 1_000));
-        assert_eq!((read("1e3"), read("2k"), read("1.5Ki"), read("5E-1")), (Some(1_000_000), Some(2_000_000), Some(1_536_000), Some(500)));
+        assert_eq!(
+            (read("1e3"), read("2k"), read("1.5Ki"), read("5E-1")),
+            (Some(1_000_000), Some(2_000_000), Some(1_536_000), Some(500))
+        );
         assert_eq!((read("many"), read("4Xi"), read("-1"), read(""), read(".")), (None, None, None, None, None));
         assert_eq!((shown(2_000), shown(1_500)), ("2".to_owned(), "1500m".to_owned()));
     }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::error::chain;
 use super::executor::Shared;
 use super::manifest::selector;
-use super::world::World;
+use super::world::{NodeViews, World};
 use crate::contract::{Report, RunPhase};
 
 /// One of the two streams.
@@ -47,7 +47,7 @@ pub(super) struct Follower {
 }
 
 /// Follows until nobody wants reports any more.
-pub(super) async fn follow(client: Client, shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
+pub(super) async fn follow(client: Client, shared: Arc<Shared>, nodes: Option<NodeViews>, reports: mpsc::Sender<Report>) {
     let config = watcher::Config::default().labels(&selector(&shared.instance)).page_size(500);
     let jobs = watcher(Api::<Job>::all(client.clone()), config.clone()).default_backoff();
     let pods = watcher(Api::<Pod>::all(client), config).default_backoff();
@@ -59,7 +59,7 @@ pub(super) async fn follow(client: Client, shared: Arc<Shared>, reports: mpsc::S
     let mut follower = Follower {
         shared,
         reports: reports.clone(),
-        world: World::default(),
+        world: World::with_nodes(nodes),
         new_jobs: Vec::new(),
         new_pods: Vec::new(),
         started: BTreeSet::new(),

@@ -12,7 +12,8 @@ use crate::rig::{Rig, Site, instance, order, replicas, stop_after};
 /// The order with its tasks on these nodes, each with so many GPUs.
 pub(crate) fn on(nodes: &[&str], gpus: u32, order: StartOrder) -> StartOrder {
     let order = if nodes.len() > 1 { replicas(u32::try_from(nodes.len()).unwrap(), order) } else { order };
-    let place = |(index, node): (usize, &&str)| GangPlace { index: u32::try_from(index).unwrap(), node: (*node).to_owned(), gpus };
+    let place =
+        |(index, node): (usize, &&str)| GangPlace { index: u32::try_from(index).unwrap(), node: (*node).to_owned(), gpus };
     let gang = GangOrder {
         flash_job: format!("fj-{}", &order.run.job.to_string()[..23]),
         uid: None,
@@ -177,7 +178,9 @@ async fn what_can_never_start_ends_with_what_to_do() {
     wrong.pod = wrong.pod.map(|pod| PodOrder { gpus: 1, gpu_resource: "no/such/thing".to_owned(), ..pod });
     wrong.pod.as_mut().unwrap().gang.as_mut().unwrap().places[0].gpus = 1;
     let without = order("1s", "0");
-    for (order, words) in [(elsewhere, "kubectl create namespace nowhere"), (wrong, "no/such/thing"), (without, "nothing of nodes")] {
+    for (order, words) in
+        [(elsewhere, "kubectl create namespace nowhere"), (wrong, "no/such/thing"), (without, "nothing of nodes")]
+    {
         let run = rig.start(order).await;
         match rig.told(|report| matches!(report, executors::Report::Ended { run: told, .. } | executors::Report::NotBegun { run: told, .. } if *told == run)).await {
             executors::Report::Ended { result: RunResult::Failed { reason: FailReason::Start { message } }, .. } => {

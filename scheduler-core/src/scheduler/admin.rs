@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::amounts::GPU_MILLIS;
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::Scheduler;
@@ -36,6 +37,8 @@ pub struct UsageRecord {
 
 const SECOND: u128 = 1_000_000;
 const MIB: u128 = 1 << 20;
+/// A GPU in thousandths.
+const MILLIS: u128 = GPU_MILLIS as u128;
 
 impl Scheduler {
     /// The configured queues as they are now, in the order in which they came.
@@ -165,7 +168,7 @@ impl Scheduler {
             at: now,
             cpu_milli_seconds: whole(cpu / SECOND),
             memory_mib_seconds: whole(memory / MIB / SECOND),
-            gpu_seconds: whole(gpus / SECOND),
+            gpu_seconds: whole(gpus / MILLIS / SECOND),
         };
         let mut records: Vec<_> = self.tree.usages(now).map(record).collect();
         records.sort_unstable_by(|one, other| (&one.queue, &one.namespace).cmp(&(&other.queue, &other.namespace)));
@@ -180,7 +183,7 @@ impl Scheduler {
             let value = [
                 u128::from(record.cpu_milli_seconds) * SECOND,
                 u128::from(record.memory_mib_seconds) * SECOND * MIB,
-                u128::from(record.gpu_seconds) * SECOND,
+                u128::from(record.gpu_seconds) * SECOND * MILLIS,
             ];
             let kept = self.tree.restore_usage(&record.queue, record.namespace.as_ref(), value, record.at);
             aside += usize::from(!kept);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashSet;
 
+use crate::amounts::{GPU_MILLIS, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::intern::Found;
@@ -56,6 +57,9 @@ impl Scheduler {
             if group.replicas == 0 {
                 return Err(Refused::NoReplicas { task: group.name.clone() });
             }
+            if let Some(detail) = bad_share(group) {
+                return Err(Refused::BadShare { task: group.name.clone(), detail });
+            }
             if !names.insert(&group.name) {
                 return Err(Refused::DuplicateTask { task: group.name.clone() });
             }
@@ -89,7 +93,9 @@ impl Scheduler {
         for (room, fit) in self.nodes.whole().iter().zip(filter.fits()) {
             let Some(mask) = *fit else { continue };
             any = true;
-            for (largest, has) in largest.iter_mut().zip([room.cpu, room.memory, room.gpus.of(mask).into()]) {
+            for (largest, has) in
+                largest.iter_mut().zip([room.cpu, room.memory, u64::from(room.gpus.of(mask)) * u64::from(GPU_MILLIS)])
+            {
                 *largest = has.max(*largest);
             }
         }
@@ -98,12 +104,13 @@ impl Scheduler {
                 return Err(refused);
             }
             // Nothing keeps it from the nodes but that none has a GPU: of all else they have what they have.
-            for room in self.nodes.whole() {
+            for room in self.nodes.whole().iter() {
                 largest = [largest[0].max(room.cpu), largest[1].max(room.memory), 0];
             }
         }
         for (resource, largest) in Resource::ALL.into_iter().zip(largest) {
-            let asked = group.request.of(resource);
+            let part = group.constraints.gpu_share.filter(|_| resource == Resource::Gpu);
+            let asked = part.map_or(group.request.of(resource), |part| part.millis.into());
             if asked > largest {
                 return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked, largest });
             }
@@ -133,6 +140,12 @@ impl Scheduler {
             if let Some(largest) = largest.filter(|largest| *largest < asked.gpu_memory) {
                 return Some(Refused::NoGpuMemory { task: task(), asked: asked.gpu_memory, largest });
             }
+            let share = asked.gpu_share.map_or(MemoryBytes::ZERO, |share| share.memory);
+            let whole = |lane: &&Lane| lane.kind == GpuKind::Whole;
+            let largest = lanes().filter(of_model).filter(whole).map(|lane| lane.memory).max();
+            if let Some(largest) = largest.filter(|largest| *largest < share) {
+                return Some(Refused::NoShareMemory { task: task(), asked: share, largest });
+            }
             let kind = |lane: &Lane| if let GpuKind::Mig { profile } = &lane.kind { Some(profile.clone()) } else { None };
             let is_there = lanes().any(|lane| kind(lane) == asked.mig_profile);
             if !is_there && (asked.mig_profile.is_some() || lanes().next().is_some()) {
@@ -143,6 +156,18 @@ impl Scheduler {
         let gpus_are_there = group.request.gpus == 0 || lanes().next().is_some();
         (gpus_are_there && !asked.is_none()).then(|| Refused::NoNodeForAll { task: task() })
     }
+}
+
+/// What is wrong with the share that tasks ask for.
+fn bad_share(group: &TaskGroup) -> Option<&'static str> {
+    let share = group.constraints.gpu_share?;
+    if group.request.gpus != 1 {
+        return Some("a share is of one GPU");
+    }
+    if group.constraints.mig_profile.is_some() {
+        return Some("MIG instances are not shared");
+    }
+    (!(1..GPU_MILLIS).contains(&share.millis)).then_some("a share is 1 to 999 thousandths of a GPU")
 }
 
 /// Each once and in order, not too many.

@@ -16,13 +16,12 @@
 //! pass makes all of them anew, in the order of the jobs: what ends early may bring a reservation forward into the place of a later one.
 //! The first can never move back, by the argument of EASY; so the first starts, and then the second is the first.
 
-use smallvec::SmallVec;
-
 use crate::ids::JobId;
 use crate::scheduler::Scheduler;
-use crate::scheduler::backfill::{Forecast, Run};
+use crate::scheduler::backfill::{Forecast, Run, left_beside};
 use crate::scheduler::nodes::Nodes;
-use crate::scheduler::place::{Demand, Packing, Room, take};
+use crate::scheduler::place::shared::meet;
+use crate::scheduler::place::{Demand, Packing, Rooms, take};
 use crate::scheduler::plan::{Pass, Verdict};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::BucketIx;
@@ -61,7 +60,7 @@ impl<'a> Future<'a> {
         self.runs.partition_point(|(end, _)| end.is_some())
     }
 
-    fn rooms(&self, ended: usize) -> Vec<Room> {
+    fn rooms(&self, ended: usize) -> Rooms {
         let mut forecast = self.now.clone();
         for (_, back) in &self.runs[..ended] {
             forecast.end(back, |_, _| ());
@@ -95,9 +94,9 @@ impl Reserved {
 struct Point {
     at: Option<Timestamp>,
     /// Per node, what is left then.
-    left: Vec<Room>,
+    left: Rooms,
     /// Per node, the least of what is left now, at this point and at those before it.
-    lasting: Vec<Room>,
+    lasting: Rooms,
 }
 
 /// Nothing can be kept for a job.
@@ -108,7 +107,7 @@ struct Found {
     at: Option<Timestamp>,
     packing: Packing,
     /// Per node, what is left then beside it.
-    left: Vec<Room>,
+    left: Rooms,
 }
 
 /// See the module.
@@ -134,11 +133,11 @@ impl Agenda {
     }
 
     /// Per node, what is left beside all reservations at the worst of their beginnings.
-    pub(super) fn extra(&self) -> Option<Vec<Room>> {
+    pub(super) fn extra(&self) -> Option<Rooms> {
         let (first, others) = self.points.split_first()?;
         let mut extra = first.left.clone();
         for point in others {
-            lower(&mut extra, &point.left);
+            extra.lower(&point.left);
         }
         Some(extra)
     }
@@ -164,24 +163,21 @@ impl Agenda {
         let covered = self.covered(now, stay);
         let packing = match self.points[..covered].last() {
             None => packing,
-            Some(last) => nodes.pack(demand, &last.lasting).map_err(|_| last.at.map(|at| at.since(now)))?,
+            Some(last) => {
+                let mut packing = nodes.pack(demand, &last.lasting).map_err(|_| last.at.map(|at| at.since(now)))?;
+                nodes.settle_parts(&mut packing);
+                packing
+            }
         };
         for point in &mut self.points[..covered] {
             take(&mut point.left, demand, &packing);
         }
-        let mut rooms_left: SmallVec<[(usize, Room); 2]> = SmallVec::new();
-        for share in &packing {
-            let at = rooms_left.iter().position(|(node, _)| *node == share.node).unwrap_or_else(|| {
-                rooms_left.push((share.node, nodes.rooms()[share.node]));
-                rooms_left.len() - 1
-            });
-            let left = &mut rooms_left[at].1;
-            *left = left.less(&demand.groups[share.group], share.count, share.gpus);
-        }
-        for (node, mut least) in rooms_left {
+        for (node, mut least, mut gpus) in left_beside(demand, &packing, nodes) {
             for point in &mut self.points {
+                gpus = meet((least, &gpus), (point.left[node], point.left.shared.of(node)));
                 least = least.min(point.left[node]);
-                point.lasting[node] = least;
+                point.lasting.list[node] = least;
+                point.lasting.shared.set(node, gpus.clone());
             }
         }
         Ok(packing)
@@ -204,11 +200,11 @@ impl Agenda {
             take(&mut point.left, demand, &reserved.packing);
         }
         let place = self.points.partition_point(|point| point.at <= at);
-        self.points.insert(place, Point { at, left, lasting: Vec::new() });
+        self.points.insert(place, Point { at, left, lasting: Rooms::default() });
         self.reserved.push(reserved);
-        let mut least = future.nodes.rooms().to_vec();
+        let mut least = future.nodes.rooms().clone();
         for point in &mut self.points {
-            lower(&mut least, &point.left);
+            least.lower(&point.left);
             point.lasting.clone_from(&least);
         }
         Ok(at)
@@ -236,7 +232,7 @@ impl Agenda {
                     take(&mut rooms, &reserved.demand, &reserved.packing);
                 }
                 if let Some(floor) = &floor {
-                    lower(&mut rooms, floor);
+                    rooms.lower(floor);
                 }
                 rooms
             };
@@ -270,7 +266,7 @@ impl Agenda {
         };
         let rooms = |ended: usize| {
             let mut rooms = beside(ended);
-            self.points[..unknown].iter().for_each(|point| lower(&mut rooms, &point.left));
+            self.points[..unknown].iter().for_each(|point| rooms.lower(&point.left));
             rooms
         };
         let (ended, packing) = least(future.known(), future.runs.len(), |ended| future.nodes.pack(demand, &rooms(ended)).ok())?;
@@ -283,18 +279,12 @@ impl Agenda {
     }
 
     /// What has to be left at later points, for a job that starts at a time; nothing if it covers none.
-    fn floor(&self, from: Timestamp, stay: Option<Span>) -> Option<Vec<Room>> {
+    fn floor(&self, from: Timestamp, stay: Option<Span>) -> Option<Rooms> {
         let covered = self.points[..self.covered(from, stay)].iter();
         let mut later = covered.filter(|point| point.at.is_none_or(|at| at > from)).map(|point| &point.left);
         let mut floor = later.next()?.clone();
-        later.for_each(|left| lower(&mut floor, left));
+        later.for_each(|left| floor.lower(left));
         Some(floor)
-    }
-}
-
-fn lower(rooms: &mut [Room], others: &[Room]) {
-    for (room, other) in rooms.iter_mut().zip(others) {
-        *room = room.min(*other);
     }
 }
 

@@ -21,7 +21,8 @@ use crate::scheduler::misfits::Misfits;
 use crate::scheduler::nodes::lines::{Pair, least};
 use crate::scheduler::nodes::{Nodes, Part};
 use crate::scheduler::place::field::{Field, Search};
-use crate::scheduler::place::{Demand, Group, Lanes, Mask, Packing, Room, pack, take};
+use crate::scheduler::place::shared::{SharedGpu, SharedGpus, holds, less_part, meet};
+use crate::scheduler::place::{Demand, Group, Lanes, Mask, Packing, Room, Rooms, pack, take};
 use crate::scheduler::runs::Back;
 use crate::time::{Span, Timestamp};
 
@@ -30,7 +31,7 @@ pub(super) struct Shadow {
     /// `None`: when runs without a time limit end.
     pub(super) at: Option<Timestamp>,
     /// Per node, what is left at that time beside the head.
-    extra: Vec<Room>,
+    extra: Rooms,
     /// Per node, what is free now and stays free beside the head.
     lasting: Field,
     /// Of what is lasting; that only gets less.
@@ -55,6 +56,8 @@ pub(super) struct Forecast<'a> {
     left: Vec<Left>,
     /// What the runs of a line that have not ended ask for, of those nodes where one has.
     lines: SmallVec<[(usize, Pair); 1]>,
+    /// What is taken of GPUs that are shared, also on nodes that offer nothing now.
+    shared: SharedGpus,
 }
 
 impl<'a> Forecast<'a> {
@@ -66,7 +69,11 @@ impl<'a> Forecast<'a> {
             memory: left(node.memory.0, node.memory_used),
             gpus: node.free,
         });
-        Self { nodes, left: all.collect(), lines: SmallVec::new() }
+        let mut shared = SharedGpus::default();
+        if nodes.has_sharers() {
+            (0..nodes.all().len()).for_each(|node| shared.set(node, nodes.shared_gpus(node)));
+        }
+        Self { nodes, left: all.collect(), lines: SmallVec::new(), shared }
     }
 
     /// A run of the line of a node has ended. While those that are left ask for more than the line may have in use, that leaves no room.
@@ -102,9 +109,16 @@ impl<'a> Forecast<'a> {
         for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.is_offered()) {
             self.left[device.node].gpus.put(device.lane);
         }
+        for &(index, share) in back.shares() {
+            let device = self.nodes.device(index);
+            if device.is_offered() && self.shared.give_back(device.node, index, share) {
+                self.left[device.node].gpus.put(device.lane);
+            }
+        }
+        let shared = back.shares().iter().map(|(device, _)| self.nodes.device(*device).node);
         let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);
         let mut last = None;
-        for node in back.parts().iter().map(|part| part.node as usize).chain(of_devices) {
+        for node in back.parts().iter().map(|part| part.node as usize).chain(of_devices).chain(shared) {
             if last.replace(node) != Some(node) {
                 touched(self, node);
             }
@@ -117,8 +131,27 @@ impl<'a> Forecast<'a> {
     }
 
     /// What all nodes offer then.
-    pub(super) fn rooms(&self) -> Vec<Room> {
-        (0..self.left.len()).map(|node| self.room(node)).collect()
+    pub(super) fn rooms(&self) -> Rooms {
+        let mut rooms = Rooms::new((0..self.left.len()).map(|node| self.room(node)).collect());
+        for (node, gpus) in self.shared.iter().filter(|(node, _)| self.is_usable(*node)) {
+            rooms.shared.set(node, gpus.to_vec());
+        }
+        rooms
+    }
+
+    fn is_usable(&self, node: usize) -> bool {
+        let Left { cpu, memory, .. } = self.left[node];
+        cpu >= 0 && memory >= 0 && self.nodes.idle()[node].open
+    }
+
+    fn shared(&self, node: usize) -> &[SharedGpu] {
+        if self.is_usable(node) { self.shared.of(node) } else { &[] }
+    }
+
+    /// How many tasks of a group a node has room for then.
+    pub(super) fn holds(&self, node: usize, group: &Group, mask: Mask) -> u32 {
+        let shared = if group.part.is_some() { self.shared(node) } else { &[] };
+        holds(&self.room(node), shared, self.nodes.filters(), node, group, mask)
     }
 }
 
@@ -140,7 +173,7 @@ impl<'a> Tally<'a> {
 
     fn count(&mut self, forecast: &Forecast<'_>, node: usize) {
         let Some(mask) = self.fits[node] else { return };
-        let count = forecast.room(node).holds(self.group, mask);
+        let count = forecast.holds(node, self.group, mask);
         self.sum = self.sum + u64::from(count) - u64::from(std::mem::replace(&mut self.counts[node], count));
     }
 
@@ -151,7 +184,7 @@ impl<'a> Tally<'a> {
 }
 
 /// The state at which a job fits: after how long, what all nodes offer then, and where it goes.
-type Fit = (Option<Timestamp>, Vec<Room>, Packing);
+type Fit = (Option<Timestamp>, Rooms, Packing);
 
 /// After which of the runs, in the order of their ends, a job fits. Whoever ends at the same instant leaves room beside it as well.
 fn first_fit<'a, I: Iterator<Item = Run<'a>>>(demand: &'a Demand, nodes: &'a Nodes, all: impl Fn() -> I) -> Option<Fit> {
@@ -225,12 +258,16 @@ impl Shadow {
     ) -> Option<Self> {
         let (at, mut extra, packing) = first_fit(demand, nodes, runs)?;
         take(&mut extra, demand, &packing);
-        let lasting = extra.iter().zip(nodes.rooms()).map(|(extra, room)| extra.min(*room)).collect();
+        let mut lasting = Rooms::new(extra.iter().zip(nodes.rooms().iter()).map(|(extra, room)| extra.min(*room)).collect());
+        for (node, gpus) in extra.shared.iter() {
+            let now = nodes.rooms();
+            lasting.shared.set(node, meet((extra[node], gpus), (now[node], now.shared.of(node))));
+        }
         Some(Self { at, extra, lasting: Field::new(lasting), misfits: Misfits::new() })
     }
 
     /// Per node, what is left beside the head when it can start.
-    pub(super) fn extra(&self) -> &[Room] {
+    pub(super) const fn extra(&self) -> &Rooms {
         &self.extra
     }
 
@@ -249,22 +286,32 @@ impl Shadow {
         } else {
             let lasting = &mut self.lasting;
             let find = || pack(demand, &mut Search { field: lasting, filters: nodes.filters() }).ok();
-            let packing = self.misfits.unless_known(demand, find)?;
+            let mut packing = self.misfits.unless_known(demand, find)?;
+            nodes.settle_parts(&mut packing);
             take(&mut self.extra, demand, &packing);
             packing
         };
-        let mut rooms_left: SmallVec<[(usize, Room); 2]> = SmallVec::new();
-        for share in &packing {
-            let at = rooms_left.iter().position(|(node, _)| *node == share.node).unwrap_or_else(|| {
-                rooms_left.push((share.node, nodes.rooms()[share.node]));
-                rooms_left.len() - 1
-            });
-            let left = &mut rooms_left[at].1;
-            *left = left.less(&demand.groups[share.group], share.count, share.gpus);
-        }
-        for (node, left) in rooms_left {
+        for (node, left, gpus) in left_beside(demand, &packing, nodes) {
             self.lasting.set(node, self.extra[node].min(left));
+            if nodes.has_sharers() || !gpus.is_empty() {
+                self.lasting.set_shared(node, meet((self.extra[node], self.extra.shared.of(node)), (left, &gpus)));
+            }
         }
         Some(packing)
     }
+}
+
+/// What the nodes of a packing offer now beside it, and what is then taken of their shared GPUs.
+pub(super) fn left_beside(demand: &Demand, packing: &Packing, nodes: &Nodes) -> SmallVec<[(usize, Room, Vec<SharedGpu>); 2]> {
+    let mut all: SmallVec<[(usize, Room, Vec<SharedGpu>); 2]> = SmallVec::new();
+    for share in packing {
+        let at = all.iter().position(|(node, ..)| *node == share.node).unwrap_or_else(|| {
+            let rooms = nodes.rooms();
+            all.push((share.node, rooms[share.node], rooms.shared.of(share.node).to_vec()));
+            all.len() - 1
+        });
+        let (_, left, gpus) = &mut all[at];
+        *left = less_part(*left, gpus, &demand.groups[share.group], share);
+    }
+    all
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
-use crate::amounts::{CpuMillis, MemoryBytes, Request};
+use crate::amounts::{CpuMillis, GPU_MILLIS, MemoryBytes, Request};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::scheduler::errors::ConfigError;
@@ -267,7 +267,7 @@ pub enum Resource {
     Cpu,
     /// Memory in bytes.
     Memory,
-    /// Whole GPUs.
+    /// GPUs in thousandths.
     Gpu,
 }
 
@@ -283,15 +283,25 @@ impl Resource {
             Self::Gpu => "GPUs",
         }
     }
+
+    /// An amount in the unit of [`as_str`](Self::as_str): thousandths of GPUs as GPUs.
+    pub fn in_words(self, amount: u128) -> String {
+        let thousand = u128::from(GPU_MILLIS);
+        match (self, amount % thousand) {
+            (Self::Gpu, 0) => (amount / thousand).to_string(),
+            (Self::Gpu, rest) => format!("{}.{}", amount / thousand, format!("{rest:03}").trim_end_matches('0')),
+            (Self::Cpu | Self::Memory, _) => amount.to_string(),
+        }
+    }
 }
 
 impl Request {
-    /// The amount of one resource.
+    /// The amount of one resource, all of each GPU counted.
     pub fn of(&self, resource: Resource) -> u64 {
         match resource {
             Resource::Cpu => self.cpu.0,
             Resource::Memory => self.memory.0,
-            Resource::Gpu => u64::from(self.gpus),
+            Resource::Gpu => u64::from(self.gpus) * u64::from(GPU_MILLIS),
         }
     }
 }

@@ -126,7 +126,7 @@ pub enum ConfigError {
         got: Span,
     },
     /// More is guaranteed than may be used.
-    #[error("\"{of}\": {guaranteed} {} guaranteed, its limit is {limit}", resource.as_str())]
+    #[error("\"{of}\": {} {} guaranteed, its limit is {}", resource.in_words(*.guaranteed), resource.as_str(), resource.in_words(u128::from(*.limit)))]
     GuaranteeOverLimit {
         /// The queue; or the cohort whose queues have these guarantees together.
         of: Name,
@@ -270,6 +270,26 @@ pub enum Refused {
         /// The profiles that there are, in their order, [`SHOWN`] at most.
         there: Vec<Name>,
     },
+    /// A share of a GPU that cannot be.
+    #[error("task \"{task}\": {detail}")]
+    BadShare {
+        /// The group.
+        task: Name,
+        /// What is wrong with it.
+        detail: &'static str,
+    },
+    /// No GPU has as much memory as a share asks for.
+    #[error(
+        "task \"{task}\" asks for {asked} bytes of the memory of one GPU, the largest of those that it may have has {largest}"
+    )]
+    NoShareMemory {
+        /// The group.
+        task: Name,
+        /// What is asked of one GPU.
+        asked: MemoryBytes,
+        /// What the largest has, of a model that is asked for.
+        largest: MemoryBytes,
+    },
     /// Each of its constraints holds for some node, but all together for none.
     #[error("task \"{task}\": each of its constraints holds on some node, all of them together on none")]
     NoNodeForAll {
@@ -277,7 +297,7 @@ pub enum Refused {
         task: Name,
     },
     /// One task asks for more than the largest node has, of those that it may go on.
-    #[error("task \"{task}\" asks for {asked} {}, the largest node has {largest}", resource.as_str())]
+    #[error("task \"{task}\" asks for {} {}, the largest node has {}", resource.in_words(u128::from(*.asked)), resource.as_str(), resource.in_words(u128::from(*.largest)))]
     TaskTooLarge {
         /// The group.
         task: Name,
@@ -290,8 +310,10 @@ pub enum Refused {
     },
     /// All tasks together ask for more than all nodes have.
     #[error(
-        "the job's tasks ask for {asked} {} together, all nodes have {total}: at most {possible} of the tasks \"{task}\" can run at once",
-        resource.as_str()
+        "the job's tasks ask for {} {} together, all nodes have {}: at most {possible} of the tasks \"{task}\" can run at once",
+        resource.in_words(*.asked),
+        resource.as_str(),
+        resource.in_words(*.total)
     )]
     JobTooLarge {
         /// Of what.
@@ -306,7 +328,7 @@ pub enum Refused {
         possible: u32,
     },
     /// All tasks together ask for more than the queue, its tenant or its cohort may ever hold.
-    #[error("the job's tasks ask for {asked} {} together, the limit of {} is {limit}", resource.as_str(), whose.as_str())]
+    #[error("the job's tasks ask for {} {} together, the limit of {} is {}", resource.in_words(*.asked), resource.as_str(), whose.as_str(), resource.in_words(*.limit))]
     OverLimit {
         /// Of what.
         resource: Resource,

@@ -46,7 +46,7 @@ impl Scheduler {
         for node in self.nodes.all().iter().filter(|node| node.configured) {
             let devices = node.devices.iter().map(|&device| self.nodes.device(device));
             let is_free = |device: &crate::scheduler::nodes::Device| {
-                device.is_offered() && device.owner.is_none() && device.config.kind == GpuKind::Whole
+                device.is_offered() && device.is_free() && device.config.kind == GpuKind::Whole
             };
             let free = devices.filter(|device| is_free(device)).count() as u32;
             if node.state != NodeState::Ready {

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 
 use hashbrown::HashMap;
 
-use crate::amounts::Request;
+use crate::amounts::{GPU_MILLIS, GpuShare, Request};
 use crate::hash::Build;
 use crate::ids::Name;
-use crate::scheduler::nodes::Held;
 use crate::scheduler::nodes::lines::LineBook;
+use crate::scheduler::nodes::{Device, DeviceIx, Held, Sharer};
 use crate::scheduler::place::filter::FilterIx;
 use crate::scheduler::plan::latest_end;
 use crate::scheduler::runs::Active;
@@ -29,6 +29,20 @@ pub struct Violation {
 
 fn ensure(holds: bool, what: &'static str, detail: impl FnOnce() -> String) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(Violation { what, detail: detail() }) }
+}
+
+/// Those who share a GPU are booked, ask together for no more than it has, and nobody has all of it besides.
+fn check_sharers(device: &Device, mut sharers: Vec<Sharer>) -> Result<(), Violation> {
+    let mut booked = device.sharers.clone();
+    sharers.sort_unstable();
+    booked.sort_unstable();
+    let uuid = &device.config.uuid;
+    ensure(booked == sharers, "sharers of a GPU", || format!("{uuid}: {booked:?}, not {sharers:?}"))?;
+    ensure(booked.is_empty() || device.owner.is_none(), "GPU whole and shared", || uuid.to_string())?;
+    let (millis, memory) = device.shared();
+    ensure(millis <= GPU_MILLIS, "GPU promised beyond 1000 thousandths", || format!("{uuid}: {millis}"))?;
+    let fits = memory <= device.config.memory.0;
+    ensure(fits || device.over || !device.configured, "GPU memory promised beyond capacity", || format!("{uuid}: {memory}"))
 }
 
 impl Scheduler {
@@ -112,6 +126,7 @@ impl Scheduler {
         let mut used: HashMap<&Name, (u128, u128, u32), Build> = HashMap::default();
         let mut lines: HashMap<&Name, LineBook, Build> = HashMap::default();
         let mut owners: HashMap<&Name, JobIx, Build> = HashMap::default();
+        let mut sharers: HashMap<&Name, Vec<Sharer>, Build> = HashMap::default();
         for (index, job) in self.jobs.iter() {
             let Some(placement) = job.lifecycle.state.placement() else { continue };
             let shape = self.shape_of(job);
@@ -131,6 +146,10 @@ impl Scheduler {
                 let gpus = slot.gpus.len();
                 ensure(gpus == request.gpus as usize, "GPUs of a task", || format!("{}: {gpus} of {}", job.id, request.gpus))?;
                 for uuid in &slot.gpus {
+                    if let Some(GpuShare { millis, memory }) = slot.share {
+                        sharers.entry(uuid).or_default().push(Sharer { job: index, millis, memory: memory.0 });
+                        continue;
+                    }
                     let other = owners.insert(uuid, index);
                     ensure(other.is_none(), "GPU promised twice", || format!("{uuid}, one is {}", job.id))?;
                 }
@@ -165,7 +184,9 @@ impl Scheduler {
         for device in self.nodes.devices() {
             let owner = owners.remove(&device.config.uuid);
             ensure(device.owner == owner, "owner of a GPU", || device.config.uuid.to_string())?;
+            check_sharers(device, sharers.remove(&device.config.uuid).unwrap_or_default())?;
         }
+        ensure(sharers.is_empty(), "sharers of a GPU", || format!("{:?} are not there", sharers.keys()))?;
         ensure(owners.is_empty(), "owner of a GPU", || format!("{:?} are not there", owners.keys()))?;
         ensure(self.nodes.is_current(), "offers of nodes", || "an offer, an order or a filter differs from the books".to_owned())
     }
@@ -189,8 +210,14 @@ impl Scheduler {
     /// Whether what a job is said to hold is its placement.
     fn is_held(&self, held: &Held, placement: &Placement) -> bool {
         let parts = held.parts.iter().flat_map(|part| (0..part.tasks).map(|_| &self.nodes.all()[part.node as usize].name));
-        let devices = held.devices.iter().map(|&device| &self.nodes.device(device).config.uuid);
-        parts.eq(placement.slots.iter().map(|slot| &slot.node)) && devices.eq(placement.slots.iter().flat_map(|slot| &slot.gpus))
+        let uuid = |device: DeviceIx| &self.nodes.device(device).config.uuid;
+        let devices = held.devices.iter().map(|&device| uuid(device));
+        let shares = held.shares().iter().map(|(device, share)| (uuid(*device), *share));
+        let whole = placement.slots.iter().filter(|slot| slot.share.is_none());
+        let shared = placement.slots.iter().filter_map(|slot| Some((slot.gpus.first()?, slot.share?)));
+        parts.eq(placement.slots.iter().map(|slot| &slot.node))
+            && devices.eq(whole.flat_map(|slot| &slot.gpus))
+            && shares.eq(shared)
     }
 
     /// References to shapes and policies are counted right, and the last one frees.

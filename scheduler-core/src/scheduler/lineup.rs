@@ -170,6 +170,13 @@ impl Scheduler {
         std::mem::take(&mut self.lineup.withdrawn)
     }
 
+    /// The runs that were to be taken back and of which it is not known yet whether they have begun: to be asked for again where the
+    /// first word may not have arrived.
+    pub fn withdrawing(&self) -> impl Iterator<Item = RunId> {
+        let active = self.lineup.asked.iter().filter_map(|order| self.active.get(*order));
+        active.map(|active| &self.jobs[active.job]).map(|job| RunId { job: job.id, attempt: job.lifecycle.attempt })
+    }
+
     /// Where a job that was lined up waits, behind how many, and about how long: `None` where it was not, or may have begun.
     pub(super) fn waits_in_line(&self, index: JobIx) -> Option<(Name, usize, Option<Span>)> {
         let job = &self.jobs[index];
@@ -288,8 +295,13 @@ impl Scheduler {
         }
         let mut paces = self.lineup.paces.range((bucket, 0)..=(bucket, u32::MAX));
         let (node, limits) = paces.find_map(|(&(_, node), pace)| self.takes_ahead(node as usize, demand, pace))?;
-        let slot =
-            Slot { group: group.index, replica: 0, node: self.nodes.all()[node].name.clone(), gpus: smallvec::SmallVec::new() };
+        let slot = Slot {
+            group: group.index,
+            replica: 0,
+            node: self.nodes.all()[node].name.clone(),
+            gpus: smallvec::SmallVec::new(),
+            share: None,
+        };
         Some(Placement { slots: vec![slot], line: Some(line(limits, since, true)) })
     }
 

@@ -9,6 +9,8 @@
 
 use smallvec::SmallVec;
 
+use crate::amounts::MemoryBytes;
+use crate::scheduler::config::Resource;
 use crate::scheduler::place::Demand;
 use crate::scheduler::place::filter::FilterIx;
 
@@ -22,14 +24,33 @@ struct Ask {
     least: u64,
     cpu: u64,
     memory: u64,
-    gpus: u32,
+    /// Thousandths.
+    gpus: u64,
+    /// Memory of one GPU, where a part of it is asked for; some or as large a part as of the GPU.
+    part: Option<MemoryBytes>,
 }
 
 impl Ask {
+    /// A whole GPU is more than a part of one; of two parts the memory can be compared where both say how much, or neither does.
+    fn covers_part(&self, other: &Self) -> bool {
+        match (self.part, other.part) {
+            (None, _) => true,
+            (Some(own), Some(theirs)) => own >= theirs && (own.0 == 0) == (theirs.0 == 0),
+            (Some(_), None) => false,
+        }
+    }
+
     fn of(demand: &Demand) -> Option<Self> {
         let [group] = &demand.groups[..] else { return None };
         let (filter, least) = (group.filter, demand.least);
-        (group.replicas > 0).then_some(Self { filter, least, cpu: group.cpu, memory: group.memory, gpus: group.gpus })
+        (group.replicas > 0).then_some(Self {
+            filter,
+            least,
+            cpu: group.cpu,
+            memory: group.memory,
+            gpus: group.of(Resource::Gpu),
+            part: group.part.map(|part| part.memory),
+        })
     }
 
     /// Whether it asks for as much as another one of everything.
@@ -39,6 +60,7 @@ impl Ask {
             && self.cpu >= other.cpu
             && self.memory >= other.memory
             && self.gpus >= other.gpus
+            && self.covers_part(other)
     }
 }
 

@@ -33,7 +33,7 @@ mod view;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use priority_queue::PriorityQueue;
 
 pub use admin::UsageRecord;
@@ -44,7 +44,7 @@ pub use config::{
 };
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
 pub use explain::{
-    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, Position, Rule, Shortage,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, NoPart, Position, Rule, Shortage,
     Shortfall, Suggestion, Unknown, Why,
 };
 pub use fleet::LostRuns;
@@ -56,6 +56,7 @@ pub use tree::ledger::Counted;
 pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};
 
+use crate::amounts::GPU_MILLIS;
 use crate::apply::{apply, initial};
 use crate::event::{Event, Rejected, Transition};
 use crate::hash::Build;
@@ -389,7 +390,7 @@ impl Scheduler {
             let active = self.active.remove(job.order);
             self.exhausted = false;
             let since = active.map_or(now, |active| {
-                self.nodes.release(&active.held);
+                self.nodes.release(active.job, &active.held);
                 if let (Some(_), Some(part)) = (active.held.line, active.held.parts.first()) {
                     self.lineup.progress(part.node, now);
                 }
@@ -435,16 +436,28 @@ fn matches(placement: &Placement, shape: &Shape) -> bool {
     let mut slots = placement.slots.iter().peekable();
     for (index, group) in shape.tasks.iter().enumerate() {
         let own = (0..group.replicas).take_while(|&replica| {
-            let named = |slot: &&Slot| usize::from(slot.group) == index && slot.replica == replica;
-            slots.next_if(named).is_some_and(|slot| slot.gpus.len() == group.request.gpus as usize)
+            let right = |slot: &&Slot| {
+                let millis = slot.share.map(|share| share.millis);
+                (usize::from(slot.group), slot.replica) == (index, replica)
+                    && slot.gpus.len() == group.request.gpus as usize
+                    && millis == group.constraints.gpu_share.map(|share| share.millis)
+            };
+            slots.next_if(right).is_some()
         });
         own.count();
     }
     placement.slots.len() as u64 >= shape.least_tasks() && slots.next().is_none()
 }
 
-/// The first GPU that is in a placement twice.
+/// The first GPU of which a placement has more than there is.
 fn twice(placement: &Placement) -> Option<Name> {
-    let mut seen = HashSet::<&Name, Build>::default();
-    placement.slots.iter().flat_map(|slot| &slot.gpus).find(|uuid| !seen.insert(uuid)).cloned()
+    let mut seen = HashMap::<&Name, u32, Build>::default();
+    let gpus = placement.slots.iter().flat_map(|slot| slot.gpus.iter().map(move |uuid| (slot.share, uuid)));
+    gpus.map(|(share, uuid)| (share.map_or(GPU_MILLIS, |share| share.millis), uuid))
+        .find(|(millis, uuid)| {
+            let sum = seen.entry(*uuid).or_default();
+            *sum = sum.saturating_add(*millis);
+            *sum > GPU_MILLIS
+        })
+        .map(|(_, uuid)| uuid.clone())
 }

@@ -301,7 +301,7 @@ impl Scheduler {
             self.reserve_for_head(now, pass);
         }
         let extra = pass.agenda.as_ref().filter(|_| own.is_none()).and_then(Agenda::extra);
-        let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { extra.as_deref() };
+        let beside = if let Head::Reserved(shadow) = &pass.head { Some(shadow.extra()) } else { extra.as_ref() };
         let made = self.preempt_for(Claim { job, before: &before, beside, first_round: pass.later.is_some(), now });
         if own.is_some() || made.is_some() {
             let total = self.tree.bucket(bucket).demand.total;

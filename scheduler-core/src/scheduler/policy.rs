@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::amounts::{CpuMillis, GPU_MILLIS, MemoryBytes};
 use crate::ids::Name;
 use crate::scheduler::config::Resource;
 use crate::time::Span;
@@ -72,7 +72,7 @@ pub struct Limits {
     pub cpu: Option<CpuMillis>,
     /// Memory.
     pub memory: Option<MemoryBytes>,
-    /// Whole GPUs.
+    /// GPUs; shares count as the parts that they are.
     pub gpus: Option<u32>,
 }
 
@@ -85,7 +85,7 @@ impl Limits {
         match resource {
             Resource::Cpu => self.cpu.map(|cpu| cpu.0),
             Resource::Memory => self.memory.map(|memory| memory.0),
-            Resource::Gpu => self.gpus.map(u64::from),
+            Resource::Gpu => self.gpus.map(|gpus| u64::from(gpus) * u64::from(GPU_MILLIS)),
         }
     }
 }

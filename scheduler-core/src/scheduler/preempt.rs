@@ -26,7 +26,7 @@ use std::cmp::Reverse;
 use crate::event::{Event, Transition};
 use crate::scheduler::backfill::Forecast;
 use crate::scheduler::config::Resource;
-use crate::scheduler::place::{Room, take};
+use crate::scheduler::place::{Rooms, take};
 use crate::scheduler::runs::{Active, Back};
 use crate::scheduler::table::{Job, JobIx};
 use crate::scheduler::tree::BucketIx;
@@ -63,7 +63,7 @@ struct Ahead<'a> {
     /// Those who get room first.
     before: &'a [BucketIx],
     /// Per node, what is left beside the blocked head when it starts.
-    beside: Option<&'a [Room]>,
+    beside: Option<&'a Rooms>,
     /// Runs that are being ended anyhow.
     ending: &'a [Victim],
 }
@@ -76,7 +76,7 @@ pub(super) struct Claim<'a> {
     /// Those who get room before it.
     pub(super) before: &'a [BucketIx],
     /// Per node, what is left beside the blocked head when it starts.
-    pub(super) beside: Option<&'a [Room]>,
+    pub(super) beside: Option<&'a Rooms>,
     /// It is looked at in the first round, before everybody who would borrow.
     pub(super) first_round: bool,
     pub(super) now: Timestamp,
@@ -265,8 +265,8 @@ impl Scheduler {
                 take(&mut rooms, demand, &packing);
             }
         }
-        for (room, extra) in rooms.iter_mut().zip(ahead.beside.into_iter().flatten()) {
-            *room = room.min(*extra);
+        if let Some(extra) = ahead.beside {
+            rooms.lower(extra);
         }
         self.nodes.pack(demand, &rooms).is_ok()
     }

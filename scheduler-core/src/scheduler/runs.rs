@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::amounts::GpuShare;
 use crate::scheduler::nodes::{DeviceIx, Held, Part};
 use crate::scheduler::table::JobIx;
 use crate::slab::{Slab, index};
@@ -73,7 +74,7 @@ struct Entry {
 impl Entry {
     fn brief(&self, run: RunIx) -> Brief {
         match (&self.active.held.parts[..], &self.active.held.devices[..]) {
-            _ if self.active.held.line.is_some() => Brief::More(run),
+            _ if self.active.held.line.is_some() || self.active.held.shares.is_some() => Brief::More(run),
             ([part], []) => Brief::One(*part, None),
             ([part], [device]) => Brief::One(*part, Some(*device)),
             _ => Brief::More(run),
@@ -100,6 +101,11 @@ impl Back<'_> {
             Self::One(part, _) => std::slice::from_ref(part),
             Self::All(held) => &held.parts,
         }
+    }
+
+    /// Parts of GPUs.
+    pub(crate) fn shares(&self) -> &[(DeviceIx, GpuShare)] {
+        if let Self::All(held) = self { held.shares() } else { &[] }
     }
 
     pub(crate) fn devices(&self) -> &[DeviceIx] {

@@ -4,6 +4,7 @@
 //! nowhere, nobody starts before something is given back. What is read ahead is read later anyhow, or not.
 
 use crate::scheduler::Scheduler;
+use crate::scheduler::config::Resource;
 use crate::scheduler::place::Room;
 use crate::scheduler::plan::Pass;
 use crate::scheduler::tree::Unit;
@@ -26,7 +27,9 @@ impl Scheduler {
         }
         pass.since_asked = 0;
         let [cpu, memory, gpus] = self.tree.smallest();
-        let fits = |room: &Room| room.open && room.cpu >= cpu && room.memory >= memory && u64::from(room.gpus.total()) >= gpus;
+        // What is left of a shared GPU may do for a part.
+        let gpus = if self.nodes.rooms().shared.is_empty() { gpus } else { 0 };
+        let fits = |room: &Room| room.open && room.cpu >= cpu && room.memory >= memory && room.of(Resource::Gpu) >= gpus;
         !self.nodes.rooms().iter().any(fits)
     }
 

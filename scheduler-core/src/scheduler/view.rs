@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::amounts::{CpuMillis, GpuShare, MemoryBytes};
 use crate::ids::{JobId, Name, Seq};
 use crate::job::{Policy, Shape};
 use crate::scheduler::Scheduler;
@@ -41,8 +41,14 @@ pub struct GpuUse<'a> {
     pub model: &'a Name,
     /// Its memory; 0 where it is not configured.
     pub memory: MemoryBytes,
-    /// The job that has it.
+    /// The job that has all of it.
     pub job: Option<JobId>,
+    /// Tasks that have parts of it: see [`Scheduler::gpu_sharers`].
+    pub sharers: usize,
+    /// What they have together, in thousandths.
+    pub millis_shared: u32,
+    /// Memory that is promised to them.
+    pub memory_shared: MemoryBytes,
     /// False where only jobs know it: it is not offered.
     pub configured: bool,
     /// The whole device or a part of it.
@@ -108,8 +114,8 @@ pub struct QueueUse<'a> {
     pub cpu_used: CpuMillis,
     /// Memory that they hold.
     pub memory_used: MemoryBytes,
-    /// GPUs that they hold.
-    pub gpus_used: u64,
+    /// GPUs that they hold, in thousandths.
+    pub gpu_millis_used: u64,
 }
 
 impl Scheduler {
@@ -152,7 +158,11 @@ impl Scheduler {
 
     fn gpu(&self, index: DeviceIx) -> GpuUse<'_> {
         let device = self.nodes.device(index);
+        let (millis_shared, memory_shared) = device.shared();
         GpuUse {
+            sharers: device.sharers.len(),
+            millis_shared,
+            memory_shared: MemoryBytes(memory_shared),
             uuid: &device.config.uuid,
             model: &device.config.model,
             memory: device.config.memory,
@@ -163,6 +173,13 @@ impl Scheduler {
             numa: device.config.numa,
             aside: device.aside.as_ref(),
         }
+    }
+
+    /// The tasks that have parts of a GPU, by their jobs, in the order in which they got them.
+    pub fn gpu_sharers(&self, uuid: &Name) -> impl Iterator<Item = (JobId, GpuShare)> {
+        let device = self.nodes.find_device(uuid).map(|device| self.nodes.device(device));
+        let sharers = device.into_iter().flat_map(|device| &device.sharers);
+        sharers.map(|sharer| (self.jobs[sharer.job].id, GpuShare { millis: sharer.millis, memory: MemoryBytes(sharer.memory) }))
     }
 
     /// The queues in the order in which they came. One that is not configured any more is there while it has jobs.
@@ -181,7 +198,7 @@ impl Scheduler {
                 active: starting + running + stopping,
                 cpu_used: CpuMillis(cpu),
                 memory_used: MemoryBytes(memory),
-                gpus_used: gpus,
+                gpu_millis_used: gpus,
             }
         })
     }

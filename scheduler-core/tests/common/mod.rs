@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use scheduler_core::amounts::{CpuMillis, MemoryBytes, Request};
+use scheduler_core::amounts::{CpuMillis, GpuShare, MemoryBytes, Request};
 use scheduler_core::event::{Event, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Seq};
 use scheduler_core::job::{Arrangement, Constraints, LiveJob, NewJob, Policy, Shape, StopPolicy, TaskGroup};
@@ -107,6 +107,15 @@ impl Build {
     /// All of its groups ask for this.
     pub(crate) fn wants(mut self, constraints: &Constraints) -> Self {
         self.tasks.iter_mut().for_each(|task| task.constraints = constraints.clone());
+        self
+    }
+
+    /// All of its groups ask for so much of one GPU; 0 bytes: as large a part of the memory.
+    pub(crate) fn part(mut self, millis: u32, memory: u64) -> Self {
+        for task in &mut self.tasks {
+            task.request.gpus = 1;
+            task.constraints.gpu_share = Some(GpuShare { millis, memory: MemoryBytes(memory) });
+        }
         self
     }
 

@@ -30,6 +30,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("job table", include_str!("../../../migrations/sqlite/0001_job_table.sql")),
     ("objects", include_str!("../../../migrations/sqlite/0002_objects.sql")),
     ("daemon notes", include_str!("../../../migrations/sqlite/0003_daemon_notes.sql")),
+    ("cheaper check", include_str!("../../../migrations/sqlite/0004_cheaper_check.sql")),
 ];
 
 const APPLICATION: &str = "PRAGMA application_id";

@@ -72,8 +72,13 @@ pub(crate) fn submit_to(seq: u64, namespace: &str, queue: &str) -> Submit {
 }
 
 pub(crate) fn placement(node: &str) -> Placement {
-    let slot =
-        |replica| Slot { group: 0, replica, node: node.into(), gpus: smallvec![Name::from(format!("GPU-{node}-{replica}"))] };
+    let slot = |replica| Slot {
+        group: 0,
+        replica,
+        node: node.into(),
+        gpus: smallvec![Name::from(format!("GPU-{node}-{replica}"))],
+        share: None,
+    };
     Placement::new(vec![slot(0), slot(1)])
 }
 

@@ -3,13 +3,13 @@
 //! Invariants: nothing is changed on the server; a job that this version cannot express stops the reading with its number, because without
 //! it every other start would be wrong.
 
-use api::quantity::{Cpu, Duration, Gpus, Memory};
+use api::quantity::{Cpu, Duration, Memory};
 use api::{CohortList, Job, Node, NodeList, NodeState, Operator, Origin, QueueList, QueueSpec, State, TaskSpec};
 use jiff::Timestamp;
 use simulator::scheduler::{
-    Arrangement, Attempt, Config, Constraints, CpuMillis, GpuDevice, GpuKind, JobId, JobState, Lifecycle, LiveJob, MemoryBytes,
-    Name, NodeConfig, Placement, Policy as JobPolicy, Request, Selector, Seq, Shape, Slot, Span, StopPolicy, StopReason,
-    TaskGroup, WaitFor,
+    Arrangement, Attempt, Config, Constraints, CpuMillis, GpuDevice, GpuKind, GpuShare, JobId, JobState, Lifecycle, LiveJob,
+    MemoryBytes, Name, NodeConfig, Placement, Policy as JobPolicy, Request, Selector, Seq, Shape, Slot, Span, StopPolicy,
+    StopReason, TaskGroup, WaitFor,
 };
 use simulator::{Policy, Present};
 
@@ -145,14 +145,18 @@ fn group(task: &TaskSpec) -> TaskGroup {
     let request = Request {
         cpu: CpuMillis(asked.cpu.unwrap_or(Cpu(1_000)).0),
         memory: MemoryBytes(asked.memory.unwrap_or(Memory(0)).0),
-        gpus: asked.gpu.unwrap_or(Gpus(0)).0,
+        gpus: asked.gpu.unwrap_or_default().0.div_ceil(1_000),
     };
     let models = asked.gpu_model.as_ref().map(|models| names(&models.0)).unwrap_or_default();
     let constraints = Constraints {
         nodes: selectors(task),
         gpu_models: models,
         gpu_memory: MemoryBytes(asked.gpu_memory.unwrap_or(Memory(0)).0),
-        mig_profile: None,
+        mig_profile: asked.mig_profile.as_deref().map(name),
+        gpu_share: asked
+            .gpu
+            .filter(|gpu| gpu.gpus().is_none())
+            .map(|gpu| GpuShare { millis: gpu.0, memory: MemoryBytes(asked.gpu_memory_share.unwrap_or(Memory(0)).0) }),
     };
     let group = TaskGroup::new(name(task.name.as_deref().unwrap_or("task")), task.replicas.unwrap_or(1), request);
     TaskGroup { constraints, ..group }
@@ -184,7 +188,9 @@ fn placement(job: &Job, shape: &Shape) -> Result<Placement, String> {
         });
         let (group, replica) = place.ok_or_else(|| format!("`{}` is placed and none of its tasks", placed.task))?;
         let gpus = placed.gpus.iter().map(|uuid| uuid.as_str().into()).collect();
-        Ok(Slot { group, replica, node: placed.node.as_str().into(), gpus })
+        let share = placed.gpu_share.as_ref();
+        let share = share.map(|share| GpuShare { millis: share.gpu.0, memory: MemoryBytes(share.memory.0) });
+        Ok(Slot { group, replica, node: placed.node.as_str().into(), gpus, share })
     };
     let slots = job.placement.iter().map(slot).collect::<Result<_, String>>()?;
     Ok(Placement::new(slots))

@@ -17,7 +17,7 @@ fn limits(amounts: &Amounts) -> Limits {
     Limits {
         cpu: amounts.cpu.map(|Cpu(millis)| CpuMillis(millis)),
         memory: amounts.memory.map(|Memory(bytes)| MemoryBytes(bytes)),
-        gpus: amounts.gpu.map(|gpus| gpus.0),
+        gpus: amounts.gpu.map(|gpus| gpus.0 / 1_000),
     }
 }
 

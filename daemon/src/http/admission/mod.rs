@@ -284,7 +284,7 @@ impl Admission {
         let request = Request {
             cpu: CpuMillis(cpu.0),
             memory: MemoryBytes(resources.memory.map_or(0, |memory| memory.0)),
-            gpus: resources.gpu.map_or(0, |gpus| gpus.0),
+            gpus: place::gpu_count(resources).map_err(|invalid| invalid.under("resources"))?.0,
         };
         // What is taken as nothing is nothing; saying so is how a task does without the job's.
         let selector = task.node_selector.take().or_else(|| defaults.selector.clone()).unwrap_or_default();

@@ -2,8 +2,9 @@
 //!
 //! Invariant: two ways to say the same are one constraint, so that jobs that ask for the same share a shape.
 
+use api::quantity::Memory;
 use api::{NodeExpression, NodeSelector, Operator, Resources};
-use scheduler_core::amounts::MemoryBytes;
+use scheduler_core::amounts::{GPU_MILLIS, GpuShare, MemoryBytes};
 use scheduler_core::ids::Name;
 use scheduler_core::job::{Constraints, Selector};
 
@@ -39,8 +40,26 @@ pub(super) fn constraints(
     // No two selectors look alike that are not the same: labels and values have no blanks and brackets.
     nodes.sort_by_cached_key(ToString::to_string);
     nodes.dedup();
-    let (gpu_models, gpu_memory) = gpus(resources).map_err(|invalid| invalid.under("resources"))?;
-    Ok(Constraints { nodes, gpu_models, gpu_memory, mig_profile: None })
+    let of_gpus = gpus(resources).map_err(|invalid| invalid.under("resources"))?;
+    Ok(Constraints { nodes, ..of_gpus })
+}
+
+/// How many GPUs a task asks for, and what part of one.
+pub(super) fn gpu_count(resources: &Resources) -> Checked<(u32, Option<GpuShare>)> {
+    let asked = resources.gpu.unwrap_or_default();
+    let share = |memory: Option<Memory>| GpuShare { millis: asked.0, memory: MemoryBytes(memory.unwrap_or_default().0) };
+    match (asked.gpus(), resources.gpu_memory_share) {
+        (Some(gpus), None) => Ok((gpus, None)),
+        (Some(_), Some(_)) => {
+            Err(Invalid::new("gpuMemoryShare", "it is for a part of a GPU (`gpu` below 1): whole GPUs have all of their memory"))
+        }
+        (None, Some(memory)) if memory.0 == 0 => Err(Invalid::new("gpuMemoryShare", "a task needs some of it: at least 1 byte")),
+        (None, memory) if asked.0 < GPU_MILLIS => Ok((1, Some(share(memory)))),
+        (None, _) => {
+            let rule = "write a whole number of GPUs (\"2\"), or a part of one below 1 (\"0.5\", \"500m\")";
+            Err(Invalid::new("gpu", format!("`{asked}` is more than one GPU and not whole: {rule}")))
+        }
+    }
 }
 
 fn expression(asked: &NodeExpression) -> Checked<Selector> {
@@ -77,7 +96,8 @@ fn sorted(texts: &[String]) -> Vec<Name> {
     names
 }
 
-fn gpus(resources: &Resources) -> Checked<(Vec<Name>, MemoryBytes)> {
+/// What is asked of GPUs.
+fn gpus(resources: &Resources) -> Checked<Constraints> {
     let without = |field: &str| {
         let asks_for_none = resources.gpu.is_none_or(|gpus| gpus.0 == 0);
         asks_for_none.then(|| Invalid::new(field, "it says what GPUs have to be, and `gpu` asks for none"))
@@ -107,5 +127,25 @@ fn gpus(resources: &Resources) -> Checked<(Vec<Name>, MemoryBytes)> {
             return Err(Invalid::new("gpuMemory", "every GPU has that much: leave it out, or say at least 1 byte"));
         }
     }
-    Ok((models, MemoryBytes(memory.0)))
+    let (_, gpu_share) = gpu_count(resources)?;
+    let mig_profile = match resources.mig_profile.as_deref() {
+        None => None,
+        Some(_) if gpu_share.is_some() => {
+            return Err(Invalid::new("gpu", "MIG instances are not shared: ask for a whole number of them"));
+        }
+        Some(profile) => {
+            if let Some(invalid) = without("migProfile") {
+                return Err(invalid);
+            }
+            let is_name =
+                !profile.is_empty() && profile.len() <= MODEL_CHARS && profile.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_name {
+                let detail =
+                    format!("`{}` is not a MIG profile: write it as `flash nodes` shows it (`1g.10gb`)", profile.escape_debug());
+                return Err(Invalid::new("migProfile", detail));
+            }
+            Some(Name::from(profile))
+        }
+    };
+    Ok(Constraints { gpu_models: models, gpu_memory: MemoryBytes(memory.0), mig_profile, gpu_share, ..Constraints::NONE })
 }

@@ -44,6 +44,15 @@ fn fits_pods(spec: &JobSpec, executor: &str) -> Checked<()> {
     if image.chars().count() > IMAGE_CHARS || image.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(Invalid::new("image", format!("`{}` is not the name of an image", image.escape_debug())));
     }
+    let parts = spec.tasks.iter().filter_map(|task| task.resources.as_ref());
+    for part in parts {
+        if part.gpu.is_some_and(|gpu| gpu.gpus().is_none()) || part.gpu_memory_share.is_some() || part.mig_profile.is_some() {
+            return Err(Invalid::new(
+                "resources.gpu",
+                "pods get whole GPUs: neither parts of one nor MIG instances are given to them yet",
+            ));
+        }
+    }
     if spec.nice.is_some() {
         return Err(Invalid::new("nice", "a container has no niceness: leave it out"));
     }

@@ -27,9 +27,22 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
     let spec = view::spec(&record)?;
     let attempts = history::attempts(backend, &record).await?;
     Ok(match explained {
-        Some(explained) => unfinished(&explained, &record, &spec, attempts, &backend.directory()),
+        Some(explained) => kept_back(backend.silence(), unfinished(&explained, &record, &spec, attempts, &backend.directory())),
         None => finished(&record, attempts),
     })
+}
+
+/// Whatever else stands in its way, nothing starts while whoever would start it does not answer.
+fn kept_back(silence: Option<String>, why: api::Why) -> api::Why {
+    match silence.filter(|_| matches!(why.state, api::State::Waiting | api::State::Queued)) {
+        Some(silence) => api::Why {
+            message: format!("Nothing is started now, because {silence}. {}", why.message),
+            estimate: None,
+            suggestions: Vec::new(),
+            ..why
+        },
+        None => why,
+    }
 }
 
 fn unfinished(
@@ -145,7 +158,7 @@ fn change(change: &Change, spec: &JobSpec) -> (String, String, Option<&'static s
         (format!("tasks[{at}].{}", view::resource_field(resource)), view::amount(resource, amount), option)
     };
     match change {
-        Change::Gpus { task, gpus } => of_task(task, Resource::Gpu, u128::from(*gpus), Some("--gpus")),
+        Change::Gpus { task, gpus } => of_task(task, Resource::Gpu, u128::from(*gpus) * 1_000, Some("--gpus")),
         Change::Cpu { task, cpu } => of_task(task, Resource::Cpu, u128::from(cpu.0), Some("--cpus")),
         Change::Memory { task, memory } => of_task(task, Resource::Memory, u128::from(memory.0), Some("--mem")),
         Change::Replicas(replicas) => ("tasks[0].replicas".to_owned(), replicas.to_string(), Some("--replicas")),

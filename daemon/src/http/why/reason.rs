@@ -2,10 +2,11 @@
 
 use api::quantity::Duration;
 use api::{JobSpec, Reason};
+use scheduler_core::amounts::MemoryBytes;
 use scheduler_core::ids::Name;
 use scheduler_core::state::{FailReason, JobState, Outcome, StopReason};
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{Ahead, Counted, Explanation, Exposure, JobRef, Shortfall, Whose, Why};
+use scheduler_core::{Ahead, Counted, Explanation, Exposure, JobRef, Resource, Shortfall, Whose, Why};
 use store::JobRecord;
 
 use super::{ahead, reference, words};
@@ -48,7 +49,21 @@ fn shortfall(lacks: &Shortfall) -> api::Shortfall {
             node: short.node.as_ref().map(ToString::to_string),
         }
     };
+    let part = |part: &scheduler_core::NoPart| {
+        let gpu = |millis: u32| view::amount(Resource::Gpu, millis.into());
+        let memory = |memory: MemoryBytes| view::amount(Resource::Memory, memory.0.into());
+        let largest = part.largest.as_ref();
+        api::NoGpuPart {
+            asked: gpu(part.asked.millis),
+            asked_memory: (part.asked.memory.0 > 0).then(|| memory(part.asked.memory)),
+            gpus: part.gpus as u64,
+            largest_free: largest.map(|(left, _)| gpu(left.millis)),
+            largest_free_memory: largest.map(|(left, _)| memory(left.memory)),
+            node: largest.map(|(_, node)| node.to_string()),
+        }
+    };
     api::Shortfall {
+        gpu_part: lacks.part.as_ref().map(part),
         shortages: lacks.shortages.iter().map(shortage).collect(),
         closest: lacks.closest.as_ref().map(|closest| api::Closest {
             node: closest.node.to_string(),

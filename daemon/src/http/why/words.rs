@@ -4,9 +4,10 @@
 //! own zone; jobs are named by their number.
 
 use api::quantity::{Cpu, Duration, Memory};
+use scheduler_core::amounts::MemoryBytes;
 use scheduler_core::ids::Name;
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{Ahead, Counted, Gang, JobRef, Refused, Resource, Rule, Shortage, Shortfall, Whose};
+use scheduler_core::{Ahead, Counted, Gang, JobRef, NoPart, Refused, Resource, Rule, Shortage, Shortfall, Whose};
 
 use crate::http::text::wire_time;
 use crate::http::view;
@@ -20,7 +21,8 @@ pub(super) fn amount(resource: Resource, amount: u128) -> String {
     match resource {
         Resource::Cpu => noun(Cpu(number).to_string(), "CPU"),
         Resource::Memory => format!("{} of memory", Memory(number)),
-        Resource::Gpu => noun(number.to_string(), "GPU"),
+        Resource::Gpu if number > 0 && number < 1_000 => format!("{} of a GPU", view::amount(resource, amount)),
+        Resource::Gpu => noun(view::amount(resource, amount), "GPU"),
     }
 }
 
@@ -129,9 +131,30 @@ fn gang(gang: &Gang) -> String {
     format!("{needed} tasks \"{task}\" have to start together, and there is room for {possible}")
 }
 
+/// No GPU has the part that is asked for.
+fn part(lacks: &NoPart) -> String {
+    let asked = view::amount(Resource::Gpu, lacks.asked.millis.into());
+    let memory = |memory: MemoryBytes| format!("{} of its memory", Memory(memory.0));
+    let asked = if lacks.asked.memory.0 > 0 { format!("{asked} and {}", memory(lacks.asked.memory)) } else { asked };
+    let Some((left, node)) = &lacks.largest else {
+        return format!("it needs {asked} of one GPU, and none has anything left");
+    };
+    // Where the thousandths would do, it is the memory that is short.
+    let short_of_memory = left.millis >= lacks.asked.millis;
+    let millis = view::amount(Resource::Gpu, left.millis.into());
+    let left = if short_of_memory { format!("{millis} and {}", memory(left.memory)) } else { millis };
+    let gpus = if lacks.gpus == 1 {
+        "1 GPU that is shared has".to_owned()
+    } else {
+        format!("of {} GPUs that are shared, none has more than", lacks.gpus)
+    };
+    format!("it needs {asked} of one GPU: none is whole, and {gpus} {left} left (node {node})")
+}
+
 /// What a job lacks, as the end of a sentence; empty if that is not known.
 pub(super) fn lacking(lacks: &Shortfall) -> String {
     let mut parts: Vec<String> = lacks.gang.iter().map(gang).collect();
+    parts.extend(lacks.part.iter().map(part));
     parts.extend(lacks.shortages.iter().map(|shortage| short(shortage, lacks.gang.is_some())));
     parts.extend(lacks.closest.iter().map(|closest| {
         let [asked, free] = [closest.asked, closest.free].map(|number| amount(closest.resource, number.into()));
@@ -195,7 +218,16 @@ mod tests {
 
     fn gpus(asked: u128, free: u128, largest_task: u64, largest_free: u64, node: Option<&str>) -> Shortfall {
         let node = node.map(Name::from);
-        let short = Shortage { resource: Resource::Gpu, asked, free, total: 8, largest_task, largest_free, node };
+        // In thousandths, as the core counts them.
+        let short = Shortage {
+            resource: Resource::Gpu,
+            asked: asked * 1_000,
+            free: free * 1_000,
+            total: 8_000,
+            largest_task: largest_task * 1_000,
+            largest_free: largest_free * 1_000,
+            node,
+        };
         Shortfall { shortages: vec![short], ..Shortfall::default() }
     }
 

@@ -75,7 +75,9 @@ impl Assembly {
         let refs: Vec<&Pod> = found.iter().collect();
         let outcome = match verdict(&refs, &known, true, now()) {
             Verdict::Goes(_) => self.bind_all(found).await,
-            Verdict::Breaks | Verdict::Over(_) => Err(Fault::NotNow("whoever made its pods was ended before all were there".to_owned())),
+            Verdict::Breaks | Verdict::Over(_) => {
+                Err(Fault::NotNow("whoever made its pods was ended before all were there".to_owned()))
+            }
         };
         self.finish(outcome).await;
     }
@@ -126,10 +128,7 @@ impl Assembly {
 
     /// Waits until it is known what there is.
     async fn listed(&self) -> Result<(), Fault> {
-        self.ask(|| async {
-            if self.hub.room.borrow().listed == (true, true) { Answer::Done(()) } else { Answer::Later }
-        })
-        .await
+        self.ask(|| async { if self.hub.room.borrow().listed == (true, true) { Answer::Done(()) } else { Answer::Later } }).await
     }
 
     async fn set_aside(&self, pods: &[Pod]) -> Result<(), Fault> {
@@ -171,7 +170,9 @@ impl Assembly {
             match api.create(&PostParams::default(), wanted).await.map_err(|error| (meaning(&error), error)) {
                 Ok(made) => Answer::Done(made),
                 Err((Meaning::Exists, _)) => match api.get_opt(name).await {
-                    Ok(Some(found)) if made_for(&found) == Some(self.run.job) && found.metadata.deletion_timestamp.is_none() => Answer::Done(found),
+                    Ok(Some(found)) if made_for(&found) == Some(self.run.job) && found.metadata.deletion_timestamp.is_none() => {
+                        Answer::Done(found)
+                    }
                     Ok(Some(_)) => Answer::Soon(format!("there is another FlashJob {name} in {}", pod.namespace)),
                     Ok(None) | Err(_) => Answer::Later,
                 },
@@ -188,7 +189,9 @@ impl Assembly {
             Meaning::Refused(message) => Answer::Fault(Fault::Never(format!("the cluster refused the {what}: {message}"))),
             Meaning::Missing => {
                 let detail = format!("the cluster has no namespace `{namespace}`, or does not know FlashJobs");
-                let mend = format!("`kubectl create namespace {namespace}` makes one, `kubectl apply --server-side -k k8s` installs FlashJobs");
+                let mend = format!(
+                    "`kubectl create namespace {namespace}` makes one, `kubectl apply --server-side -k k8s` installs FlashJobs"
+                );
                 Answer::Fault(Fault::Never(format!("{detail}; {mend}")))
             }
             Meaning::Forbidden(message) => Answer::Soon(message),
@@ -248,7 +251,9 @@ impl Assembly {
             let bound = api.create_subresource::<_, serde_json::Value>("binding", &name, &params, &binding).await;
             let Err(error) = bound else { return Answer::Done(()) };
             match (&error, meaning(&error)) {
-                (_, Meaning::Missing) => Answer::Fault(Fault::NotNow(format!("pod {name} was deleted, or node {target} is gone"))),
+                (_, Meaning::Missing) => {
+                    Answer::Fault(Fault::NotNow(format!("pod {name} was deleted, or node {target} is gone")))
+                }
                 (_, Meaning::Refused(message)) => Answer::Fault(Fault::NotNow(format!("pod {name} was not bound: {message}"))),
                 (kube::Error::Api(status), _) if status.code == 409 => match api.get_opt(&name).await {
                     Ok(Some(found)) => bound_where(&found, &target),

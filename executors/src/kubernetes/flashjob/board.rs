@@ -137,7 +137,8 @@ impl FlashJobs {
     }
 
     async fn follow(&self, news: &mpsc::Sender<FlashJobNews>) {
-        let events = watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500)).default_backoff();
+        let events =
+            watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500)).default_backoff();
         let mut events = pin!(events);
         let mut listed: BTreeMap<FlashJobKey, Arc<FlashJob>> = BTreeMap::new();
         let mut away = false;
@@ -145,7 +146,10 @@ impl FlashJobs {
             let told = match event {
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(error = chain(&error), "FlashJobs are not seen; trying again. `kubectl apply --server-side -k k8s` installs them");
+                        tracing::warn!(
+                            error = chain(&error),
+                            "FlashJobs are not seen; trying again. `kubectl apply --server-side -k k8s` installs them"
+                        );
                     }
                     continue;
                 }
@@ -174,7 +178,8 @@ impl FlashJobs {
     fn listed(&self, jobs: BTreeMap<FlashJobKey, Arc<FlashJob>>) -> Vec<FlashJobNews> {
         let mut books = self.books();
         let before = std::mem::replace(&mut books.jobs, jobs);
-        let is_there = |books: &Books, key: &FlashJobKey, job: &FlashJob| books.jobs.get(key).is_some_and(|now| now.uid() == job.uid());
+        let is_there =
+            |books: &Books, key: &FlashJobKey, job: &FlashJob| books.jobs.get(key).is_some_and(|now| now.uid() == job.uid());
         let gone: Vec<_> = before.into_iter().filter(|(key, job)| !is_there(&books, key, job)).collect();
         for (key, _) in &gone {
             books.entries.remove(key);
@@ -266,7 +271,12 @@ impl FlashJobs {
                     GATHER
                 }
                 _ => {
-                    tracing::warn!(namespace = key.0, name = key.1, error = chain(&error), "status of a FlashJob not written; trying again");
+                    tracing::warn!(
+                        namespace = key.0,
+                        name = key.1,
+                        error = chain(&error),
+                        "status of a FlashJob not written; trying again"
+                    );
                     AGAIN
                 }
             },
@@ -284,7 +294,10 @@ impl FlashJobs {
     async fn note(&self, before: &FlashJob, after: &FlashJob) {
         let find = |job: &FlashJob, kind: &str| {
             let conditions = job.status.iter().flat_map(|status| &status.conditions);
-            conditions.filter(|condition| condition.type_ == kind).map(|one| (one.status.clone(), one.reason.clone(), one.message.clone())).next()
+            conditions
+                .filter(|condition| condition.type_ == kind)
+                .map(|one| (one.status.clone(), one.reason.clone(), one.message.clone()))
+                .next()
         };
         let new = |kind: &str, status: &str| {
             let (was, is) = (find(before, kind), find(after, kind));

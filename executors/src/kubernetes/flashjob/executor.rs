@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use super::super::error::{Meaning, error_of, meaning};
 use super::super::manifest::run_of;
 use super::KIND;
-use super::board::FlashJobs;
 use super::assemble::Assembly;
+use super::board::FlashJobs;
 use super::follow::follow;
 use super::gang::{FINALIZER, LIVE, is_live, live_selector, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
@@ -80,7 +80,10 @@ impl FlashJobExecutor {
             let refs: Vec<&Pod> = pods.iter().collect();
             let known = self.hub.runs().known(*run);
             let goes = matches!(verdict(&refs, &known, true, now()), Verdict::Goes(_));
-            if incomplete && goes && let Some(assembly) = self.open(*run) {
+            if incomplete
+                && goes
+                && let Some(assembly) = self.open(*run)
+            {
                 self.tasks().spawn(assembly.resume(pods.clone()));
             }
         }

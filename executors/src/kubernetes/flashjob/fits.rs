@@ -39,7 +39,8 @@ impl Traits {
             return Some(format!("node {name} is not ready"));
         }
         let tolerations = pod.tolerations.as_deref().unwrap_or_default();
-        let cordon = Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        let cordon =
+            Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
         if self.unschedulable && !tolerated(&cordon, tolerations) {
             return Some(format!("node {name} is cordoned"));
         }
@@ -73,7 +74,8 @@ impl Traits {
 }
 
 fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
-    let effect = |toleration: &Toleration| toleration.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
+    let effect =
+        |toleration: &Toleration| toleration.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == taint.effect);
     let key = |toleration: &Toleration| toleration.key.as_deref().is_none_or(|key| key.is_empty() || key == taint.key);
     let value = |toleration: &Toleration| match toleration.operator.as_deref() {
         Some("Exists") => true,

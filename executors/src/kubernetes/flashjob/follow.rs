@@ -138,7 +138,8 @@ impl Follower {
                 self.away = false;
                 self.listed = true;
                 for pod in before.values().flat_map(|pods| pods.values()) {
-                    let is_there = |world: &World| run_of(&pod.metadata).and_then(|run| world.get(&run)?.get(&key(pod))).is_some();
+                    let is_there =
+                        |world: &World| run_of(&pod.metadata).and_then(|run| world.get(&run)?.get(&key(pod))).is_some();
                     if !is_there(&self.hub.world()) {
                         self.gone(pod);
                     }

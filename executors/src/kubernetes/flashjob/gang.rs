@@ -7,15 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use k8s_types::{FlashJob, FlashJobSpec, GROUP, SCHEDULER_NAME, VERSION};
 use scheduler_core::ids::{JobId, RunId};
 
-use super::super::manifest::{ATTEMPT, DEADLINE_SLACK_SECS, INSTANCE, JOB, TASK, pod_spec};
+use super::super::manifest::{ATTEMPT, DEADLINE_SLACK_SECS, FLASH_JOB, INSTANCE, JOB, TASK, pod_spec, toleration};
 use crate::contract::{GangOrder, PodOrder, StartOrder};
 
 /// Label of a pod whose run is not forgotten; its value is the installation's name. What we watch has it.
 pub(super) const LIVE: &str = "scheduling.flash-sched.io/live";
 /// Finalizer of such a pod: it is readable until its end is on record.
 pub(super) const FINALIZER: &str = "scheduling.flash-sched.io/run";
-/// Label: name of the FlashJob.
-pub(super) const FLASH_JOB: &str = "scheduling.flash-sched.io/flashjob";
 /// Label: number of the task in the FlashJob.
 pub(super) const INDEX: &str = "scheduling.flash-sched.io/task-index";
 /// Annotation: how many pods the run has.
@@ -135,13 +133,16 @@ pub(super) fn pods(order: &StartOrder, flash_job: &FlashJob, instance: &str) -> 
         let template = own.as_ref().map_or_else(|| flash_job.spec.tasks.get(number), |own| own.get(at));
         let Some(template) = template else {
             let count = flash_job.spec.tasks.len();
-            return Err(format!("task {number} is not there any more: the FlashJob has {count}, and had more when it was admitted"));
+            return Err(format!(
+                "task {number} is not there any more: the FlashJob has {count}, and had more when it was admitted"
+            ));
         };
         let given = template.metadata.clone().unwrap_or_default();
         let mut labels = given.labels.unwrap_or_default();
         labels.extend(
             [
                 (LIVE, instance.to_owned()),
+                (INSTANCE, instance.to_owned()),
                 (JOB, order.run.job.to_string()),
                 (ATTEMPT, order.run.attempt.to_string()),
                 (FLASH_JOB, gang.flash_job.clone()),
@@ -157,6 +158,10 @@ pub(super) fn pods(order: &StartOrder, flash_job: &FlashJob, instance: &str) -> 
         spec.scheduler_name = Some(SCHEDULER_NAME.to_owned());
         // One that names its node would not be bound by anybody.
         spec.node_name = None;
+        // Who goes on a node that keeps others away was decided with it.
+        let tolerations = spec.tolerations.get_or_insert_default();
+        let more: Vec<_> = pod.tolerations.iter().map(toleration).filter(|one| !tolerations.contains(one)).collect();
+        tolerations.extend(more);
         spec.restart_policy.get_or_insert_with(|| "Never".to_owned());
         let limit = pod.time_limit_secs.map(|limit| limit.saturating_add(pod.grace_secs).saturating_add(DEADLINE_SLACK_SECS));
         spec.active_deadline_seconds =

@@ -13,11 +13,11 @@ use scheduler_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::super::error::{Meaning, error_of, meaning};
+use super::KIND;
+use super::board::FlashJobs;
 use super::gang::live_run;
 use super::room::{Key, Room, key};
 use super::verdict::{Known, is_over};
-use super::KIND;
-use super::board::FlashJobs;
 use crate::contract::{ExecutorError, Report, RunPhase};
 
 /// Writes under way at once, over all runs.

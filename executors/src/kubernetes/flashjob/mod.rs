@@ -21,7 +21,7 @@ mod verdict;
 pub use board::{FlashJobKey, FlashJobNews, FlashJobs};
 pub use executor::{FlashJobExecutor, FlashJobOptions};
 pub use gang::{flash_job_name, made_for};
-pub use room::{Asks, asks};
+pub use room::asks;
 pub use status::{Stand, is_finished};
 
 /// The word for it.

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
+use super::super::nodes::NodeAmounts;
+use super::super::nodes::requests::all_requests;
 use super::super::quantity::{Amounts, add, amounts, shown};
 use super::fits::Traits;
 use super::verdict::is_terminal;
@@ -54,73 +56,16 @@ pub(super) struct Room {
     pub(super) listed: (bool, bool),
 }
 
-/// What a pod asks for, as schedulers count it.
-pub(super) fn requests(pod: &PodSpec) -> Amounts {
-    let mut during = Amounts::new();
-    for container in &pod.containers {
-        add(&mut during, &of_container(container));
-    }
-    // Sidecars start in order among the init containers and stay.
-    let mut sidecars = Amounts::new();
-    let mut before = Amounts::new();
-    for container in pod.init_containers.iter().flatten() {
-        let mut now = of_container(container);
-        if container.restart_policy.as_deref() == Some("Always") {
-            add(&mut sidecars, &now);
-            now = Amounts::new();
-        }
-        add(&mut now, &sidecars);
-        larger(&mut before, &now);
-    }
-    add(&mut during, &sidecars);
-    larger(&mut during, &before);
-    if let Some(whole) = &pod.resources {
-        let limits = whole.limits.as_ref().map(amounts).unwrap_or_default();
-        during.extend(limits);
-        during.extend(whole.requests.as_ref().map(amounts).unwrap_or_default());
-    }
-    if let Some(overhead) = &pod.overhead {
-        add(&mut during, &amounts(overhead));
-    }
-    during.insert("pods".to_owned(), 1_000);
-    during
+/// What a pod asks for, and its own place among the pods of a node.
+fn requests(pod: &PodSpec) -> Amounts {
+    let mut all = all_requests(pod);
+    all.insert("pods".to_owned(), 1_000);
+    all
 }
 
-/// What a pod asks for, as the core counts it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Asks {
-    /// Processor time in thousandths of a core.
-    pub cpu_millis: u64,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
-    /// Whole GPUs.
-    pub gpus: u32,
-}
-
-/// What a pod asks for. Its other resources are looked at when it is bound.
-pub fn asks(pod: &PodSpec) -> Asks {
-    let all = requests(pod);
-    let amount = |resource: &str| all.get(resource).copied().unwrap_or(0);
-    Asks {
-        cpu_millis: u64::try_from(amount("cpu")).unwrap_or(u64::MAX),
-        memory_bytes: u64::try_from(amount("memory").div_ceil(1_000)).unwrap_or(u64::MAX),
-        gpus: u32::try_from(amount("nvidia.com/gpu").div_ceil(1_000)).unwrap_or(u32::MAX),
-    }
-}
-
-/// Whoever says a limit alone asks for that much.
-fn of_container(container: &Container) -> Amounts {
-    let Some(resources) = &container.resources else { return Amounts::new() };
-    let mut asked = resources.limits.as_ref().map(amounts).unwrap_or_default();
-    asked.extend(resources.requests.as_ref().map(amounts).unwrap_or_default());
-    asked
-}
-
-fn larger(have: &mut Amounts, other: &Amounts) {
-    for (key, amount) in other {
-        let have = have.entry(key.clone()).or_default();
-        *have = (*have).max(*amount);
-    }
+/// What a pod asks for, as the core counts it. Its other resources are looked at when it is bound.
+pub fn asks(pod: &PodSpec) -> NodeAmounts {
+    super::super::nodes::requests::requests(pod)
 }
 
 pub(super) fn key(pod: &Pod) -> Key {
@@ -244,9 +189,8 @@ impl Room {
         there.flat_map(BTreeMap::values).for_each(|amounts| add(&mut used, amounts));
         used.iter().find_map(|(resource, used)| {
             let have = allocatable.get(resource).copied().unwrap_or(0);
-            (*used > have).then(|| {
-                format!("node {node} has {} {resource}, and its pods would ask for {}", shown(have), shown(*used))
-            })
+            (*used > have)
+                .then(|| format!("node {node} has {} {resource}, and its pods would ask for {}", shown(have), shown(*used)))
         })
     }
 }
@@ -322,18 +266,5 @@ mod tests {
         over.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
         room.put_pod(&over);
         room.set_aside(&[Wish { key: at("next"), node: "a", pod: &eight }]).unwrap();
-    }
-
-    #[test]
-    fn requests_are_counted_as_schedulers_do() {
-        let all = |more: Value| requests(&spec(1, more));
-        assert_eq!(all(json!({}))["cpu"], 1_000);
-        let init = json!({"initContainers": [
-            {"name": "side", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
-            {"name": "big", "resources": {"requests": {"cpu": "3"}}}]});
-        assert_eq!(all(init)["cpu"], 4_000, "the sidecar runs beside the big one");
-        assert_eq!(all(json!({"overhead": {"cpu": "250m"}}))["cpu"], 1_250);
-        assert_eq!(all(json!({"resources": {"requests": {"cpu": "6"}}}))["cpu"], 6_000);
-        assert_eq!((all(json!({}))["nvidia.com/gpu"], all(json!({}))["pods"]), (1_000, 1_000));
     }
 }

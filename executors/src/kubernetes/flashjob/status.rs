@@ -70,7 +70,8 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
         return None;
     }
     // The pods are a little ahead of whoever schedules them.
-    let begun = usize::try_from(counts.active.saturating_add(counts.succeeded)).is_ok_and(|begun| begun >= counts.placements.len());
+    let begun =
+        usize::try_from(counts.active.saturating_add(counts.succeeded)).is_ok_and(|begun| begun >= counts.placements.len());
     let stand = if *stand == Stand::Starting && counts.active > 0 && begun { &Stand::Running } else { stand };
     let old = job.status.clone().unwrap_or_default();
     let generation = job.metadata.generation;
@@ -93,7 +94,9 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
     let runs = matches!(stand, Stand::Running);
     let admitted = match stand {
         // Cancelled before it had a place.
-        Stand::Failed { .. } => counts.started_at.is_some() || old.conditions.iter().any(|one| one.type_ == "Admitted" && one.status == "True"),
+        Stand::Failed { .. } => {
+            counts.started_at.is_some() || old.conditions.iter().any(|one| one.type_ == "Admitted" && one.status == "True")
+        }
         _ => placed,
     };
     let valid = match stand {
@@ -109,7 +112,9 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
     let (active, succeeded, failed) = match stand {
         Stand::Invalid(_) | Stand::Held | Stand::Waiting(_) => (0, 0, 0),
         // Pods may have been let go of before anybody counted them.
-        Stand::Succeeded { .. } => (0, counts.succeeded.max(i32::try_from(counts.placements.len()).unwrap_or(0)).max(old.succeeded), 0),
+        Stand::Succeeded { .. } => {
+            (0, counts.succeeded.max(i32::try_from(counts.placements.len()).unwrap_or(0)).max(old.succeeded), 0)
+        }
         Stand::Failed { .. } => (0, counts.succeeded, counts.failed.max(old.failed)),
         _ => (counts.active, counts.succeeded, counts.failed),
     };

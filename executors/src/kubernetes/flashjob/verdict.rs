@@ -176,7 +176,9 @@ mod tests {
         assert_eq!(judge(&bad, &runs), Verdict::Breaks);
         let followed = pod("b", Some("n"), deleted(ended("Failed", 143), AT, 30));
         let reason = FailReason::ExitCode { task: "a".into(), code: 3 };
-        assert!(matches!(judge(&bad, &followed), Verdict::Over(RunPhase::Ended { result: RunResult::Failed { reason: told }, .. }) if told == reason));
+        assert!(
+            matches!(judge(&bad, &followed), Verdict::Over(RunPhase::Ended { result: RunResult::Failed { reason: told }, .. }) if told == reason)
+        );
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Ends that come close together share one sync. How long to wait for more is decided by whether anybody gains: while runs wait for a
 //! spawn thread, or in a line, the machine has something else to do, so ends are gathered for a few milliseconds; when none waits,
-//! whoever waits for this end is not kept waiting. For the same time the start of a run that has waited in a line is not told while
-//! others wait there: most of them end before, and then one report says it all.
+//! whoever waits for this end is not kept waiting. For a moment ([`RunnerOptions::fresh`]) the start of a run that has waited in a line is
+//! not told while others wait there: most of them end before, and then one report says it all.
 
 use std::ops::Bound;
 use std::sync::MutexGuard;
@@ -18,6 +18,7 @@ use super::journal::Record;
 use super::note;
 use super::output::{name_all, name_written};
 use super::shared::{Shared, wait, wait_for};
+use super::sys;
 use super::table::{End, Run, Table, TaskState, Unread};
 use crate::contract::Report;
 
@@ -25,6 +26,8 @@ use crate::contract::Report;
 const MAX_BATCH: usize = 256;
 /// Pause before a journal that could not be written is tried again, in microseconds.
 const RETRY_US: u64 = 1_000_000;
+/// Pause before a thread that is to wait no longer is called again, in microseconds: it may not have begun to wait.
+const CALL_US: u64 = 1_000;
 /// What a run that is not forgotten takes in the journal, at most, by and large, in bytes.
 const RUN_BYTES: u64 = 1_024;
 /// Runs that are written at a time when the journal is rewritten.
@@ -56,10 +59,11 @@ fn gather<'a>(shared: &'a Shared, mut table: MutexGuard<'a, Table>) -> (Vec<RunI
             table = shared.lock();
             continue;
         }
+        let calls = table.call_waiting();
         if table.to_commit.is_empty() {
-            let due = table.fresh.front().map(|(due, _)| *due);
-            table = match due {
-                Some(due) => wait_for(&shared.settled, table, due - now),
+            let due = table.fresh.front().map(|(due, _)| due - now);
+            table = match due.into_iter().chain(calls).min() {
+                Some(pause) => wait_for(&shared.settled, table, pause),
                 None => wait(&shared.settled, table),
             };
             continue;
@@ -91,7 +95,7 @@ impl Table {
         }
     }
 
-    /// A run has started. That is told at once, or, while others are held, only if it goes on for as long as ends are gathered.
+    /// A run has started. That is told at once, or, while others are held, only if it goes on for a moment.
     pub(super) fn started(&mut self, shared: &Shared, run: RunId, at: Timestamp) {
         let held = self.lines.held() > 0;
         if self.live(run).is_none_or(|live| live.streams.is_none() && !(held && live.share.is_some())) {
@@ -99,7 +103,7 @@ impl Table {
             shared.out.notify_one();
             return;
         }
-        self.fresh.push_back((clock::boot_us() + shared.options.gather_held.as_micros() as u64, run));
+        self.fresh.push_back((clock::boot_us() + shared.options.fresh.as_micros() as u64, run));
         if self.fresh.len() == 1 && self.to_commit.is_empty() {
             shared.settled.notify_one();
         }
@@ -109,6 +113,9 @@ impl Table {
     fn tell_fresh(&mut self, shared: &Shared, now: u64) -> Vec<Unread> {
         let mut unread = Vec::new();
         while let Some((_, run)) = self.fresh.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.run == run) {
+                waiting.called = true;
+            }
             let Some(live) = self.live(run) else { continue };
             let task = live.tasks.first().map(|task| task.name.clone());
             unread.extend(task.zip(live.streams.take()).map(|(task, streams)| (run, task, streams)));
@@ -118,6 +125,18 @@ impl Table {
             }
         }
         unread
+    }
+}
+
+impl Table {
+    /// Calls the threads that wait for a task and are to wait no longer. Gives when to do so again, if any is there.
+    fn call_waiting(&self) -> Option<u64> {
+        let mut again = None;
+        for waiting in self.waiting.iter().filter(|waiting| waiting.called) {
+            sys::wake(waiting.thread);
+            again = Some(CALL_US);
+        }
+        again
     }
 }
 

@@ -7,10 +7,11 @@
 //! Invariants of the child's side ([`child`]), which runs in this process's memory while the calling thread stands still:
 //! - it calls only async-signal-safe functions, allocates nothing, takes no lock, cannot panic, and ends in `execve` or `_exit`;
 //! - credentials change by raw system calls: the C library's wrappers would change them for all threads of the runner;
-//! - signals are blocked in it until it executes, so no handler runs on its stack.
+//! - signals are blocked in it until it executes, as they are in the threads that call this ([`sys::block_signals`]); of the
+//!   two that are not, one has a handler that does nothing.
 #![expect(unsafe_code, reason = "there is no safe way to make a process by vfork")]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -18,6 +19,7 @@ use std::ptr;
 
 use super::sys::{self, set_disposition};
 use super::table::Pid;
+use super::texts::Texts;
 
 /// Bytes of stack for the child's side.
 const STACK_BYTES: usize = 64 << 10;
@@ -38,11 +40,11 @@ pub(super) struct Credentials {
 /// What to make.
 pub(super) struct Launch<'a> {
     /// Paths to try in order, as for a name that is looked up in `PATH`.
-    pub programs: &'a [CString],
+    pub programs: &'a Texts,
     /// Program name and arguments.
-    pub args: &'a [CString],
+    pub args: &'a Texts,
     /// `NAME=value`.
-    pub env: &'a [CString],
+    pub env: &'a Texts,
     /// Where it starts.
     pub working_dir: &'a CStr,
     /// Standard input, output and error; none of them may be 0, 1 or 2.
@@ -55,6 +57,8 @@ pub(super) struct Launch<'a> {
     pub rlimits: &'a [(libc::__rlimit_resource_t, libc::rlimit)],
     /// `cgroup.procs` of the group to join, open for writing.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether a descriptor of the process is wanted: whoever waits for it at once needs none.
+    pub descriptor: bool,
 }
 
 /// What the child was doing when it could not go on.
@@ -97,7 +101,7 @@ pub(super) struct Launched {
     pub pid: Pid,
     /// Microseconds of the boot clock, taken by the process itself right after it came to be: an upper bound of its start time.
     pub born_us: u64,
-    /// A descriptor of it; none from kernels before Linux 5.2, and where no more are to be had.
+    /// A descriptor of it, if it was wanted; none from kernels before Linux 5.2, and where no more are to be had.
     pub descriptor: Option<OwnedFd>,
 }
 
@@ -122,13 +126,10 @@ struct Shared<'a> {
     born: libc::timespec,
 }
 
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
-}
-
-/// Makes a process: in a session, and so a process group, of its own, with default signals, the program executed.
+/// Makes a process: in a session, and so a process group, of its own, with default signals, the program executed. For threads whose
+/// signals are blocked.
 pub(super) fn launch(launch: &Launch<'_>, stack: &mut Stack) -> Result<Launched, LaunchError> {
-    let (programs, argv, envp) = (pointers(launch.programs), pointers(launch.args), pointers(launch.env));
+    let (programs, argv, envp) = (launch.programs.pointers(), launch.args.pointers(), launch.env.pointers());
     let mut shared = Shared {
         launch,
         programs: programs.as_ptr(),
@@ -141,23 +142,19 @@ pub(super) fn launch(launch: &Launch<'_>, stack: &mut Stack) -> Result<Launched,
     let shared = &raw mut shared;
     // SAFETY: the child gets a stack of its own that nothing else uses (`stack` is borrowed mutably) and `shared`, which outlives it
     // in this memory: CLONE_VFORK holds this thread until the child has executed or ended. `child` upholds what the module says.
-    // Signals are blocked around it, so no handler of ours runs in the child. `shared` is read only through its pointer, after that.
+    // `shared` is read only through its pointer, after that.
     // `descriptor` is written by the kernel before clone returns, to a descriptor that is nobody's yet.
     unsafe {
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         let top = stack.0.as_mut_ptr_range().end;
         let mut descriptor: libc::c_int = -1;
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        let mut pid = libc::clone(child, top.cast(), flags | libc::CLONE_PIDFD, shared.cast(), &raw mut descriptor);
+        let wanted = if launch.descriptor { libc::CLONE_PIDFD } else { 0 };
+        let mut pid = libc::clone(child, top.cast(), flags | wanted, shared.cast(), &raw mut descriptor);
         let mut cloned = io::Error::last_os_error();
         if pid < 0 && matches!(cloned.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
             pid = libc::clone(child, top.cast(), flags, shared.cast());
             cloned = io::Error::last_os_error();
         }
-        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         let descriptor = (pid > 0 && descriptor >= 0).then(|| OwnedFd::from_raw_fd(descriptor));
         if pid < 0 {
             return Err(LaunchError { step: Step::Clone, error: cloned });
@@ -288,10 +285,15 @@ mod tests {
     use super::*;
 
     fn try_launch(programs: &[&str], working_dir: &str) -> Result<Launched, LaunchError> {
-        let texts = |list: &[&str]| list.iter().map(|text| CString::new(*text).unwrap()).collect::<Vec<_>>();
+        sys::block_signals();
+        let texts = |list: &[&str]| {
+            let mut texts = Texts::default();
+            assert!(list.iter().all(|text| texts.add(&[text])));
+            texts
+        };
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
         let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
-        let working_dir = CString::new(working_dir).unwrap();
+        let working_dir = std::ffi::CString::new(working_dir).unwrap();
         let programs = texts(programs);
         let args = texts(&["sh", "-c", "exit 7"]);
         let env = texts(&["A=b"]);
@@ -305,6 +307,7 @@ mod tests {
             nice: Some(3),
             rlimits: &[],
             cgroup: None,
+            descriptor: true,
         };
         launch(&what, &mut Stack::new())
     }

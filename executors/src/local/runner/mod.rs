@@ -36,6 +36,7 @@ mod spawn;
 mod sys;
 mod table;
 mod tell;
+mod texts;
 mod watch;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -68,8 +69,10 @@ pub struct RunnerOptions {
     pub idle_exit: Duration,
     /// How long an end may wait for others to be made durable with it, while starts wait too.
     pub gather: Duration,
-    /// The same while orders wait in lines; so long their starts may wait for their ends, too.
+    /// The same while orders wait in lines.
     pub gather_held: Duration,
+    /// How long the news that a run has started may wait for its end, while orders wait in lines.
+    pub fresh: Duration,
     /// Between SIGTERM and SIGKILL for what is left when a run's task has ended.
     pub leftover_grace: Duration,
     /// A journal of at least this many bytes is rewritten when it is mostly about runs that are forgotten.
@@ -91,7 +94,8 @@ impl RunnerOptions {
             dir: dir.into(),
             idle_exit: Duration::from_mins(1),
             gather: Duration::from_millis(3),
-            gather_held: Duration::from_millis(10),
+            gather_held: Duration::from_millis(20),
+            fresh: Duration::from_millis(10),
             leftover_grace: Duration::from_secs(5),
             compact_bytes: 4 << 20,
             spawn_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),

@@ -4,7 +4,7 @@
 //! such runs slows the making of others down by an order of magnitude for seconds. So while orders are held, a run's streams
 //! are files without a name (`O_TMPFILE`). Invariants:
 //! - A file gets its name ([`log_file_name`]) as soon as its run has gone on for a moment
-//!   ([`gather_held`](super::RunnerOptions::gather_held)), and before its run's end is told, if there is anything in it. A log file
+//!   ([`fresh`](super::RunnerOptions::fresh)), and before its run's end is told, if there is anything in it. A log file
 //!   that does not exist is an empty one: that is the contract with whoever reads it.
 //! - A file that has no name and is as it was made goes to the next run of the same user, and to nobody else's.
 //! - A runner that is killed leaves no file behind; of a process that goes on the next runner finds the files and names them.

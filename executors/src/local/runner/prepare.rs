@@ -13,6 +13,7 @@ use super::launch::{Credentials, LaunchError, Step};
 use super::output::STREAMS;
 use super::sys;
 use super::table::{lost, not_startable};
+use super::texts::Texts;
 use crate::contract::{StartOrder, TaskOrder, log_file_name};
 
 /// Where a program is looked for if the task's environment has no `PATH`.
@@ -24,20 +25,29 @@ pub(super) type Limit = (libc::__rlimit_resource_t, libc::rlimit);
 /// What a task is made of.
 pub(super) struct Program {
     /// Paths to try.
-    pub programs: Vec<CString>,
+    pub programs: Texts,
     /// Name and arguments.
-    pub args: Vec<CString>,
+    pub args: Texts,
     /// `NAME=value`.
-    pub env: Vec<CString>,
+    pub env: Texts,
     /// Where it starts.
     pub working_dir: CString,
 }
 
-fn text(what: &str, value: String) -> Result<CString, RunResult> {
-    CString::new(value).map_err(|error| {
-        let shown = String::from_utf8_lossy(&error.into_vec()).replace('\0', "\\0");
-        not_startable(format!("{what} {shown:?} contains a NUL character"))
-    })
+fn has_nul(what: &str, parts: &[&str]) -> RunResult {
+    let shown = parts.concat().replace('\0', "\\0");
+    not_startable(format!("{what} {shown:?} contains a NUL character"))
+}
+
+/// All of these, each of which is one of `what`.
+fn texts<'a>(what: &str, list: impl Iterator<Item = &'a str> + Clone) -> Result<Texts, RunResult> {
+    let mut texts = Texts::with_room(list.clone().count(), list.clone().map(str::len).sum());
+    for text in list {
+        if !texts.add(&[text]) {
+            return Err(has_nul(what, &[text]));
+        }
+    }
+    Ok(texts)
 }
 
 /// The strings of a task. `FLASH_JOB_ID`, `FLASH_ATTEMPT` and `FLASH_TASK` are always set: the task's descendants are found by them.
@@ -53,19 +63,24 @@ pub(super) fn program(run: RunId, task: &TaskOrder) -> Result<Program, RunResult
         ("FLASH_ATTEMPT", run.attempt.to_string()),
         ("FLASH_TASK", task.name.to_string()),
     ];
-    let mut env = Vec::with_capacity(task.env.len() + markers.len());
-    for (name, value) in task.env.iter().filter(|(name, _)| markers.iter().all(|(marker, _)| marker != name)) {
+    let given = task.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let given = given.filter(|(name, _)| markers.iter().all(|(marker, _)| marker != name));
+    let all = given.chain(markers.iter().map(|(name, value)| (*name, value.as_str())));
+    let bytes = all.clone().map(|(name, value)| name.len() + value.len() + 1).sum();
+    let mut env = Texts::with_room(task.env.len() + markers.len(), bytes);
+    for (name, value) in all {
         if name.is_empty() || name.contains('=') {
             return Err(not_startable(format!("environment variable {name:?}: not a name for a variable")));
         }
-        env.push(text("environment variable", format!("{name}={value}"))?);
+        let parts = [name, "=", value];
+        if !env.add(&parts) {
+            return Err(has_nul("environment variable", &parts));
+        }
     }
-    for (name, value) in markers {
-        env.push(text("environment variable", format!("{name}={value}"))?);
-    }
-    let programs = candidates(task, name).into_iter().map(|path| text("program", path)).collect::<Result<_, _>>()?;
-    let args = task.command.iter().map(|argument| text("argument", argument.clone())).collect::<Result<_, _>>()?;
-    let working_dir = text("working folder", task.working_dir.clone())?;
+    let programs = texts("program", candidates(task, name).iter().map(String::as_str))?;
+    let args = texts("argument", task.command.iter().map(String::as_str))?;
+    let working_dir = CString::new(task.working_dir.as_str());
+    let working_dir = working_dir.map_err(|_| has_nul("working folder", &[&task.working_dir]))?;
     Ok(Program { programs, args, env, working_dir })
 }
 

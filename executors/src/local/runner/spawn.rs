@@ -5,11 +5,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid as RawPid, PidfdFlags, pidfd_open};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
 
@@ -21,8 +21,8 @@ use super::note;
 use super::output::{Late, Output, Streams, Unnamed};
 use super::prepare::{self, Limit};
 use super::shared::{Shared, wait};
-use super::sys;
-use super::table::{Made, Pid, SpawnJob, Table, lost, not_startable};
+use super::sys::{self, Thread};
+use super::table::{Made, Pid, SpawnJob, Table, Waiting, lost, not_startable};
 use super::watch::watch;
 use crate::contract::{StartOrder, TaskOrder};
 
@@ -39,7 +39,7 @@ pub(super) struct Spawner {
     limits: Vec<Limit>,
     credentials: Option<(Instant, Credentials)>,
     /// The task that was just made and that nobody waits for yet.
-    made: Option<(Pid, OwnedFd)>,
+    made: Option<(RunId, Pid)>,
 }
 
 /// What all tasks of a run have in common.
@@ -58,12 +58,6 @@ fn intend(shared: &Shared, job: &SpawnJob, output: &Output) -> Result<(), RunRes
     let unnamed = matches!(output, Output::Late(_)).then(|| log_dir.to_string());
     let intent = Record::Intent { run: order.run, uid: order.uid, tasks: task_names(order), share: Some(*share), unnamed };
     shared.journal.append([&intent]).map_err(|error| lost(&format!("the runner's journal cannot be written: {error}")))
-}
-
-/// Waits until something can be read, or for so long.
-fn is_readable(descriptor: &OwnedFd, at_most: Duration) -> bool {
-    let timeout = Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: at_most.subsec_nanos().into() };
-    matches!(poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)), Ok(1..))
 }
 
 /// The files of a task whose output is to be named late.
@@ -89,8 +83,9 @@ impl Spawner {
 
     /// The thread. It ends with the process.
     pub(super) fn run(mut self, shared: &Shared) {
+        let this = Thread::this();
         loop {
-            let mut table = self.wait_for_task(shared);
+            let mut table = self.wait_for_task(shared, this);
             let job = loop {
                 match table.next_job() {
                     Some(job) => break job,
@@ -123,16 +118,20 @@ impl Spawner {
 
     /// Waits for the task that was just made to end, if it does so soon: then this thread, which is awake, starts the next of its line.
     /// Otherwise somebody else waits for it.
-    fn wait_for_task<'a>(&mut self, shared: &'a Shared) -> MutexGuard<'a, Table> {
+    ///
+    /// It is called off by [`Table::tell_fresh`], together with the news that the run goes on. A wait with a time of its own takes a
+    /// descriptor of the process, and to make, poll and close one costs as much as a tenth of what making the process does.
+    fn wait_for_task<'a>(&mut self, shared: &'a Shared, thread: Thread) -> MutexGuard<'a, Table> {
         let mut table = shared.lock();
-        let Some((pid, descriptor)) = self.made.take() else { return table };
-        // One thread stays free for whoever is to be started at once.
-        if table.waiting < shared.options.spawn_threads {
-            table.waiting += 1;
+        let Some((run, pid)) = self.made.take() else { return table };
+        // Whose output has its name already goes on. And one thread stays free for whoever is to be started at once.
+        let is_fresh = table.live(run).is_some_and(|live| live.streams.is_some());
+        if is_fresh && table.waiting.len() < shared.options.spawn_threads {
+            table.waiting.push(Waiting { thread, run, called: false });
             drop(table);
-            let ended = is_readable(&descriptor, shared.options.gather_held);
+            let ended = sys::wait_for_child_or_wake(pid);
             table = shared.lock();
-            table.waiting -= 1;
+            table.waiting.retain(|waiting| waiting.thread != thread);
             if ended && let Ok(Some(exit)) = sys::reap(pid) {
                 table.taking = true;
                 table.reaped(shared, pid, exit);
@@ -141,7 +140,8 @@ impl Spawner {
             }
         }
         drop(table);
-        watch(shared, pid, Some(descriptor));
+        // It was not reaped: the number is its own.
+        watch(shared, pid, RawPid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()));
         shared.lock()
     }
 
@@ -199,9 +199,9 @@ impl Spawner {
                 // It runs; a next runner would have to find it by its environment.
                 note(&format!("journal: {error}"));
             }
-            match launched.descriptor {
-                Some(descriptor) if streams.is_some() => self.made = Some((made.pid, descriptor)),
-                descriptor => watch(shared, made.pid, descriptor),
+            match streams {
+                Some(_) => self.made = Some((run, made.pid)),
+                None => watch(shared, made.pid, launched.descriptor),
             }
         }
         None
@@ -232,6 +232,7 @@ impl Spawner {
             nice: common.nice,
             rlimits: &common.limits,
             cgroup: common.cgroup.as_ref().map(AsFd::as_fd),
+            descriptor: streams.is_none(),
         };
         launch(&what, &mut self.stack).map_err(|failed: LaunchError| prepare::explain(common.order, task, &failed))
     }

@@ -1,4 +1,4 @@
-//! The few system calls that have no safe wrapper: waiting without reaping, signal dispositions, the groups of a user.
+//! The few system calls that have no safe wrapper: waiting without reaping, waking who waits, signals, the groups of a user.
 //!
 //! Every function here is safe to call; what it must uphold is said at its `unsafe` block. Making processes is in
 //! [`launch`](super::launch).
@@ -15,6 +15,8 @@ use super::table::{Exit, Pid};
 const MAX_PASSWD_BYTES: usize = 1 << 20;
 /// Most groups of a user.
 const MAX_GROUPS: i32 = 65_536;
+/// What a thread is called by: a signal that nobody sends by accident, and that is ignored where it has no handler.
+const WAKE: libc::c_int = libc::SIGURG;
 
 fn wait(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> io::Result<Option<(Pid, Exit)>> {
     loop {
@@ -48,6 +50,46 @@ pub(super) fn wait_for_any_child() -> io::Result<Option<Pid>> {
     Ok(wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOWAIT)?.map(|(pid, _)| pid))
 }
 
+/// As [`wait_for_own_child`], for this child of whatever thread, or until this thread is called by [`wake`]: false in that case.
+pub(super) fn wait_for_child_or_wake(pid: Pid) -> bool {
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: `info` is writable and large enough; it is not read.
+    unsafe { libc::waitid(libc::P_PID, pid.cast_unsigned(), info.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) == 0 }
+}
+
+/// A thread of this process that can be called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Thread(libc::pid_t);
+
+impl Thread {
+    /// The calling one, which from now on has signals blocked ([`block_signals`]).
+    pub(super) fn this() -> Self {
+        block_signals();
+        Self(rustix::thread::gettid().as_raw_nonzero().get())
+    }
+}
+
+/// Ends the wait of a thread, if it waits already: whoever wants it to be ended calls again until it is.
+pub(super) fn wake(thread: Thread) {
+    // SAFETY: it touches no memory; the signal's handler does nothing, and where it is not there yet the signal is ignored.
+    unsafe {
+        libc::syscall(libc::SYS_tgkill, rustix::process::getpid().as_raw_nonzero().get(), thread.0, WAKE);
+    }
+}
+
+/// Blocks all signals in the calling thread but the one of [`wake`], and SIGCHLD: where nobody has it blocked, the kernel drops it at once
+/// instead of waking the main thread to ignore it.
+pub(super) fn block_signals() {
+    // SAFETY: a set is made before it is used; changing this thread's mask touches no memory.
+    unsafe {
+        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigdelset(all.as_mut_ptr(), WAKE);
+        libc::sigdelset(all.as_mut_ptr(), libc::SIGCHLD);
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut());
+    }
+}
+
 /// Waits until a child has ended, and reaps it.
 pub(super) fn reap_when_ended(pid: Pid) -> io::Result<Option<Exit>> {
     Ok(wait(libc::P_PID, pid.cast_unsigned(), libc::WEXITED)?.map(|(_, exit)| exit))
@@ -61,7 +103,7 @@ pub(super) fn reap(pid: Pid) -> io::Result<Option<Exit>> {
 extern "C" fn nothing(_signal: libc::c_int) {}
 
 /// Gives every signal its default again (a daemon that was started with `nohup` passes on that it ignores some), then has SIGPIPE
-/// ignored and SIGHUP handled by nothing. A handler, unlike "ignored", is not inherited by what is executed.
+/// ignored, and SIGHUP and the call of a thread handled by nothing. A handler, unlike "ignored", is not inherited by what is executed.
 pub(super) fn reset_signals() {
     for signal in 1..=31 {
         set_disposition(signal, libc::SIG_DFL);
@@ -69,6 +111,7 @@ pub(super) fn reset_signals() {
     set_disposition(libc::SIGPIPE, libc::SIG_IGN);
     let handler: extern "C" fn(libc::c_int) = nothing;
     set_disposition(libc::SIGHUP, handler as libc::sighandler_t);
+    set_handler(WAKE, handler as libc::sighandler_t, 0);
     // SAFETY: an empty set is made before it is used; changing this thread's mask touches no memory.
     unsafe {
         let mut none = MaybeUninit::<libc::sigset_t>::uninit();
@@ -79,11 +122,15 @@ pub(super) fn reset_signals() {
 
 /// Sets what a signal does. Refusals (SIGKILL, SIGSTOP) are of no interest. Async-signal-safe.
 pub(super) fn set_disposition(signal: libc::c_int, action: libc::sighandler_t) {
+    set_handler(signal, action, libc::SA_RESTART);
+}
+
+fn set_handler(signal: libc::c_int, action: libc::sighandler_t, flags: libc::c_int) {
     // SAFETY: all-zero is a valid `sigaction`; the handlers that are passed here do nothing, so they may run anywhere.
     unsafe {
         let mut new = MaybeUninit::<libc::sigaction>::zeroed().assume_init();
         new.sa_sigaction = action;
-        new.sa_flags = libc::SA_RESTART;
+        new.sa_flags = flags;
         libc::sigaction(signal, &raw const new, ptr::null_mut());
     }
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lines::{Lines, Share, Ticket};
 use super::output::{Output, Spares, Streams};
+use super::sys::Thread;
 use crate::contract::{Report, StartOrder};
 use crate::local::protocol::Told;
 
@@ -182,6 +183,17 @@ pub(super) struct Held {
     pub job: SpawnJob,
 }
 
+/// A spawn thread that waits for the only task of a run to end soon.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    /// The thread.
+    pub thread: Thread,
+    /// The run.
+    pub run: RunId,
+    /// It is to wait no longer.
+    pub called: bool,
+}
+
 /// What goes to the daemon.
 pub(super) enum Outgoing {
     /// Something that happened.
@@ -228,7 +240,7 @@ pub(super) struct Table {
     /// The crowd's thread waits for somebody else to reap what is theirs.
     pub crowd_waits: bool,
     /// Spawn threads that wait for a task.
-    pub waiting: usize,
+    pub waiting: Vec<Waiting>,
     /// The thread that has the lock takes the next run itself: nobody has to be woken for it.
     pub taking: bool,
     /// Runs whose start was not told yet, with when it is to be, in microseconds of the boot clock; oldest first.

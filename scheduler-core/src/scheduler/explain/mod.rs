@@ -16,7 +16,7 @@ pub(in crate::scheduler) mod trace;
 mod why;
 
 pub use why::{
-    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, Position, Rule, Shortage, Shortfall,
+    Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, NoPart, Position, Rule, Shortage, Shortfall,
     Suggestion, Unknown, Why,
 };
 

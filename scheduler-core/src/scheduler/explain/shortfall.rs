@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+use crate::amounts::{GpuShare, MemoryBytes};
 use crate::ids::Name;
 use crate::scheduler::Scheduler;
+use crate::scheduler::backfill::Forecast;
 use crate::scheduler::config::Resource;
 use crate::scheduler::explain::order::NAMED;
-use crate::scheduler::explain::why::{AsideGpu, Closest, Gang, Shortage, Shortfall, Why};
-use crate::scheduler::place::{Demand, Group, Room};
+use crate::scheduler::explain::why::{AsideGpu, Closest, Gang, NoPart, Shortage, Shortfall, Why};
+use crate::scheduler::place::{Demand, Group, Room, Rooms};
 use crate::scheduler::plan::latest_end;
 use crate::scheduler::runs::Active;
 use crate::scheduler::table::JobIx;
@@ -62,8 +64,10 @@ impl Scheduler {
         let needed = if demand.groups.len() == 1 { shape.least_tasks() } else { group.replicas.into() };
         let gang = Gang { task: shape.tasks[usize::from(misfit.group)].name.clone(), needed, possible: misfit.possible };
         let shortages: Vec<_> = Resource::ALL.into_iter().filter_map(|resource| self.shortage(demand, resource)).collect();
-        let alone = misfit.possible == 0 && shortages.is_empty();
+        let part = demand.groups.iter().find_map(|group| self.no_part(group));
+        let alone = misfit.possible == 0 && shortages.is_empty() && part.is_none();
         Shortfall {
+            part,
             closest: if alone { self.closest(group) } else { None },
             shortages,
             room_at: if misfit.possible == 0 { self.room_at(demand, now) } else { None },
@@ -71,15 +75,48 @@ impl Scheduler {
         }
     }
 
+    /// What shared GPUs have left, where a group asks for a part that none of them has, and none is whole.
+    fn no_part(&self, group: &Group) -> Option<NoPart> {
+        let part = group.part?;
+        let rooms = self.nodes.rooms();
+        let (mut gpus, mut largest) = (0, None);
+        for (node, room) in rooms.iter().enumerate() {
+            let Some(mask) = self.nodes.filters().get(group.filter).fit(node) else { continue };
+            if room.gpus.of(mask) > 0 {
+                return None;
+            }
+            for gpu in rooms.shared.of(node).iter().filter(|gpu| mask >> gpu.lane & 1 == 1) {
+                if gpu.holds(part) > 0 {
+                    return None;
+                }
+                gpus += usize::from(gpu.millis_left() > 0);
+                // Of several the first one.
+                let left = GpuShare { millis: gpu.millis_left(), memory: MemoryBytes(gpu.memory_left()) };
+                let better = largest
+                    .as_ref()
+                    .is_none_or(|(most, _): &(GpuShare, usize)| (left.millis, left.memory) > (most.millis, most.memory));
+                if left.millis > 0 && better {
+                    largest = Some((left, node));
+                }
+            }
+        }
+        let largest = largest.map(|(left, node)| (left, self.nodes.all()[node].name.clone()));
+        Some(NoPart { asked: part, gpus, largest })
+    }
+
     /// How much of a resource is missing, if it is.
     fn shortage(&self, demand: &Demand, resource: Resource) -> Option<Shortage> {
+        // Parts lie in holes of one GPU each, which are told apart.
+        if resource == Resource::Gpu && demand.groups.iter().any(|group| group.part.is_some()) {
+            return None;
+        }
         let task = demand.groups.iter().map(|group| (group.of(resource), group.replicas));
         // Of the nodes that its constraints allow, and of those the GPUs that they allow.
-        let offer = |node: usize, rooms: &[Room]| {
+        let offer = |node: usize, rooms: &Rooms| {
             let offers = demand.groups.iter().filter_map(|group| self.nodes.offered(node, group, rooms));
             offers.map(|offer| offer[resource as usize]).max().unwrap_or(0)
         };
-        let sum = |rooms: &[Room]| (0..rooms.len()).map(|node| u128::from(offer(node, rooms))).sum();
+        let sum = |rooms: &Rooms| (0..rooms.len()).map(|node| u128::from(offer(node, rooms))).sum();
         let rooms = self.nodes.rooms();
         // Of several the first one.
         let largest = (0..rooms.len()).max_by_key(|&node| (offer(node, rooms), std::cmp::Reverse(node)));
@@ -98,7 +135,7 @@ impl Scheduler {
 
     /// The node that lacks least for a task, and what it lacks most of; only nodes that would have room for one if nothing ran.
     fn closest(&self, group: &Group) -> Option<Closest> {
-        let offer = |node: usize, rooms: &[Room]| self.nodes.offered(node, group, rooms).unwrap_or_default();
+        let offer = |node: usize, rooms: &Rooms| self.nodes.offered(node, group, rooms).unwrap_or_default();
         let lacking = |node: usize| {
             let offer = offer(node, self.nodes.rooms());
             let short = Resource::ALL.into_iter().filter(move |of| offer[*of as usize] < group.of(*of));
@@ -118,6 +155,9 @@ impl Scheduler {
     /// The node on which one task of the most demanding group fits first, by the limits of what runs there.
     fn room_at(&self, demand: &Demand, now: Timestamp) -> Option<(Name, Timestamp)> {
         let group = demand.groups.first()?;
+        if group.part.is_some() {
+            return self.part_at(group, now);
+        }
         let mut rooms: BTreeMap<usize, Room> = BTreeMap::new();
         let end = |active: &Active| latest_end(&self.jobs[active.job], &self.policies);
         for (end, back) in self.active.by_end(now, end) {
@@ -130,6 +170,7 @@ impl Scheduler {
                 (room.cpu, room.memory) = (room.cpu.saturating_add(part.cpu), room.memory.saturating_add(part.memory));
                 touched.push(node);
             }
+            // Those that were shared are looked at where a part is asked for; here they count once nobody has any of it.
             for device in back.devices().iter().map(|device| self.nodes.device(*device)).filter(|device| device.is_offered()) {
                 rooms.entry(device.node).or_insert_with(|| self.nodes.rooms()[device.node]).gpus.put(device.lane);
             }
@@ -146,6 +187,25 @@ impl Scheduler {
 }
 
 impl Scheduler {
+    /// The same for a task that asks for a part of a GPU.
+    fn part_at(&self, group: &Group, now: Timestamp) -> Option<(Name, Timestamp)> {
+        let mut forecast = Forecast::new(&self.nodes);
+        let end = |active: &Active| latest_end(&self.jobs[active.job], &self.policies);
+        for (end, back) in self.active.by_end(now, end) {
+            let end = end?;
+            let mut found = None;
+            forecast.end(&back, |forecast, node| {
+                let mask = self.nodes.filters().get(group.filter).fit(node);
+                let fits = mask.is_some_and(|mask| forecast.holds(node, group, mask) > 0);
+                found = found.or_else(|| fits.then_some(node));
+            });
+            if let Some(node) = found {
+                return Some((self.nodes.all()[node].name.clone(), end));
+            }
+        }
+        None
+    }
+
     /// When a job that holds resources has given them back at the latest, if its limits say so.
     pub(super) fn end_of(&self, job: JobIx, now: Timestamp) -> Option<Timestamp> {
         latest_end(&self.jobs[job], &self.policies).at(now).map(|end| end.max(now))

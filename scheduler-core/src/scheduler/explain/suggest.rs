@@ -79,7 +79,8 @@ impl<'a> Trials<'a> {
     fn less(&mut self, group: usize, resource: Resource) -> Option<Suggestion> {
         let shape = &self.subject.shape;
         let name = &shape.tasks[group].name;
-        let asked = shape.tasks[group].request.of(resource);
+        let request = &shape.tasks[group].request;
+        let asked = if resource == Resource::Gpu { request.gpus.into() } else { request.of(resource) };
         let step = match resource {
             Resource::Gpu => 1,
             Resource::Memory => MEMORY_STEP,

@@ -1,6 +1,6 @@
 //! The answers, as data: the words are the client's.
 
-use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::amounts::{CpuMillis, GpuShare, MemoryBytes};
 use crate::ids::{Attempt, JobId, Name, Seq};
 use crate::scheduler::config::Resource;
 use crate::scheduler::errors::{Refused, Whose};
@@ -244,6 +244,8 @@ pub enum Rule {
 /// What a job lacks.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Shortfall {
+    /// Where a part of a GPU is asked for: what shared GPUs have left, if none has enough and none is whole.
+    pub part: Option<NoPart>,
     /// Resources of which there is too little. None if each amount is there, but not on the same nodes.
     pub shortages: Vec<Shortage>,
     /// Where each amount is free on some node, but all of them on none: the node that comes closest.
@@ -271,6 +273,17 @@ pub struct Shortage {
     pub largest_free: u64,
     /// That node; `None` if nothing is free anywhere.
     pub node: Option<Name>,
+}
+
+/// No GPU has the part that is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoPart {
+    /// What is asked of one GPU.
+    pub asked: GpuShare,
+    /// How many shared GPUs that the task may have are not used up.
+    pub gpus: usize,
+    /// What the one with most left has left, and its node; of thousandths first.
+    pub largest: Option<(GpuShare, Name)>,
 }
 
 /// A node that nearly has room for a task.

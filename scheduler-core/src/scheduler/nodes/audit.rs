@@ -10,12 +10,15 @@ impl Nodes {
         let free = |node: &Node| {
             let mut free = Lanes::default();
             let mine = node.devices.iter().map(|&device| &self.devices[device]);
-            mine.filter(|device| device.is_offered() && device.owner.is_none()).for_each(|device| free.put(device.lane));
+            mine.filter(|device| device.is_offered() && device.is_free()).for_each(|device| free.put(device.lane));
             free
         };
+        let shared = |node: usize| if self.is_usable(node) { self.shared_gpus(node) } else { Vec::new() };
         let sum = |resource: Resource| self.whole.iter().map(|room| u128::from(room.of(resource))).sum::<u128>();
         self.rooms().iter().enumerate().all(|(node, room)| *room == self.offer(node))
             && self.list.iter().all(|node| node.free == free(node))
+            && (0..self.list.len()).all(|node| self.rooms().shared.of(node) == shared(node))
+            && self.sharers == self.devices.iter().map(|(_, device)| device.sharers.len()).sum::<usize>()
             && self.list.len() == self.rooms().len()
             && self.list.len() == self.whole.len()
             && self.capacity == Resource::ALL.map(sum)
@@ -32,7 +35,7 @@ impl Nodes {
         };
         let device = |(index, device): (DeviceIx, &Device)| {
             self.find_device(&device.config.uuid) == Some(index)
-                && (device.configured || device.owner.is_some())
+                && (device.configured || !device.is_free())
                 && self.list[device.node].devices.iter().filter(|&&other| other == index).count() == 1
         };
         self.list.iter().enumerate().all(node)

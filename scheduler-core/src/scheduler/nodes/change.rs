@@ -60,7 +60,7 @@ impl Nodes {
         }
         let (before, node, lane) = (device.is_offered(), device.node, device.lane);
         device.aside = why;
-        if device.owner.is_none() {
+        if device.is_free() {
             match (before, device.is_offered()) {
                 (true, false) => drop(self.list[node].free.take(lane)),
                 (false, true) => self.list[node].free.put(lane),
@@ -93,8 +93,8 @@ impl Nodes {
             at
         } else {
             self.list.push(node);
-            self.whole.push(Room::CLOSED);
-            self.idle.push(Room::CLOSED);
+            self.whole.list.push(Room::CLOSED);
+            self.idle.list.push(Room::CLOSED);
             self.field.push(Room::CLOSED);
             self.filters.update(self.list.len() - 1, None);
             self.list.len() - 1
@@ -125,12 +125,12 @@ impl Nodes {
             let sum = &mut self.capacity[resource as usize];
             *sum = *sum - u128::from(self.whole[at].of(resource)) + u128::from(whole.of(resource));
         }
-        self.whole[at] = whole;
+        self.whole.list[at] = whole;
         let mut offered = Lanes::default();
         let mine = node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.is_offered());
         mine.for_each(|device| offered.put(device.lane));
         let idle = Room { gpus: offered, ..whole };
-        self.idle[at] = if node.configured && node.state == NodeState::Ready { idle } else { Room::CLOSED };
+        self.idle.list[at] = if node.configured && node.state == NodeState::Ready { idle } else { Room::CLOSED };
         if self.filters.update(at, node.configured.then_some(&node.traits)) {
             self.field.note(at);
         }
@@ -152,6 +152,7 @@ impl Nodes {
             let device = &mut self.devices[index];
             let from = device.node;
             (device.config, device.node, device.lane, device.configured) = (config, at, lane, true);
+            device.over = device.is_over();
             self.list[at].devices.push(index);
             if from != at {
                 self.list[from].devices.retain(|other| *other != index);
@@ -159,9 +160,9 @@ impl Nodes {
             }
             index
         } else {
-            self.add_device(Device { config, node: at, lane, owner: None, configured: true, aside: None })
+            self.add_device(Device::new(config, at, lane, true))
         };
-        if self.devices[index].owner.is_none() && self.devices[index].aside.is_none() {
+        if self.devices[index].is_free() && self.devices[index].aside.is_none() {
             self.list[at].free.put(lane);
         }
     }
@@ -169,14 +170,14 @@ impl Nodes {
     /// Keeps those GPUs of a node that are held though they are not listed any more, and forgets the others that are not.
     fn keep_devices(&mut self, at: usize, listed: Vec<DeviceIx>) {
         for index in listed {
-            let Device { configured, owner, .. } = self.devices[index];
-            match (configured, owner) {
+            let device = &self.devices[index];
+            match (device.configured, device.is_free()) {
                 (true, _) => {}
-                (false, Some(_)) => {
+                (false, false) => {
                     self.devices[index].aside = None;
                     self.list[at].devices.push(index);
                 }
-                (false, None) => self.forget_device(index),
+                (false, true) => self.forget_device(index),
             }
         }
     }
@@ -191,7 +192,7 @@ impl Nodes {
 
     pub(super) fn add_unknown_device(&mut self, node: usize, uuid: &Name) -> DeviceIx {
         let config = GpuDevice::whole(uuid.clone(), Name::from("unknown"), MemoryBytes::ZERO);
-        self.add_device(Device { config, node, lane: 0, owner: None, configured: false, aside: None })
+        self.add_device(Device::new(config, node, 0, false))
     }
 
     pub(super) fn forget_device(&mut self, index: DeviceIx) {

@@ -6,8 +6,10 @@
 
 use smallvec::SmallVec;
 
+use crate::amounts::GpuShare;
 use crate::ids::Name;
 use crate::scheduler::nodes::{DeviceIx, Nodes};
+use crate::scheduler::place::shared::{Gpu, On};
 use crate::scheduler::place::{Demand, Mask, Packing, Share};
 use crate::state::{Placement, Slot};
 
@@ -26,24 +28,64 @@ impl Nodes {
     pub(crate) fn placement(&self, demand: &Demand, packing: &Packing) -> Placement {
         let tasks = packing.iter().map(|share| share.count as usize).sum();
         let mut slots = Vec::with_capacity(tasks);
-        let mut given = Given::default();
+        let opened = packing.iter().filter_map(|share| if let Gpu::Known(device) = share.on?.gpu { Some(device) } else { None });
+        let mut given = Given { devices: opened.collect(), link: None };
         let mut numbered: SmallVec<[u32; 4]> = smallvec::smallvec![0; demand.groups.len()];
         for share in packing {
             let group = &demand.groups[share.group];
             let node = &self.list[share.node];
             let mut left = *share;
             given.link = None;
+            let on =
+                share.on.and_then(|on| if let Gpu::Known(device) = on.gpu { Some(&self.devices[device].config) } else { None });
             for _ in 0..share.count {
-                let gpus = if group.gpus == 0 { SmallVec::new() } else { self.choose(&mut left, group.gpus, &mut given) };
+                let gpus = match on {
+                    _ if group.gpus == 0 => SmallVec::new(),
+                    Some(gpu) => SmallVec::from_iter([gpu.uuid.clone()]),
+                    None => self.choose(&mut left, group.gpus, &mut given),
+                };
+                let part = group.part.zip(on);
+                let part = part.map(|(part, gpu)| GpuShare { memory: part.memory_of(gpu.memory), ..part });
                 let replica = numbered[share.group];
                 numbered[share.group] += 1;
-                slots.push(Slot { group: group.index, replica, node: node.name.clone(), gpus });
+                slots.push(Slot { group: group.index, replica, node: node.name.clone(), gpus, share: part });
             }
         }
         if demand.groups.len() > 1 {
             slots.sort_unstable_by_key(|slot| (slot.group, slot.replica));
         }
         Placement::new(slots)
+    }
+
+    /// Chooses the GPUs that a packing opens for parts: of those that nobody has now, in a link group with as few others as can be, so that groups
+    /// stay whole for those who need several.
+    pub(crate) fn settle_parts(&self, packing: &mut Packing) {
+        let mut chosen: SmallVec<[(u32, DeviceIx); 2]> = SmallVec::new();
+        for share in packing.iter_mut() {
+            let Some(On { gpu: Gpu::New(number), lane, .. }) = share.on else { continue };
+            let device = match chosen.iter().find(|(of, _)| *of == number) {
+                Some((_, device)) => Some(*device),
+                None => self.free_for_parts(share.node, lane, &chosen),
+            };
+            if let (Some(device), Some(on)) = (device, &mut share.on) {
+                chosen.push((number, device));
+                on.gpu = Gpu::Known(device);
+            }
+        }
+    }
+
+    /// A GPU of a lane to be shared, one that is not among these.
+    fn free_for_parts(&self, node: usize, lane: u8, but: &[(u32, DeviceIx)]) -> Option<DeviceIx> {
+        let free = |index: &DeviceIx| {
+            let device = &self.devices[*index];
+            device.is_free() && device.is_offered() && device.lane == lane && !but.iter().any(|(_, other)| other == index)
+        };
+        let free = || self.list[node].devices.iter().copied().filter(free);
+        let linked = |device: DeviceIx| {
+            let link = self.devices[device].config.link_group;
+            link.map_or(0, |link| free().filter(|other| self.devices[*other].config.link_group == Some(link)).count())
+        };
+        free().min_by_key(|device| linked(*device))
     }
 
     /// GPUs for the next task of a share.
@@ -68,7 +110,7 @@ impl Nodes {
     fn choose_in(&self, node: usize, lane: u8, wanted: u32, all: u32, given: &mut Given, chosen: &mut Chosen) {
         let free = |index: &DeviceIx| {
             let device = &self.devices[*index];
-            device.owner.is_none() && device.is_offered() && device.lane == lane && !given.devices.contains(index)
+            device.is_free() && device.is_offered() && device.lane == lane && !given.devices.contains(index)
         };
         let from = chosen.len();
         let devices = &self.list[node].devices;

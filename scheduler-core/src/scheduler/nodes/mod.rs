@@ -1,7 +1,8 @@
 //! Machines: what they have, what is taken of it, and which job has which GPU.
 //!
 //! What must hold: the amounts taken on a node are the sum of the requests of the tasks on it, those of its line apart, for which as much is
-//! taken as they may have in use at a time ([`lines`]); a GPU has at most one owner; what a node
+//! taken as they may have in use at a time ([`lines`]); a GPU has at most one owner, or jobs that share it and ask for no more of it than it
+//! has; what a node
 //! offers is what it has less what is taken, and nothing at all where more is taken than it has, or where it takes no tasks. More
 //! is taken than there is only after a restore or a change: a machine came back smaller, or is not configured any more. Such takings are
 //! kept on the books until their runs end, and never promised to a second job.
@@ -14,6 +15,7 @@ mod audit;
 mod change;
 mod choice;
 pub(crate) mod lines;
+mod parts;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -21,15 +23,16 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::amounts::{CpuMillis, MemoryBytes};
+use crate::amounts::{CpuMillis, GpuShare, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::job::Shape;
 use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState};
 use crate::scheduler::nodes::lines::{Limits, LineBook};
+pub(crate) use crate::scheduler::nodes::parts::Sharer;
 use crate::scheduler::place::field::{Field, Search, Walk};
 use crate::scheduler::place::filter::{FilterIx, Filters, Traits};
-use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, pack};
+use crate::scheduler::place::{Demand, Group, Lanes, Misfit, Packing, Room, Rooms, pack};
 use crate::scheduler::table::JobIx;
 use crate::scheduler::tree::share::Amounts;
 use crate::slab::{Slab, index};
@@ -57,7 +60,7 @@ pub(crate) struct Node {
     pub(crate) line: Option<Box<LineBook>>,
     /// Tasks on it.
     pub(crate) tasks: u32,
-    /// Its configured GPUs without an owner, but for those that are set aside.
+    /// Its configured GPUs that nobody has, but for those that are set aside.
     pub(crate) free: Lanes,
     /// Its devices in the order of the configuration, then those that only jobs know.
     pub(crate) devices: Vec<DeviceIx>,
@@ -72,7 +75,12 @@ pub(crate) struct Device {
     /// The node that lists it.
     pub(crate) node: usize,
     pub(crate) lane: u8,
+    /// Who has all of it.
     pub(crate) owner: Option<JobIx>,
+    /// Or who has parts of it, one entry for each task.
+    pub(crate) sharers: Vec<Sharer>,
+    /// A restore or a change left it with more memory promised than it has.
+    pub(crate) over: bool,
     /// False for one that only jobs know: it is never offered.
     pub(crate) configured: bool,
     /// Why it is not offered for now. Whoever has it keeps it.
@@ -80,6 +88,26 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    /// One that nobody has.
+    const fn new(config: GpuDevice, node: usize, lane: u8, configured: bool) -> Self {
+        Self { config, node, lane, owner: None, sharers: Vec::new(), over: false, configured, aside: None }
+    }
+
+    /// Nobody has anything of it.
+    pub(crate) const fn is_free(&self) -> bool {
+        self.owner.is_none() && self.sharers.is_empty()
+    }
+
+    /// Thousandths and memory that are taken by those who share it.
+    pub(crate) fn shared(&self) -> (u32, u64) {
+        let millis = self.sharers.iter().fold(0_u32, |sum, sharer| sum.saturating_add(sharer.millis));
+        (millis, self.sharers.iter().fold(0_u64, |sum, sharer| sum.saturating_add(sharer.memory)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared().1 > self.config.memory.0
+    }
+
     /// Whether it may be promised to somebody as soon as nobody has it.
     pub(crate) const fn is_offered(&self) -> bool {
         self.configured && self.aside.is_none()
@@ -99,12 +127,25 @@ pub(crate) struct Part {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Held {
     pub(crate) parts: SmallVec<[Part; 1]>,
+    /// GPUs that are its own.
     pub(crate) devices: SmallVec<[DeviceIx; 2]>,
+    /// GPUs of which it has parts, one entry for each task that has one.
+    pub(crate) shares: Option<Box<[(DeviceIx, GpuShare)]>>,
     /// Its limits, where it is in the line of its node: then it has one part.
     pub(crate) line: Option<Limits>,
 }
 
 impl Held {
+    /// Parts of GPUs.
+    pub(crate) fn shares(&self) -> &[(DeviceIx, GpuShare)] {
+        self.shares.as_deref().unwrap_or_default()
+    }
+
+    /// GPUs of which it has anything; one may be there more than once.
+    fn all_devices(&self) -> impl Iterator<Item = DeviceIx> {
+        self.devices.iter().copied().chain(self.shares().iter().map(|(device, _)| *device))
+    }
+
     /// One task more on a node.
     fn add(&mut self, node: usize, cpu: u64, memory: u64) {
         if let Some(last) = self.parts.last_mut().filter(|last| last.node as usize == node)
@@ -127,13 +168,15 @@ pub(crate) struct Nodes {
     by_name: HashMap<Name, usize, Build>,
     by_uuid: HashMap<Name, DeviceIx, Build>,
     /// What each node has when nothing runs; closed where it is not configured.
-    whole: Vec<Room>,
+    whole: Rooms,
     /// The same, closed where it takes no tasks.
-    idle: Vec<Room>,
+    idle: Rooms,
     /// What each node offers now.
     field: Field,
     filters: Filters,
     capacity: Amounts,
+    /// Tasks that have parts of GPUs, on all nodes: while there are none, nobody looks for any.
+    sharers: usize,
 }
 
 impl Nodes {
@@ -145,11 +188,12 @@ impl Nodes {
             devices: Slab::new(),
             by_name: HashMap::default(),
             by_uuid: HashMap::default(),
-            whole: Vec::new(),
-            idle: Vec::new(),
-            field: Field::new(Vec::new()),
+            whole: Rooms::default(),
+            idle: Rooms::default(),
+            field: Field::new(Rooms::default()),
             filters: Filters::new(),
             capacity: [0; 3],
+            sharers: 0,
         };
         for config in configs {
             all.configure(config.clone());
@@ -158,17 +202,17 @@ impl Nodes {
     }
 
     /// What each node has when nothing runs, by its place in the list.
-    pub(crate) fn whole(&self) -> &[Room] {
+    pub(crate) const fn whole(&self) -> &Rooms {
         &self.whole
     }
 
     /// What the nodes that take tasks have when nothing runs.
-    pub(crate) fn idle(&self) -> &[Room] {
+    pub(crate) const fn idle(&self) -> &Rooms {
         &self.idle
     }
 
     /// What each node offers now.
-    pub(crate) fn rooms(&self) -> &[Room] {
+    pub(crate) const fn rooms(&self) -> &Rooms {
         self.field.rooms()
     }
 
@@ -237,11 +281,13 @@ impl Nodes {
 
     /// Where a job fits now.
     pub(crate) fn find(&mut self, demand: &Demand) -> Result<Packing, Misfit> {
-        pack(demand, &mut Search { field: &mut self.field, filters: &self.filters })
+        let mut packing = pack(demand, &mut Search { field: &mut self.field, filters: &self.filters })?;
+        self.settle_parts(&mut packing);
+        Ok(packing)
     }
 
     /// Where a job would fit, if this were free. Looks at every node.
-    pub(crate) fn pack(&self, demand: &Demand, rooms: &[Room]) -> Result<Packing, Misfit> {
+    pub(crate) fn pack(&self, demand: &Demand, rooms: &Rooms) -> Result<Packing, Misfit> {
         pack(demand, &mut Walk { rooms: Cow::Borrowed(rooms), filters: &self.filters })
     }
 
@@ -257,17 +303,13 @@ impl Nodes {
         pack(&demand, &mut Walk { rooms: Cow::Borrowed(self.rooms()), filters }).is_ok()
     }
 
-    /// What a node offers tasks of a group now, of each resource; `None` where its constraints keep them away.
-    pub(crate) fn offered(&self, node: usize, group: &Group, rooms: &[Room]) -> Option<[u64; 3]> {
-        let mask = self.filters.get(group.filter).fit(node)?;
-        let room = &rooms[node];
-        Some([room.cpu, room.memory, room.gpus.of(mask).into()])
-    }
-
     /// Gives owners their numbers in a copy of the core.
     pub(crate) fn renumber(&mut self, numbers: &HashMap<JobIx, JobIx, Build>) {
         for device in self.devices.iter_mut() {
             device.owner = device.owner.and_then(|owner| numbers.get(&owner).copied());
+            for sharer in &mut device.sharers {
+                sharer.job = numbers.get(&sharer.job).copied().unwrap_or(sharer.job);
+            }
         }
     }
 
@@ -280,18 +322,11 @@ impl Nodes {
         nodes.any(|node| demand.groups.iter().any(|group| takes(node, group)))
     }
 
-    /// The first GPU of a placement that another job has.
-    pub(crate) fn conflict(&self, placement: &Placement) -> Option<(Name, JobIx)> {
-        placement.slots.iter().flat_map(|slot| &slot.gpus).find_map(|uuid| {
-            let owner = self.devices[self.find_device(uuid)?].owner?;
-            Some((uuid.clone(), owner))
-        })
-    }
-
     /// Puts a placement on the books. Nodes and GPUs that are not configured are entered as such. Where it was made from a packing just
     /// now, that says which nodes they are.
     pub(crate) fn take(&mut self, owner: JobIx, demand: &Demand, placement: &Placement, packing: &Packing) -> Held {
         let mut held = Held::default();
+        let mut shares = Vec::new();
         let known = if demand.groups.len() == 1 { &packing[..] } else { &[] };
         let mut known = known.iter().flat_map(|share| std::iter::repeat_n(share.node, share.count as usize));
         for slot in &placement.slots {
@@ -307,13 +342,20 @@ impl Nodes {
                     Some(device) => device,
                     None => self.add_unknown_device(node, uuid),
                 };
-                held.devices.push(device);
+                match slot.share {
+                    None => held.devices.push(device),
+                    Some(share) => shares.push((device, share)),
+                }
             }
         }
+        for &(device, share) in &shares {
+            self.join(device, Sharer { job: owner, millis: share.millis, memory: share.memory.0 });
+        }
+        held.shares = (!shares.is_empty()).then(|| shares.into_boxed_slice());
         for &device in &held.devices {
             self.own(device, Some(owner));
         }
-        if held.parts.len() == 1 && held.devices.is_empty() {
+        if held.parts.len() == 1 && held.devices.is_empty() && held.shares.is_none() {
             held.line = placement.line.map(|line| [line.cpu.0, line.memory.0]);
         }
         for part in &held.parts {
@@ -336,7 +378,7 @@ impl Nodes {
             self.refresh(part.node as usize);
         }
         let mut last = held.parts.last().map(|part| part.node as usize);
-        for &device in &held.devices {
+        for device in held.all_devices() {
             let node = self.devices[device].node;
             if last != Some(node) {
                 self.refresh(node);
@@ -346,9 +388,12 @@ impl Nodes {
     }
 
     /// Takes what a job had off the books.
-    pub(crate) fn release(&mut self, held: &Held) {
+    pub(crate) fn release(&mut self, owner: JobIx, held: &Held) {
         for &device in &held.devices {
             self.own(device, None);
+        }
+        for &(device, share) in held.shares() {
+            self.part(device, owner, share);
         }
         for part in &held.parts {
             let node = &mut self.list[part.node as usize];
@@ -362,7 +407,7 @@ impl Nodes {
             node.over &= node.is_over();
         }
         self.refresh_held(held);
-        for &device in &held.devices {
+        for device in held.all_devices() {
             self.forget_unlisted(device);
         }
         for part in &held.parts {
@@ -372,8 +417,10 @@ impl Nodes {
 
     /// Forgets a GPU that nobody has and nobody configured.
     fn forget_unlisted(&mut self, index: DeviceIx) {
-        let Device { node, configured, .. } = self.devices[index];
-        if !configured {
+        // A job may have had several parts of it.
+        let Some(device) = self.devices.get(index) else { return };
+        let (node, gone) = (device.node, !device.configured && device.is_free());
+        if gone {
             self.forget_device(index);
             self.vacate(node);
         }
@@ -400,11 +447,24 @@ impl Nodes {
             let node = &mut self.list[part.node as usize];
             node.over = node.is_over();
         }
+        for (device, _) in held.shares() {
+            let device = &mut self.devices[*device];
+            device.over = device.is_over();
+        }
     }
 
     fn refresh(&mut self, node: usize) {
         let room = self.offer(node);
         self.field.set(node, room);
+        if self.sharers > 0 || !self.rooms().shared.is_empty() {
+            let gpus = if self.is_usable(node) { self.shared_gpus(node) } else { Vec::new() };
+            self.field.set_shared(node, gpus);
+        }
+    }
+
+    /// Whether a node offers anything.
+    fn is_usable(&self, node: usize) -> bool {
+        self.idle[node].open && !self.list[node].is_over()
     }
 
     /// What a node offers, from the books.

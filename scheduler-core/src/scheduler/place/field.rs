@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::scheduler::place::filter::{Filter, FilterIx, Filters};
 use crate::scheduler::place::order::{Home, Key, Need, Order};
 use crate::scheduler::place::room::Room;
+use crate::scheduler::place::shared::{Rooms, SharedGpu, SharedGpus};
 use crate::scheduler::place::{Group, Prefer};
 use crate::slab::Index;
 
@@ -40,11 +41,17 @@ pub(crate) trait Offers {
     fn filter(&self, index: FilterIx) -> &Filter;
     /// Enters something else for a node, for the time being.
     fn put(&mut self, node: usize, room: Room);
+    /// The number of nodes.
+    fn len(&self) -> usize;
+    fn filters(&self) -> &Filters;
+    fn shared_gpus(&self) -> &SharedGpus;
+    /// Enters something else for the shared GPUs of a node, for the time being.
+    fn put_shared(&mut self, node: usize, gpus: Vec<SharedGpu>);
 }
 
 /// Rooms that are walked.
 pub(crate) struct Walk<'a> {
-    pub(crate) rooms: Cow<'a, [Room]>,
+    pub(crate) rooms: Cow<'a, Rooms>,
     pub(crate) filters: &'a Filters,
 }
 
@@ -62,7 +69,23 @@ impl Offers for Walk<'_> {
     }
 
     fn put(&mut self, node: usize, room: Room) {
-        self.rooms.to_mut()[node] = room;
+        self.rooms.to_mut().list[node] = room;
+    }
+
+    fn len(&self) -> usize {
+        self.rooms.list.len()
+    }
+
+    fn filters(&self) -> &Filters {
+        self.filters
+    }
+
+    fn shared_gpus(&self) -> &SharedGpus {
+        &self.rooms.shared
+    }
+
+    fn put_shared(&mut self, node: usize, gpus: Vec<SharedGpu>) {
+        self.rooms.to_mut().shared.set(node, gpus);
     }
 }
 
@@ -93,6 +116,22 @@ impl Offers for Search<'_> {
     fn put(&mut self, node: usize, room: Room) {
         self.field.set(node, room);
     }
+
+    fn len(&self) -> usize {
+        self.field.rooms.list.len()
+    }
+
+    fn filters(&self) -> &Filters {
+        self.filters
+    }
+
+    fn shared_gpus(&self) -> &SharedGpus {
+        &self.field.rooms.shared
+    }
+
+    fn put_shared(&mut self, node: usize, gpus: Vec<SharedGpu>) {
+        self.field.rooms.shared.set(node, gpus);
+    }
 }
 
 /// What one filter's searches go through.
@@ -114,7 +153,7 @@ impl Clone for Field {
 
 /// See the module.
 pub(crate) struct Field {
-    rooms: Vec<Room>,
+    rooms: Rooms,
     /// By filter.
     views: Vec<View>,
     /// How many of them have an order.
@@ -127,25 +166,30 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    pub(crate) const fn new(rooms: Vec<Room>) -> Self {
+    pub(crate) const fn new(rooms: Rooms) -> Self {
         Self { rooms, views: Vec::new(), orders: 0, log: Vec::new(), dropped: 0, few: FEW }
     }
 
-    pub(crate) fn rooms(&self) -> &[Room] {
+    pub(crate) const fn rooms(&self) -> &Rooms {
         &self.rooms
     }
 
     /// Enters what a node offers now.
     pub(crate) fn set(&mut self, node: usize, room: Room) {
         if self.rooms[node] != room {
-            self.rooms[node] = room;
+            self.rooms.list[node] = room;
             self.note(node);
         }
     }
 
+    /// Enters what is taken of a node's shared GPUs now. Orders know nothing of them.
+    pub(crate) fn set_shared(&mut self, node: usize, gpus: Vec<SharedGpu>) {
+        self.rooms.shared.set(node, gpus);
+    }
+
     /// One more node.
     pub(crate) fn push(&mut self, room: Room) {
-        self.rooms.push(room);
+        self.rooms.list.push(room);
         self.note(self.rooms.len() - 1);
     }
 

@@ -100,7 +100,7 @@ proptest! {
         for (at, spec) in specs.iter().enumerate() {
             filters.update(at, Some(&traits(spec)));
         }
-        let mut field = Field { few: 0, ..Field::new(specs.iter().map(room).collect()) };
+        let mut field = Field { few: 0, ..Field::new(Rooms::new(specs.iter().map(room).collect())) };
         let mut searched = 0;
         for step in steps {
             match step {
@@ -184,7 +184,7 @@ fn an_order_is_made_only_where_it_pays() {
     let room = Room { cpu: 4, memory: 4, gpus: Lanes::default(), has_gpus: false, open: true };
     let searches = |nodes: usize, times: u32| {
         let mut filters = Filters::new();
-        let mut field = Field::new(vec![room; nodes]);
+        let mut field = Field::new(Rooms::new(vec![room; nodes]));
         for at in 0..nodes {
             filters.update(at, Some(&Traits::default()));
         }

@@ -68,7 +68,8 @@ impl Rule {
         let asked = &group.constraints;
         let gpus = (group.request.gpus > 0).then(|| GpuRule {
             models: asked.gpu_models.clone(),
-            memory: asked.gpu_memory,
+            // A share of more than a GPU has finds no room on it, nobody else there or not.
+            memory: asked.gpu_share.map_or(asked.gpu_memory, |share| asked.gpu_memory.max(share.memory)),
             profile: asked.mig_profile.clone(),
         });
         Self { nodes: asked.nodes.clone(), gpus }
@@ -111,6 +112,8 @@ pub(crate) struct Filters {
     plain: [FilterIx; 2],
     /// Filters besides those that nobody uses.
     idle: usize,
+    /// Memory of the GPUs in each lane of each node.
+    memory: Vec<SmallVec<[u64; 1]>>,
 }
 
 impl Filters {
@@ -122,7 +125,7 @@ impl Filters {
             let rule = Rule { nodes: Vec::new(), gpus };
             list.insert(Filter { rule, fits: Vec::new(), refs: 0 })
         });
-        Self { list, by_rule: HashMap::default(), plain, idle: 0 }
+        Self { list, by_rule: HashMap::default(), plain, idle: 0, memory: Vec::new() }
     }
 
     /// The filter of a group without constraints.
@@ -187,6 +190,10 @@ impl Filters {
     /// Corrects what is said of a node; true if anything changed for anybody.
     pub(crate) fn update(&mut self, node: usize, traits: Option<&Traits>) -> bool {
         let mut changed = false;
+        if self.memory.len() <= node {
+            self.memory.resize(node + 1, SmallVec::new());
+        }
+        self.memory[node] = traits.into_iter().flat_map(|traits| &traits.lanes).map(|lane| lane.memory.0).collect();
         for filter in self.list.iter_mut() {
             if filter.fits.len() <= node {
                 filter.fits.resize(node + 1, None);
@@ -196,6 +203,11 @@ impl Filters {
             filter.fits[node] = fit;
         }
         changed
+    }
+
+    /// Memory of the GPUs in a lane of a node.
+    pub(crate) fn lane_memory(&self, node: usize, lane: u8) -> u64 {
+        self.memory.get(node).and_then(|lanes| lanes.get(usize::from(lane))).copied().unwrap_or(0)
     }
 
     /// Every filter with the number of its users.

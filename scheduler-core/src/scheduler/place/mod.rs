@@ -8,14 +8,18 @@ pub(crate) mod field;
 pub(crate) mod filter;
 mod order;
 mod room;
+pub(crate) mod shared;
 
 use smallvec::SmallVec;
 
+use crate::amounts::{GPU_MILLIS, GpuShare};
 use crate::job::{Arrangement, Shape, TaskGroup};
 use crate::scheduler::config::Resource;
 use crate::scheduler::place::field::{Found, Offers, Query};
 use crate::scheduler::place::filter::FilterIx;
 pub(crate) use crate::scheduler::place::room::{LANES, Lanes, Mask, Room};
+pub(crate) use crate::scheduler::place::shared::Rooms;
+use crate::scheduler::place::shared::{On, SharedGpu, less_part, pack_parts};
 use crate::scheduler::tree::share::Amounts;
 use crate::state::Placement;
 
@@ -28,6 +32,8 @@ pub(crate) struct Group {
     pub(crate) cpu: u64,
     pub(crate) memory: u64,
     pub(crate) gpus: u32,
+    /// Each asks for a part of its one GPU.
+    pub(crate) part: Option<GpuShare>,
     /// Where its tasks may go.
     pub(crate) filter: FilterIx,
 }
@@ -38,7 +44,7 @@ impl Group {
         match resource {
             Resource::Cpu => self.cpu,
             Resource::Memory => self.memory,
-            Resource::Gpu => u64::from(self.gpus),
+            Resource::Gpu => self.part.map_or(u64::from(self.gpus) * u64::from(GPU_MILLIS), |part| part.millis.into()),
         }
     }
 }
@@ -68,10 +74,13 @@ impl Demand {
                 cpu: group.request.cpu.0,
                 memory: group.request.memory.0,
                 gpus: group.request.gpus,
+                part: group.constraints.gpu_share,
                 filter: filter(index, group),
             })
             .collect();
-        groups.sort_by_key(|group| std::cmp::Reverse((group.gpus, group.cpu, group.memory, std::cmp::Reverse(group.index))));
+        groups.sort_by_key(|group| {
+            std::cmp::Reverse((group.of(Resource::Gpu), group.cpu, group.memory, std::cmp::Reverse(group.index)))
+        });
         let total = Resource::ALL
             .map(|resource| groups.iter().map(|group| u128::from(group.of(resource)) * u128::from(group.replicas)).sum());
         let (tasks, least) = (shape.task_count(), shape.least_tasks());
@@ -103,6 +112,8 @@ pub(crate) struct Share {
     pub(crate) count: u32,
     /// From which lanes their GPUs come.
     pub(crate) gpus: Lanes,
+    /// The one GPU that they share, where they ask for parts; it comes from a lane where nobody has it yet.
+    pub(crate) on: Option<On>,
 }
 
 /// A place for every task that starts.
@@ -148,6 +159,7 @@ fn pack_some(demand: &Demand, offers: &mut impl Offers, query: Query) -> Option<
 fn pack_groups(demand: &Demand, offers: &mut impl Offers, query: Query, some: bool) -> Result<Packing, Misfit> {
     let mut packing = Packing::new();
     let mut before: SmallVec<[(usize, Room); 8]> = SmallVec::new();
+    let mut shared_before: Vec<(usize, Vec<SharedGpu>)> = Vec::new();
     let placed = demand.groups.iter().enumerate().try_for_each(|(position, group)| {
         let from = packing.len();
         let least = if some { 0 } else { group.replicas };
@@ -155,12 +167,26 @@ fn pack_groups(demand: &Demand, offers: &mut impl Offers, query: Query, some: bo
         for share in &packing[from..] {
             let room = offers.room(share.node);
             before.push((share.node, room));
-            offers.put(share.node, room.less(group, share.count, share.gpus));
+            let Some(on) = share.on else {
+                offers.put(share.node, room.less(group, share.count, share.gpus));
+                continue;
+            };
+            let mut gpus = offers.shared_gpus().of(share.node).to_vec();
+            shared_before.push((share.node, gpus.clone()));
+            if !gpus.iter().any(|gpu| gpu.gpu == on.gpu) {
+                gpus.push(SharedGpu::new(on.gpu, on.lane, on.total));
+            }
+            let left = less_part(room, &mut gpus, group, share);
+            offers.put(share.node, left);
+            offers.put_shared(share.node, gpus);
         }
         Ok(())
     });
     for (node, room) in before.into_iter().rev() {
         offers.put(node, room);
+    }
+    for (node, gpus) in shared_before.into_iter().rev() {
+        offers.put_shared(node, gpus);
     }
     placed.map(|()| packing)
 }
@@ -174,6 +200,9 @@ fn pack_group(
     least: u32,
     packing: &mut Packing,
 ) -> Result<(), Misfit> {
+    if let Some(part) = group.part {
+        return pack_parts((position, group, part), offers, query, least, packing);
+    }
     // Only a damaged table has such a group.
     let mut found = if group.replicas == 0 { Found::new() } else { offers.find(group, query) };
     let possible: u64 = found.iter().map(|&(_, count)| u64::from(count)).sum();
@@ -192,7 +221,7 @@ fn pack_group(
     for (node, count) in found {
         let mask = offers.filter(group.filter).fit(node).unwrap_or(0);
         let gpus = if group.gpus == 0 { Lanes::default() } else { offers.room(node).gpus.draw(mask, group.gpus, count) };
-        packing.push(Share { group: position, node, count, gpus });
+        packing.push(Share { group: position, node, count, gpus, on: None });
     }
     Ok(())
 }
@@ -216,8 +245,8 @@ fn deal(found: &mut Found, tasks: u32) {
 }
 
 /// Takes what a packing takes.
-pub(crate) fn take(rooms: &mut [Room], demand: &Demand, packing: &Packing) {
+pub(crate) fn take(rooms: &mut Rooms, demand: &Demand, packing: &Packing) {
     for share in packing {
-        rooms[share.node] = rooms[share.node].less(&demand.groups[share.group], share.count, share.gpus);
+        rooms.take(&demand.groups[share.group], share);
     }
 }

@@ -1,10 +1,11 @@
-//! What a node offers, in numbers: CPU, memory, and GPUs by lane.
+//! What a node offers, in numbers: CPU, memory, and whole GPUs by lane. What is left of those that are shared is in [`shared`](super::shared).
 //!
 //! A *lane* is a kind of GPU on a node (model, memory, MIG profile): what is in one lane can stand for each other. Most nodes have one
 //! lane; a task may take from all those that its constraints allow. Which lanes it takes from is settled when it is packed
 //! ([`Lanes::draw`]) and kept to when devices are handed out, so that what is reserved for somebody is never another's by a
 //! different choice.
 
+use crate::amounts::GPU_MILLIS;
 use crate::scheduler::config::Resource;
 use crate::scheduler::place::Group;
 
@@ -29,6 +30,23 @@ impl Lanes {
             return self.total();
         }
         self.0.iter().enumerate().map(|(lane, &count)| if mask >> lane & 1 == 1 { u32::from(count) } else { 0 }).sum()
+    }
+
+    /// One in this lane.
+    pub(crate) const fn one(lane: u8) -> Self {
+        let mut lanes = [0; LANES];
+        lanes[lane as usize] = 1;
+        Self(lanes)
+    }
+
+    /// None in any lane.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// The lanes that have any, with how many they have.
+    pub(crate) fn lanes(self) -> impl Iterator<Item = (u8, u16)> {
+        (0..LANES as u8).zip(self.0).filter(|(_, count)| *count > 0)
     }
 
     /// How many there are in all lanes.
@@ -130,12 +148,12 @@ impl Room {
         }
     }
 
-    /// The amount of one resource.
+    /// The amount of one resource; of GPUs that of the whole ones.
     pub(crate) fn of(self, resource: Resource) -> u64 {
         match resource {
             Resource::Cpu => self.cpu,
             Resource::Memory => self.memory,
-            Resource::Gpu => u64::from(self.gpus.total()),
+            Resource::Gpu => u64::from(self.gpus.total()) * u64::from(GPU_MILLIS),
         }
     }
 

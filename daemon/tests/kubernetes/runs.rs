@@ -1,38 +1,16 @@
-//! The daemon with the executor `job`, on a real control plane: what a user submits runs as pods on the cluster's nodes, also when the daemon is
-//! killed meanwhile.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+//! What a user submits runs as pods on the cluster's nodes, also when the daemon is killed meanwhile.
 
-mod common;
-
-use common::Daemon;
-use control_plane::{Cluster, NodeSpec, Options, for_test};
+use control_plane::NodeSpec;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-fn daemon(folder: &tempfile::TempDir, cluster: &Cluster) -> Daemon {
-    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
-    cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
-    let kubeconfig = folder.path().join("kubeconfig");
-    std::fs::write(&kubeconfig, cluster.kubeconfig_of("flash-system", "flashd").unwrap()).unwrap();
-    let mut daemon = Daemon::prepare(&folder.path().join("data"), "listen = \"off\"\nexecutors = [\"job\"]\n");
-    daemon.extra = vec!["--kubernetes-kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
-    daemon
-}
-
-fn job(more: Value) -> Value {
-    let mut job = json!({"image": "any", "command": ["train"], "resources": {"cpu": "100m"}});
-    for (key, value) in more.as_object().unwrap() {
-        job[key] = value.clone();
-    }
-    job
-}
+use crate::rig::{Site, job};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_run_as_pods_and_outlive_the_daemon() {
     let nodes = vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::plain("node-0")];
-    let Some(cluster) = for_test("the daemon on a cluster", Options { nodes, ..Options::default() }) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let mut daemon = daemon(&folder, &cluster);
+    let Some(mut site) = Site::prepare("the daemon on a cluster", nodes, "") else { return };
+    let daemon = &mut site.daemon;
     daemon.restart();
 
     let good = daemon

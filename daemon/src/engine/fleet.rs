@@ -1,0 +1,298 @@
+//! The machines of a cluster, brought into the core: those that come, change, take no tasks for now, are lost, and go.
+//!
+//! What must hold:
+//! - Nothing is planned while the cluster does not answer: what it had may be gone, and no order would reach it.
+//! - What pods ask of a node that are no runs of ours (any more) is not offered. GPUs have no names in a cluster, so as many as they ask for
+//!   are set aside, first of those that nobody has.
+//! - A node that is lost ends the runs that were nowhere else; those that are elsewhere too are told to leave. They are tried again as
+//!   their policies say.
+//! - The core is brought in line by comparing, never by replaying news: whatever it was rebuilt from, one pass settles it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, Standing};
+use scheduler_core::event::Event;
+use scheduler_core::ids::{JobId, Name, RunId};
+use scheduler_core::record::Recorded;
+use scheduler_core::scheduler::{NodeConfig, NodeState};
+use scheduler_core::time::Timestamp;
+
+use super::turn::Turn;
+use crate::cluster::{ClusterViews, offer, silence};
+use crate::objects::Directory;
+
+/// What the core was told of a node.
+struct Given {
+    node: Arc<ClusterNode>,
+    config: NodeConfig,
+    /// `None`: whatever it has, it was not told by us.
+    state: Option<NodeState>,
+    /// What pods of runs ask that have no place any more.
+    strays: NodeAmounts,
+}
+
+/// The machines of a cluster, and what the core was told of them.
+pub(super) struct Fleet {
+    views: ClusterViews,
+    given: BTreeMap<Name, Given>,
+    stale: bool,
+}
+
+/// What settling has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// GPUs that are not to be promised, and why; `None` where that is as it was.
+    pub(super) aside: Option<BTreeMap<Name, Name>>,
+    /// Runs that were lost with their nodes.
+    pub(super) lost: usize,
+}
+
+impl Fleet {
+    pub(super) const fn new(views: ClusterViews) -> Self {
+        Self { views, given: BTreeMap::new(), stale: true }
+    }
+
+    /// Waits for news of the cluster.
+    pub(super) async fn changed(fleet: &mut Option<Self>) {
+        let alive = match fleet {
+            Some(fleet) => fleet.views.changed().await.is_ok(),
+            None => false,
+        };
+        if !alive {
+            std::future::pending::<()>().await;
+        }
+        if let Some(fleet) = fleet {
+            fleet.stale = true;
+        }
+    }
+
+    /// Why nothing may be planned, if nothing may.
+    pub(super) fn silence(&self) -> Option<String> {
+        silence(&self.views.borrow())
+    }
+
+    /// Somebody else has told the core of this node.
+    pub(super) fn forget_state(&mut self, name: &Name) {
+        if let Some(given) = self.given.get_mut(name) {
+            given.state = None;
+        }
+        self.stale = true;
+    }
+
+    /// The core is a new one, made from [`Self::configs`].
+    pub(super) fn forget_all(&mut self) {
+        self.given.values_mut().for_each(|given| given.state = None);
+        self.stale = true;
+    }
+
+    pub(super) fn configs(&self) -> Vec<NodeConfig> {
+        self.given.values().map(|given| given.config.clone()).collect()
+    }
+
+    /// Brings the core in line with the cluster and with what administrators say.
+    pub(super) fn settle(&mut self, core: &mut Recorded, directory: &Directory, turn: &mut Turn, now: Timestamp) -> Settled {
+        let view = Arc::clone(&self.views.borrow());
+        let strays = self.given.values().any(|given| given.strays != NodeAmounts::default());
+        // GPUs that had to be set aside while somebody had them are exchanged for free ones when there are some.
+        let crowded = core_is_crowded(&self.given);
+        if silence(&view).is_some() || !(self.stale || strays || crowded) {
+            return Settled::default();
+        }
+        self.stale = false;
+        self.configure(core, &view);
+        let mut settled = Settled { lost: self.set_states(core, &view, directory, turn, now), aside: None };
+        self.remove(core, &view);
+        settled.aside = Some(self.aside(core, directory));
+        settled
+    }
+
+    /// Enters what has come, changes what has changed.
+    fn configure(&mut self, core: &mut Recorded, view: &ClusterView) {
+        for (name, node) in &view.nodes {
+            let name = Name::from(name.as_str());
+            let given = self.given.get(&name);
+            let is_same = given.is_some_and(|given| Arc::ptr_eq(&given.node, node));
+            if is_same && node.ours.is_empty() {
+                continue;
+            }
+            let strays = strays(core, node);
+            if is_same && given.is_some_and(|given| given.strays == strays) {
+                continue;
+            }
+            let config = match (given, &node.standing) {
+                // Nothing is known of one that was deleted, and what was known is what its runs hold.
+                (Some(given), Standing::Lost(_)) => given.config.clone(),
+                _ => offer(node, node.others.plus(strays)),
+            };
+            let state = given.and_then(|given| given.state);
+            let is_told = given.is_some_and(|given| given.config == config);
+            if !is_told && let Err(error) = core.set_node(config.clone()) {
+                tracing::error!(node = %name, %error, "the node cannot be used as it is now");
+                continue;
+            }
+            if given.is_none() {
+                let (cpu, memory) = (node.allocatable.cpu_millis, node.allocatable.memory_bytes);
+                tracing::debug!(node = %name, cpu_millis = cpu, memory_bytes = memory, gpus = config.gpus.len(), "node");
+            }
+            self.given.insert(name, Given { node: Arc::clone(node), config, state, strays });
+        }
+    }
+
+    /// Says what may be done with each node. How many runs were lost by it.
+    fn set_states(
+        &mut self,
+        core: &mut Recorded,
+        view: &ClusterView,
+        directory: &Directory,
+        turn: &mut Turn,
+        now: Timestamp,
+    ) -> usize {
+        let mut lost = 0;
+        for (name, given) in &mut self.given {
+            let standing = view.nodes.get(name.as_str()).map(|node| &node.standing);
+            let mark = directory.nodes.get(name).map_or(NodeState::Ready, |mark| mark.state.state());
+            let wanted = standing.map_or(NodeState::Lost, state_of).max(mark);
+            if given.state == Some(wanted) {
+                continue;
+            }
+            match lose(core, turn, name, wanted, now) {
+                Ok(runs) => {
+                    lost += runs;
+                    if wanted == NodeState::Lost || given.state == Some(NodeState::Lost) {
+                        let why = standing.and_then(reason).unwrap_or("it is not there any more, or is back");
+                        tracing::warn!(node = %name, state = wanted.as_str(), runs, why, "node");
+                    }
+                    given.state = Some(wanted);
+                }
+                Err(error) => tracing::error!(node = %name, %error, "saying what may be done with a node"),
+            }
+        }
+        lost
+    }
+
+    /// Takes out what is not there any more; it was lost before.
+    fn remove(&mut self, core: &mut Recorded, view: &ClusterView) {
+        self.given.retain(|name, _| {
+            if view.nodes.contains_key(name.as_str()) {
+                return true;
+            }
+            if let Err(error) = core.remove_node(name) {
+                tracing::error!(node = %name, %error, "taking out a node");
+            }
+            tracing::info!(node = %name, "the node is gone");
+            false
+        });
+    }
+
+    /// As many GPUs as others ask for: first those that are set aside already, then those that nobody has.
+    fn aside(&self, core: &Recorded, directory: &Directory) -> BTreeMap<Name, Name> {
+        let mut aside = BTreeMap::new();
+        if self.given.values().all(|given| taken(given) == 0) {
+            return aside;
+        }
+        for node in core.nodes() {
+            let Some(given) = self.given.get(node.name).filter(|given| taken(given) > 0) else { continue };
+            let count = taken(given) as usize;
+            let mut gpus: Vec<_> =
+                node.gpus.iter().filter(|gpu| gpu.configured && !directory.gpus.contains_key(gpu.uuid)).collect();
+            // The last first, so that those in front are the ones that are promised.
+            gpus.reverse();
+            gpus.sort_by_key(|gpu| (gpu.job.is_some(), gpu.aside.is_none()));
+            let why = Name::from(why_taken(given));
+            aside.extend(gpus.into_iter().take(count).map(|gpu| (gpu.uuid.clone(), why.clone())));
+        }
+        aside
+    }
+}
+
+/// Whether some GPUs may have to be exchanged.
+fn core_is_crowded(given: &BTreeMap<Name, Given>) -> bool {
+    given.values().any(|given| {
+        let held: u32 = given.node.ours.values().map(|asks| asks.gpus).sum();
+        let all = given.node.allocatable.gpus.saturating_add(given.node.sick_gpus);
+        taken(given) > 0 && taken(given).saturating_add(held) > all
+    })
+}
+
+/// GPUs of a node that are not for our runs.
+fn taken(given: &Given) -> u32 {
+    given.node.others.gpus.saturating_add(given.strays.gpus).saturating_add(given.node.sick_gpus)
+}
+
+fn why_taken(given: &Given) -> String {
+    let mut parts = Vec::new();
+    if given.node.others.gpus > 0 {
+        let pods = given.node.others_with_gpus.join(", ");
+        parts.push(format!("{} in use by pods of others ({pods})", given.node.others.gpus));
+    }
+    if given.strays.gpus > 0 {
+        parts.push(format!("{} still held by runs that were given up", given.strays.gpus));
+    }
+    if given.node.sick_gpus > 0 {
+        parts.push(format!("{} not allocatable: its device plugin says that they are not healthy", given.node.sick_gpus));
+    }
+    format!("of node {}: {}", given.node.name, parts.join(", "))
+}
+
+/// What runs of ours ask of a node that have no place any more.
+fn strays(core: &Recorded, node: &ClusterNode) -> NodeAmounts {
+    let is_active = |run: &RunId| {
+        let view = core.view(run.job).filter(|view| view.lifecycle.attempt == run.attempt);
+        view.is_some_and(|view| view.lifecycle.state.placement().is_some())
+    };
+    let asked = node.ours.iter().filter(|(run, _)| !is_active(run));
+    asked.fold(NodeAmounts::default(), |sum, (_, asks)| sum.plus(*asks))
+}
+
+const fn state_of(standing: &Standing) -> NodeState {
+    match standing {
+        Standing::Open => NodeState::Ready,
+        Standing::Closed(_) => NodeState::Cordoned,
+        Standing::Cordoned(_) => NodeState::Draining,
+        Standing::Lost(_) => NodeState::Lost,
+    }
+}
+
+/// Why a node is not open.
+pub(super) fn reason(standing: &Standing) -> Option<&str> {
+    match standing {
+        Standing::Open => None,
+        Standing::Closed(why) | Standing::Cordoned(why) | Standing::Lost(why) => Some(why),
+    }
+}
+
+/// Says what may be done with a node, and takes what becomes of its runs into the turn. How many were lost.
+pub(super) fn lose(
+    core: &mut Recorded,
+    turn: &mut Turn,
+    name: &Name,
+    state: NodeState,
+    now: Timestamp,
+) -> Result<usize, scheduler_core::scheduler::ChangeError> {
+    // Whoever has failed for good is not known to the core afterwards.
+    let mut namespaces: BTreeMap<JobId, Name> = BTreeMap::new();
+    if state == NodeState::Lost {
+        let here: BTreeSet<JobId> = core
+            .active()
+            .filter(|(_, lifecycle)| {
+                lifecycle.state.placement().is_some_and(|placed| placed.slots.iter().any(|slot| slot.node == *name))
+            })
+            .map(|(job, _)| job)
+            .collect();
+        namespaces.extend(here.into_iter().filter_map(|job| Some((job, core.view(job)?.shape.namespace.clone()))));
+    }
+    let lost = core.set_node_state(name, state, now)?;
+    let runs = lost.ended.len() + lost.elsewhere.len();
+    for transition in lost.ended {
+        let namespace = namespaces.remove(&transition.job).unwrap_or_else(|| Name::from(""));
+        turn.change(namespace, transition);
+    }
+    for run in lost.elsewhere {
+        let message = Name::from(format!("node {name} was lost, where a part of it ran"));
+        if let Err(rejected) = turn.handle(core, run.job, Event::Evict { message }, now) {
+            tracing::debug!(%run, %rejected, "it ends anyhow");
+        }
+    }
+    Ok(runs)
+}

@@ -1,0 +1,102 @@
+//! The machines of a cluster as it tells them: what they can give, what pods ask of them, and whether they take any. Followed by a watch.
+//!
+//! What must hold:
+//! - A view is whole: it is made from complete lists of nodes and of pods and all that was told since. Whatever vanished while nobody
+//!   watched is not in the next one.
+//! - While the cluster does not answer, the last view stands and says so; no node is taken for lost then, because nobody could have told.
+//! - Of a pod no more is kept than what it asks for. Pods that are over are not kept.
+
+mod books;
+mod follow;
+mod read;
+pub(super) mod requests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use scheduler_core::ids::RunId;
+
+pub use follow::{NodeWatch, WatchOptions};
+
+/// What a node has, or what pods ask of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NodeAmounts {
+    /// Processor time, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Whole GPUs.
+    pub gpus: u32,
+}
+
+impl NodeAmounts {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            gpus: self.gpus.saturating_add(other.gpus),
+        }
+    }
+
+    /// What is left without the other; nothing where that is more.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            gpus: self.gpus.saturating_sub(other.gpus),
+        }
+    }
+}
+
+/// Whether a node takes pods, and why not.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// It does.
+    #[default]
+    Open,
+    /// Somebody cordoned it in the cluster; what runs goes on.
+    Cordoned(String),
+    /// A taint keeps pods away, or it is not ready for now; what runs goes on.
+    Closed(String),
+    /// It has been silent for longer than the grace, or was deleted: nobody hears of what ran there.
+    Lost(String),
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterNode {
+    /// Its name.
+    pub name: String,
+    /// What pods may ask of it together.
+    pub allocatable: NodeAmounts,
+    /// GPUs that it has and that are not allocatable: its device plugin says that they are sick.
+    pub sick_gpus: u32,
+    /// The product that its labels name; empty if they name none.
+    pub gpu_model: String,
+    /// Memory of each of its GPUs in bytes, as its labels say; 0 if they do not.
+    pub gpu_memory_bytes: u64,
+    /// Its labels; its zone is among them.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes pods.
+    pub standing: Standing,
+    /// What pods that are no runs of ours ask of it.
+    pub others: NodeAmounts,
+    /// The first of those that ask for GPUs, as namespace and name.
+    pub others_with_gpus: Vec<String>,
+    /// What our own pods ask of it, by run.
+    pub ours: BTreeMap<RunId, NodeAmounts>,
+}
+
+/// All nodes, as they were told last.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterView {
+    /// False until the first lists are complete.
+    pub listed: bool,
+    /// Why nothing newer is known, while the cluster does not answer.
+    pub away: Option<String>,
+    /// By name. One that was deleted is among them, as lost, while pods of ours are on it.
+    pub nodes: BTreeMap<String, Arc<ClusterNode>>,
+}

@@ -1,0 +1,110 @@
+//! What a node says of itself. Pure.
+
+use k8s_openapi::api::core::v1::{Node, Taint};
+
+use super::super::quantity::amounts;
+use super::requests::of;
+use super::{ClusterNode, Standing};
+
+/// A node as it is told, before anything is known of its pods.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Told {
+    /// Open, cordoned or closed.
+    pub(super) node: ClusterNode,
+    /// Why it is silent, where it is.
+    pub(super) silent: Option<String>,
+}
+
+/// Reads a node; `None` where it has no name. Taints with one of the keys in `tolerated` keep none of our pods away.
+pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
+    let name = node.metadata.name?;
+    let spec = node.spec.unwrap_or_default();
+    let status = node.status.unwrap_or_default();
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+    let silent = match ready {
+        Some(ready) if ready.status == "True" => None,
+        Some(ready) => {
+            let why = ready.message.as_deref().or(ready.reason.as_deref()).unwrap_or("no reason given");
+            Some(format!("not ready: {why}"))
+        }
+        None => Some("not ready: its kubelet has not said anything yet".to_owned()),
+    };
+    let taint = spec.taints.iter().flatten().find(|taint| keeps_away(taint, tolerated));
+    let standing = match (&silent, taint) {
+        _ if spec.unschedulable == Some(true) => {
+            Standing::Cordoned(format!("cordoned in the cluster; `kubectl uncordon {name}` opens it"))
+        }
+        (Some(why), _) => Standing::Closed(why.clone()),
+        (None, Some(taint)) => Standing::Closed(format!("taint {} keeps pods away", shown(taint))),
+        (None, None) => Standing::Open,
+    };
+    let capacity = status.capacity.as_ref().map(amounts).unwrap_or_default();
+    let allocatable = status.allocatable.as_ref().map_or_else(|| capacity.clone(), amounts);
+    let down = |amount: u128, by: u128| amount / by;
+    let (capacity, allocatable) = (of(&capacity, down), of(&allocatable, down));
+    let labels = node.metadata.labels.unwrap_or_default();
+    let mebibytes = labels.get("nvidia.com/gpu.memory").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let node = ClusterNode {
+        name,
+        allocatable,
+        sick_gpus: capacity.gpus.saturating_sub(allocatable.gpus),
+        gpu_model: labels.get("nvidia.com/gpu.product").cloned().unwrap_or_default(),
+        gpu_memory_bytes: mebibytes.saturating_mul(1 << 20),
+        labels,
+        standing,
+        ..ClusterNode::default()
+    };
+    Some(Told { node, silent })
+}
+
+/// The cluster taints silent and cordoned nodes itself: that is told apart from what people say.
+fn keeps_away(taint: &Taint, tolerated: &[String]) -> bool {
+    taint.effect != "PreferNoSchedule" && !tolerated.contains(&taint.key)
+}
+
+/// As people write it.
+fn shown(taint: &Taint) -> String {
+    let value = taint.value.as_deref().filter(|value| !value.is_empty()).map(|value| format!("={value}")).unwrap_or_default();
+    format!("{}{value}:{}", taint.key, taint.effect)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::NodeAmounts;
+    use super::*;
+
+    fn told(spec: Value, ready: &str) -> Told {
+        let node = json!({"metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "H100", "nvidia.com/gpu.memory": "1024"}},
+            "spec": spec, "status": {"capacity": {"cpu": "8", "memory": "2Ki", "nvidia.com/gpu": "4"},
+            "allocatable": {"cpu": "7500m", "memory": "1Ki", "nvidia.com/gpu": "3"},
+            "conditions": [{"type": "Ready", "status": ready, "message": "kubelet stopped"}]}});
+        read(serde_json::from_value(node).unwrap(), &["nvidia.com/gpu".to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn a_node_says_what_it_has() {
+        let Told { node, silent } = told(json!({}), "True");
+        assert_eq!(node.allocatable, NodeAmounts { cpu_millis: 7_500, memory_bytes: 1_024, gpus: 3 });
+        assert_eq!((node.sick_gpus, node.gpu_model.as_str(), node.gpu_memory_bytes), (1, "H100", 1 << 30));
+        assert_eq!((node.standing, silent), (Standing::Open, None));
+    }
+
+    #[test]
+    fn what_keeps_pods_away_is_told_apart() {
+        let standing = |spec: Value, ready: &str| told(spec, ready).node.standing;
+        let taint = |key: &str, effect: &str| json!({"taints": [{"key": key, "value": "x", "effect": effect}]});
+        assert_eq!(standing(taint("nvidia.com/gpu", "NoSchedule"), "True"), Standing::Open);
+        assert_eq!(standing(taint("team", "PreferNoSchedule"), "True"), Standing::Open);
+        assert!(
+            matches!(standing(taint("team", "NoExecute"), "True"), Standing::Closed(why) if why.contains("team=x:NoExecute"))
+        );
+        let cordoned = standing(json!({"unschedulable": true}), "True");
+        assert!(matches!(cordoned, Standing::Cordoned(why) if why.contains("kubectl uncordon n")));
+        let silent = told(json!({}), "Unknown");
+        assert_eq!(silent.silent.as_deref(), Some("not ready: kubelet stopped"));
+        assert!(matches!(silent.node.standing, Standing::Closed(_)));
+    }
+}

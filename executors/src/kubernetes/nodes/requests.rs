@@ -1,0 +1,96 @@
+//! What a pod asks of its node, as schedulers count it. Pure.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+use super::super::quantity::{Amounts, add, amounts};
+use super::NodeAmounts;
+
+/// The resource under which a cluster has whole GPUs.
+pub(super) const GPU: &str = "nvidia.com/gpu";
+
+/// What a pod asks for, of what we count.
+pub(in crate::kubernetes) fn requests(pod: &PodSpec) -> NodeAmounts {
+    of(&all_requests(pod), u128::div_ceil)
+}
+
+/// What a pod asks for while it runs: its containers and those that run beside them, or what one that runs before them needs if that is more.
+pub(in crate::kubernetes) fn all_requests(pod: &PodSpec) -> Amounts {
+    let mut running = Amounts::new();
+    pod.containers.iter().for_each(|container| add(&mut running, &asked(container)));
+    let (mut beside, mut most) = (Amounts::new(), Amounts::new());
+    for container in pod.init_containers.iter().flatten() {
+        let mut needs = beside.clone();
+        add(&mut needs, &asked(container));
+        raise(&mut most, &needs);
+        // Such a container starts before the others and stays.
+        if container.restart_policy.as_deref() == Some("Always") {
+            beside = needs;
+        }
+    }
+    add(&mut running, &beside);
+    raise(&mut running, &most);
+    if let Some(whole) = &pod.resources {
+        running.extend(whole.limits.as_ref().map(amounts).unwrap_or_default());
+        running.extend(whole.requests.as_ref().map(amounts).unwrap_or_default());
+    }
+    if let Some(overhead) = &pod.overhead {
+        add(&mut running, &amounts(overhead));
+    }
+    running
+}
+
+/// The amounts that we count; memory and GPUs in whole units, as `round` makes them.
+pub(super) fn of(amounts: &Amounts, round: fn(u128, u128) -> u128) -> NodeAmounts {
+    let amount = |key: &str| amounts.get(key).copied().unwrap_or(0);
+    NodeAmounts {
+        cpu_millis: u64::try_from(amount("cpu")).unwrap_or(u64::MAX),
+        memory_bytes: u64::try_from(round(amount("memory"), 1_000)).unwrap_or(u64::MAX),
+        gpus: u32::try_from(round(amount(GPU), 1_000)).unwrap_or(u32::MAX),
+    }
+}
+
+/// Where only a limit is said, that much is asked for.
+fn asked(container: &Container) -> Amounts {
+    let resources = container.resources.as_ref();
+    let mut asked = resources.and_then(|resources| resources.limits.as_ref()).map(amounts).unwrap_or_default();
+    asked.extend(resources.and_then(|resources| resources.requests.as_ref()).map(amounts).unwrap_or_default());
+    asked
+}
+
+fn raise(most: &mut Amounts, other: &Amounts) {
+    for (key, amount) in other {
+        let most = most.entry(key.clone()).or_default();
+        *most = (*most).max(*amount);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn asks(more: Value) -> NodeAmounts {
+        let mut pod = json!({"containers": [{"name": "c", "resources": {
+            "limits": {"nvidia.com/gpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1500m"}}}]});
+        pod.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        requests(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn a_pod_asks_for_the_most_that_it_needs_at_once() {
+        assert_eq!(asks(json!({})), NodeAmounts { cpu_millis: 1_500, memory_bytes: 1 << 30, gpus: 2 });
+        let container = |name: &str, cpu: &str, policy: Option<&str>| json!({"name": name, "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
+        let large = json!({"initContainers": [container("first", "3", None)]});
+        assert_eq!(asks(large).cpu_millis, 3_000);
+        let small = json!({"initContainers": [container("first", "1", None)]});
+        assert_eq!(asks(small).cpu_millis, 1_500);
+        let beside = json!({"initContainers": [container("mesh", "1", Some("Always")), container("first", "2", None)]});
+        assert_eq!(asks(beside).cpu_millis, 3_000, "the mesh is there while the first runs, and with the task it is less");
+        let stays = json!({"initContainers": [container("mesh", "2", Some("Always"))]});
+        assert_eq!(asks(stays).cpu_millis, 3_500);
+        assert_eq!(asks(json!({"overhead": {"cpu": "250m", "memory": "1"}})).memory_bytes, (1 << 30) + 1);
+        assert_eq!(asks(json!({"resources": {"requests": {"cpu": "6"}}})).cpu_millis, 6_000);
+    }
+}
