@@ -59,8 +59,8 @@ pub struct Importer {
     /// What could not be done yet.
     submits: HashMap<String, Arc<FlashJob>>,
     actions: Vec<(JobId, Action)>,
-    /// FlashJobs that were deleted while nobody looked are still to be found.
-    unseen: bool,
+    /// Jobs of an earlier daemon, by the uid of their FlashJob, until all FlashJobs were told.
+    earlier: HashMap<String, JobId>,
 }
 
 enum News {
@@ -84,12 +84,22 @@ impl Importer {
             invalid: HashMap::new(),
             submits: HashMap::new(),
             actions: Vec::new(),
-            unseen: true,
+            earlier: HashMap::new(),
         }
     }
 
     /// Until it is stopped.
     pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.read_earlier().await {
+                Ok(earlier) => {
+                    self.earlier = earlier;
+                    break;
+                }
+                Err(error) => tracing::warn!(%error, "FlashJobs are not imported yet: the job table is not read"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
         let (sender, mut inbox) = mpsc::channel(NEWS);
         let mut board = tokio::spawn(self.board.clone().run(sender));
         let mut watch = self.app.backend.watch();
@@ -170,6 +180,9 @@ impl Importer {
 
     /// Its job; else what is wrong with it, or why it could not be asked now.
     async fn submit(&self, uid: &str, job: &FlashJob) -> Result<JobId, Result<String, BackendError>> {
+        if let Some(id) = self.earlier.get(uid) {
+            return Ok(*id);
+        }
         let known = self.app.backend.store().key(SCOPE, uid).await.map_err(|error| Err(error.into()))?;
         if let Some(id) = known.and_then(|known| known.jobs.first().copied()) {
             return Ok(id);
@@ -219,39 +232,26 @@ impl Importer {
         }
     }
 
-    /// Cancels jobs whose FlashJob was deleted while nobody looked.
-    async fn find_gone(&mut self) {
-        if !std::mem::take(&mut self.unseen) {
-            return;
-        }
-        let there: HashSet<String> = self.board.all().iter().filter_map(|job| job.metadata.uid.clone()).collect();
-        let mut after = Seq(0);
+    /// Jobs that were imported earlier and are not finished. Keys are forgotten after a while; these may wait for longer.
+    async fn read_earlier(&self) -> Result<HashMap<String, JobId>, StoreError> {
+        let (mut earlier, mut after) = (HashMap::new(), Seq(0));
         loop {
-            let page = match self.app.backend.store().live(after, EVENTS).await {
-                Ok(page) => page,
-                Err(error) => {
-                    tracing::warn!(%error, "jobs of deleted FlashJobs are not found yet");
-                    self.unseen = true;
-                    return;
-                }
-            };
-            let Some(last) = page.last().map(|job| job.seq) else { return };
+            let page = self.app.backend.store().live(after, EVENTS).await?;
+            let Some(last) = page.last().map(|job| job.seq) else { return Ok(earlier) };
             let ids: Vec<JobId> = page.iter().map(|job| job.id).collect();
-            match self.app.backend.store().jobs_by_id(&ids).await {
-                Ok(records) => {
-                    for record in records {
-                        if uid_of(&record.spec).is_some_and(|uid| !there.contains(&uid)) {
-                            self.act(record.id, Action::Cancel).await;
-                        }
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "jobs of deleted FlashJobs are not found yet");
-                    self.unseen = true;
-                    return;
-                }
-            }
+            let records = self.app.backend.store().jobs_by_id(&ids).await?;
+            earlier.extend(records.into_iter().filter_map(|record| Some((uid_of(&record.spec)?, record.id))));
             after = last;
+        }
+    }
+
+    /// Cancels jobs whose FlashJob was deleted while nobody looked. Later deletions are told.
+    async fn find_gone(&mut self) {
+        let there: HashSet<String> = self.board.all().iter().filter_map(|job| job.metadata.uid.clone()).collect();
+        for (uid, job) in std::mem::take(&mut self.earlier) {
+            if !there.contains(&uid) {
+                self.act(job, Action::Cancel).await;
+            }
         }
     }
 
@@ -301,9 +301,6 @@ impl Importer {
         }
         for (uid, job) in std::mem::take(&mut self.submits) {
             self.import(uid, job).await;
-        }
-        if self.unseen && !self.imported.is_empty() {
-            self.find_gone().await;
         }
         if invalid_too && !self.invalid.is_empty() {
             for job in self.board.all() {
