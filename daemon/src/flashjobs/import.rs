@@ -197,7 +197,7 @@ impl Importer {
         // One key is one object: what its spec says later changes nothing of that.
         let key = IdempotencyKey { scope: SCOPE.to_owned(), key: uid.to_owned(), fingerprint: [0; 32] };
         match self.app.backend.submit(SubmitRequest { jobs: vec![admitted], key: Some(key) }).await {
-            Ok(ids) => ids.first().copied().ok_or_else(|| Err(BackendError::NotFound)),
+            Ok(ids) => ids.first().copied().ok_or(Err(BackendError::NotFound)),
             Err(BackendError::Refused { refused, .. }) => Err(Ok(refused.to_string())),
             Err(other) => Err(Err(other)),
         }

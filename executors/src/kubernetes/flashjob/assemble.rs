@@ -272,8 +272,8 @@ impl Assembly {
         let keys: Vec<Key> = pods.iter().map(key).collect();
         let mut room = self.hub.room.subscribe();
         let Ok(Ok(room)) = tokio::time::timeout(SHOWN, room.wait_for(|room| room.shows(&keys))).await else { return Ok(()) };
-        let nodes = pods.iter().filter_map(node).map(|called| room.node(called));
-        match nodes.filter_map(|node| room.over(node)).next() {
+        let mut nodes = pods.iter().filter_map(node).map(|called| room.node(called));
+        match nodes.find_map(|node| room.over(node)) {
             Some(over) => Err(Fault::NotNow(format!("somebody else took the room: {over}"))),
             None => Ok(()),
         }

@@ -32,7 +32,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 const TAKES_ROOM: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
 
 /// One of the three streams, or a nudge.
-#[expect(clippy::large_enum_variant, reason = "the large ones are the common ones, and each is moved once")]
 enum News {
     Own(Event<Pod>),
     Bound(Event<Pod>),

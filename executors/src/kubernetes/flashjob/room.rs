@@ -91,7 +91,9 @@ impl Room {
     pub(super) fn set_nodes(&mut self, nodes: &[Node]) {
         self.nodes.clear();
         self.hostnames.clear();
-        nodes.iter().for_each(|node| self.put_node(node));
+        for node in nodes {
+            self.put_node(node);
+        }
         self.listed.0 = true;
     }
 
@@ -122,7 +124,9 @@ impl Room {
 
     pub(super) fn set_pods(&mut self, pods: Vec<Bound>) {
         self.bound.clear();
-        pods.into_iter().for_each(|pod| self.put_bound(pod));
+        for pod in pods {
+            self.put_bound(pod);
+        }
         self.listed.1 = true;
     }
 
@@ -196,7 +200,9 @@ impl Room {
 }
 
 fn take_out(from: &mut BTreeMap<String, BTreeMap<Key, Amounts>>, key: &Key) {
-    from.values_mut().for_each(|pods| drop(pods.remove(key)));
+    for pods in from.values_mut() {
+        pods.remove(key);
+    }
 }
 
 #[cfg(test)]

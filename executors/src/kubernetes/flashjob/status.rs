@@ -169,6 +169,7 @@ fn time(at: Timestamp) -> Time {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use k8s_openapi::api::core::v1::PodTemplateSpec;
     use k8s_types::FlashJobSpec;
 
     use super::*;
@@ -176,7 +177,7 @@ mod tests {
     const SECOND: i64 = 1_000_000;
 
     fn job() -> FlashJob {
-        let mut job = FlashJob::new("j", FlashJobSpec { tasks: vec![Default::default(); 2], ..FlashJobSpec::default() });
+        let mut job = FlashJob::new("j", FlashJobSpec { tasks: vec![PodTemplateSpec::default(); 2], ..FlashJobSpec::default() });
         job.metadata.generation = Some(3);
         job
     }
