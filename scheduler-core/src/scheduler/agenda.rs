@@ -18,7 +18,7 @@
 
 use crate::ids::JobId;
 use crate::scheduler::Scheduler;
-use crate::scheduler::backfill::{Forecast, Run, left_beside};
+use crate::scheduler::backfill::{Forecast, Run, left_beside, shared_beside};
 use crate::scheduler::nodes::Nodes;
 use crate::scheduler::place::shared::meet;
 use crate::scheduler::place::{Demand, Packing, Rooms, take};
@@ -165,14 +165,17 @@ impl Agenda {
             None => packing,
             Some(last) => {
                 let mut packing = nodes.pack(demand, &last.lasting).map_err(|_| last.at.map(|at| at.since(now)))?;
-                nodes.settle_parts(&mut packing);
+                if demand.has_parts {
+                    nodes.settle_parts(&mut packing);
+                }
                 packing
             }
         };
         for point in &mut self.points[..covered] {
             take(&mut point.left, demand, &packing);
         }
-        for (node, mut least, mut gpus) in left_beside(demand, &packing, nodes) {
+        for (node, mut least) in left_beside(demand, &packing, nodes) {
+            let mut gpus = shared_beside(demand, &packing, nodes, node);
             for point in &mut self.points {
                 gpus = meet((least, &gpus), (point.left[node], point.left.shared.of(node)));
                 least = least.min(point.left[node]);

@@ -109,19 +109,19 @@ impl<'a> Forecast<'a> {
         for device in back.devices().iter().map(|&device| self.nodes.device(device)).filter(|device| device.is_offered()) {
             self.left[device.node].gpus.put(device.lane);
         }
+        let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);
+        let mut last = None;
+        for node in back.parts().iter().map(|part| part.node as usize).chain(of_devices) {
+            if last.replace(node) != Some(node) {
+                touched(self, node);
+            }
+        }
         for &(index, share) in back.shares() {
             let device = self.nodes.device(index);
             if device.is_offered() && self.shared.give_back(device.node, index, share) {
                 self.left[device.node].gpus.put(device.lane);
             }
-        }
-        let shared = back.shares().iter().map(|(device, _)| self.nodes.device(*device).node);
-        let of_devices = back.devices().iter().map(|&device| self.nodes.device(device).node);
-        let mut last = None;
-        for node in back.parts().iter().map(|part| part.node as usize).chain(of_devices).chain(shared) {
-            if last.replace(node) != Some(node) {
-                touched(self, node);
-            }
+            touched(self, device.node);
         }
     }
 
@@ -150,8 +150,7 @@ impl<'a> Forecast<'a> {
 
     /// How many tasks of a group a node has room for then.
     pub(super) fn holds(&self, node: usize, group: &Group, mask: Mask) -> u32 {
-        let shared = if group.part.is_some() { self.shared(node) } else { &[] };
-        holds(&self.room(node), shared, self.nodes.filters(), node, group, mask)
+        holds(&self.room(node), self.shared(node), self.nodes.filters(), node, group, mask)
     }
 }
 
@@ -173,7 +172,11 @@ impl<'a> Tally<'a> {
 
     fn count(&mut self, forecast: &Forecast<'_>, node: usize) {
         let Some(mask) = self.fits[node] else { return };
-        let count = forecast.holds(node, self.group, mask);
+        let count = if self.group.part.is_none() {
+            forecast.room(node).holds(self.group, mask)
+        } else {
+            forecast.holds(node, self.group, mask)
+        };
         self.sum = self.sum + u64::from(count) - u64::from(std::mem::replace(&mut self.counts[node], count));
     }
 
@@ -287,31 +290,44 @@ impl Shadow {
             let lasting = &mut self.lasting;
             let find = || pack(demand, &mut Search { field: lasting, filters: nodes.filters() }).ok();
             let mut packing = self.misfits.unless_known(demand, find)?;
-            nodes.settle_parts(&mut packing);
+            if demand.has_parts {
+                nodes.settle_parts(&mut packing);
+            }
             take(&mut self.extra, demand, &packing);
             packing
         };
-        for (node, left, gpus) in left_beside(demand, &packing, nodes) {
-            self.lasting.set(node, self.extra[node].min(left));
-            if nodes.has_sharers() || !gpus.is_empty() {
-                self.lasting.set_shared(node, meet((self.extra[node], self.extra.shared.of(node)), (left, &gpus)));
+        for (node, left) in left_beside(demand, &packing, nodes) {
+            let extra = self.extra[node];
+            self.lasting.set(node, extra.min(left));
+            if demand.has_parts || nodes.has_sharers() {
+                let gpus = shared_beside(demand, &packing, nodes, node);
+                self.lasting.set_shared(node, meet((extra, self.extra.shared.of(node)), (left, &gpus)));
             }
         }
         Some(packing)
     }
 }
 
-/// What the nodes of a packing offer now beside it, and what is then taken of their shared GPUs.
-pub(super) fn left_beside(demand: &Demand, packing: &Packing, nodes: &Nodes) -> SmallVec<[(usize, Room, Vec<SharedGpu>); 2]> {
-    let mut all: SmallVec<[(usize, Room, Vec<SharedGpu>); 2]> = SmallVec::new();
+/// What the nodes of a packing offer now beside it.
+pub(super) fn left_beside(demand: &Demand, packing: &Packing, nodes: &Nodes) -> SmallVec<[(usize, Room); 2]> {
+    let mut all: SmallVec<[(usize, Room); 2]> = SmallVec::new();
     for share in packing {
-        let at = all.iter().position(|(node, ..)| *node == share.node).unwrap_or_else(|| {
-            let rooms = nodes.rooms();
-            all.push((share.node, rooms[share.node], rooms.shared.of(share.node).to_vec()));
+        let at = all.iter().position(|(node, _)| *node == share.node).unwrap_or_else(|| {
+            all.push((share.node, nodes.rooms()[share.node]));
             all.len() - 1
         });
-        let (_, left, gpus) = &mut all[at];
-        *left = less_part(*left, gpus, &demand.groups[share.group], share);
+        let left = &mut all[at].1;
+        *left = left.less(&demand.groups[share.group], share.count, share.gpus);
     }
     all
+}
+
+/// What is taken of the shared GPUs of a node with a packing that starts now.
+pub(super) fn shared_beside(demand: &Demand, packing: &Packing, nodes: &Nodes, node: usize) -> Vec<SharedGpu> {
+    let rooms = nodes.rooms();
+    let mut gpus = rooms.shared.of(node).to_vec();
+    for share in packing.iter().filter(|share| share.node == node) {
+        less_part(rooms[node], &mut gpus, &demand.groups[share.group], share);
+    }
+    gpus
 }

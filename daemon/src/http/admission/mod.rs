@@ -166,6 +166,9 @@ impl Admission {
         checks::annotations(&spec.annotations).map_err(|invalid| invalid.under("annotations"))?;
         checks::rlimits(&spec.rlimits).map_err(|invalid| invalid.under("rlimits"))?;
         let groups = self.complete_tasks(&mut spec, caller)?;
+        if self.executor.is_cluster() {
+            pods::whole_gpus(&groups)?;
+        }
         let name = match spec.name.take() {
             Some(name) if names::is_label(&name) => name,
             Some(name) => return Err(Invalid::new("name", format!("`{name}` is not a name: {}", names::LABEL_RULE))),

@@ -1,6 +1,7 @@
 //! What a job may say where its runs are pods, and what it may not where they are processes.
 
 use api::JobSpec;
+use scheduler_core::job::TaskGroup;
 
 use super::{Checked, Invalid};
 use crate::flashjobs::OWN_ANNOTATIONS;
@@ -44,15 +45,6 @@ fn fits_pods(spec: &JobSpec, executor: &str) -> Checked<()> {
     if image.chars().count() > IMAGE_CHARS || image.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(Invalid::new("image", format!("`{}` is not the name of an image", image.escape_debug())));
     }
-    let parts = spec.tasks.iter().filter_map(|task| task.resources.as_ref());
-    for part in parts {
-        if part.gpu.is_some_and(|gpu| gpu.gpus().is_none()) || part.gpu_memory_share.is_some() || part.mig_profile.is_some() {
-            return Err(Invalid::new(
-                "resources.gpu",
-                "pods get whole GPUs: neither parts of one nor MIG instances are given to them yet",
-            ));
-        }
-    }
     if spec.nice.is_some() {
         return Err(Invalid::new("nice", "a container has no niceness: leave it out"));
     }
@@ -67,6 +59,18 @@ fn fits_pods(spec: &JobSpec, executor: &str) -> Checked<()> {
                 other.escape_debug()
             );
             Err(Invalid::new("stop.signal", detail))
+        }
+    }
+}
+
+/// A device plugin gives whole GPUs. Of tasks that are complete: what they take from the job has its say too.
+pub(super) fn whole_gpus(groups: &[TaskGroup]) -> Checked<()> {
+    let divided = |group: &TaskGroup| group.constraints.gpu_share.is_some() || group.constraints.mig_profile.is_some();
+    match groups.iter().position(divided) {
+        None => Ok(()),
+        Some(at) => {
+            let detail = "pods get whole GPUs: neither parts of one nor MIG instances are given to them";
+            Err(Invalid::new(format!("tasks[{at}].resources.gpu"), detail))
         }
     }
 }

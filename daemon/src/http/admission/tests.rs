@@ -4,6 +4,8 @@
 
 use serde_json::json;
 
+use scheduler_core::amounts::GpuShare;
+
 use super::*;
 use crate::backend::Via;
 use crate::config::Settings;
@@ -271,4 +273,55 @@ fn a_daemon_of_a_user_runs_jobs_of_that_user_alone() {
     let refused = admission_of(4_242).admit(spec.clone(), &root, Timestamp(0)).unwrap_err();
     assert!(refused.detail.contains("runs as uid 4242 and cannot run jobs as root"), "{refused:?}");
     assert!(admission_of(0).admit(spec, &root, Timestamp(0)).is_ok());
+}
+
+#[test]
+fn pods_get_whole_gpus_whichever_way_a_job_is_written() {
+    let mut admission = admission();
+    admission.executor = ExecutorKind::Job;
+    let whole = json!({"command": ["a"], "image": "img", "resources": {"gpu": 2}});
+    assert_eq!(admit(&admission, whole).unwrap().shape.tasks[0].request.gpus, 2);
+    for resources in
+        [json!({"gpu": "0.5"}), json!({"gpu": "500m", "gpuMemoryShare": "1Gi"}), json!({"gpu": 1, "migProfile": "1g.10gb"})]
+    {
+        for spec in [
+            json!({"command": ["a"], "image": "img", "resources": resources}),
+            json!({"image": "img", "tasks": [{"command": ["a"], "resources": resources}]}),
+            json!({"image": "img", "resources": resources, "tasks": [{"command": ["a"]}]}),
+        ] {
+            let invalid = admit(&admission, spec).unwrap_err();
+            assert!(
+                invalid.path.ends_with("resources.gpu") && invalid.detail.contains("pods get whole GPUs"),
+                "{}",
+                invalid.detail
+            );
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_gpu_is_one_gpu_with_a_share() {
+    let admission = admission();
+    let asked = |resources| admit(&admission, json!({"command": ["a"], "resources": resources}));
+    for (gpu, millis) in [(json!("0.5"), 500), (json!(0.25), 250), (json!("1m"), 1), (json!("999m"), 999)] {
+        let admitted = asked(json!({"gpu": gpu, "gpuMemoryShare": "2Gi"})).unwrap();
+        let group = &admitted.shape.tasks[0];
+        let share = GpuShare { millis, memory: MemoryBytes(2 << 30) };
+        assert_eq!((group.request.gpus, group.constraints.gpu_share), (1, Some(share)), "{gpu}");
+        // What came back can be sent again.
+        let spec: serde_json::Value = serde_json::from_slice(&admitted.spec).unwrap();
+        assert_eq!(admit(&admission, spec).unwrap().shape, admitted.shape);
+    }
+    let whole = asked(json!({"gpu": "1000m"})).unwrap();
+    assert_eq!((whole.shape.tasks[0].request.gpus, whole.shape.tasks[0].constraints.gpu_share), (1, None));
+    for (resources, path) in [
+        (json!({"gpu": "1.5"}), "resources.gpu"),
+        (json!({"gpu": "1001m"}), "resources.gpu"),
+        (json!({"gpu": 2, "gpuMemoryShare": "1Gi"}), "resources.gpuMemoryShare"),
+        (json!({"gpu": "0.5", "gpuMemoryShare": "0"}), "resources.gpuMemoryShare"),
+        (json!({"gpu": "0.5", "migProfile": "1g.10gb"}), "resources.gpu"),
+    ] {
+        let invalid = asked(resources.clone()).unwrap_err();
+        assert!(invalid.path.ends_with(path), "{resources}: {}", invalid.path);
+    }
 }

@@ -214,6 +214,8 @@ pub(super) fn signal(number: i32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use scheduler_core::amounts::GpuShare;
+
     use super::*;
 
     fn gpus(asked: u128, free: u128, largest_task: u64, largest_free: u64, node: Option<&str>) -> Shortfall {
@@ -244,5 +246,24 @@ mod tests {
             lacking(&lacks),
             "8 tasks \"main\" have to start together, and there is room for 6; it needs 8 GPUs together, and 6 of 8 are free"
         );
+    }
+
+    #[test]
+    fn what_parts_are_left_is_told() {
+        let left = |millis: u32, gib: u64| GpuShare { millis, memory: MemoryBytes(gib << 30) };
+        let lacks = |asked, gpus, largest: Option<GpuShare>| Shortfall {
+            part: Some(NoPart { asked, gpus, largest: largest.map(|left| (left, "a".into())) }),
+            ..Shortfall::default()
+        };
+        assert_eq!(
+            lacking(&lacks(left(500, 0), 4, Some(left(300, 24)))),
+            "it needs 500m of one GPU: none is whole, and of 4 GPUs that are shared, none has more than 300m left (node a)"
+        );
+        assert_eq!(
+            lacking(&lacks(left(100, 30), 1, Some(left(300, 24)))),
+            "it needs 100m and 30Gi of its memory of one GPU: none is whole, and 1 GPU that is shared has 300m and 24Gi of its memory left (node a)"
+        );
+        assert_eq!(lacking(&lacks(left(100, 0), 0, None)), "it needs 100m of one GPU, and none has anything left");
+        assert_eq!(amount(Resource::Gpu, 500), "500m of a GPU");
     }
 }

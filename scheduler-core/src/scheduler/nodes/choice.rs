@@ -28,8 +28,11 @@ impl Nodes {
     pub(crate) fn placement(&self, demand: &Demand, packing: &Packing) -> Placement {
         let tasks = packing.iter().map(|share| share.count as usize).sum();
         let mut slots = Vec::with_capacity(tasks);
-        let opened = packing.iter().filter_map(|share| if let Gpu::Known(device) = share.on?.gpu { Some(device) } else { None });
-        let mut given = Given { devices: opened.collect(), link: None };
+        let mut given = Given::default();
+        if demand.has_parts {
+            let known = |share: &Share| if let Gpu::Known(device) = share.on?.gpu { Some(device) } else { None };
+            given.devices.extend(packing.iter().filter_map(known));
+        }
         let mut numbered: SmallVec<[u32; 4]> = smallvec::smallvec![0; demand.groups.len()];
         for share in packing {
             let group = &demand.groups[share.group];

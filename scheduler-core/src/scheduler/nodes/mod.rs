@@ -141,11 +141,6 @@ impl Held {
         self.shares.as_deref().unwrap_or_default()
     }
 
-    /// GPUs of which it has anything; one may be there more than once.
-    fn all_devices(&self) -> impl Iterator<Item = DeviceIx> {
-        self.devices.iter().copied().chain(self.shares().iter().map(|(device, _)| *device))
-    }
-
     /// One task more on a node.
     fn add(&mut self, node: usize, cpu: u64, memory: u64) {
         if let Some(last) = self.parts.last_mut().filter(|last| last.node as usize == node)
@@ -282,7 +277,9 @@ impl Nodes {
     /// Where a job fits now.
     pub(crate) fn find(&mut self, demand: &Demand) -> Result<Packing, Misfit> {
         let mut packing = pack(demand, &mut Search { field: &mut self.field, filters: &self.filters })?;
-        self.settle_parts(&mut packing);
+        if demand.has_parts {
+            self.settle_parts(&mut packing);
+        }
         Ok(packing)
     }
 
@@ -348,10 +345,12 @@ impl Nodes {
                 }
             }
         }
-        for &(device, share) in &shares {
-            self.join(device, Sharer { job: owner, millis: share.millis, memory: share.memory.0 });
+        if !shares.is_empty() {
+            for &(device, share) in &shares {
+                self.join(device, Sharer { job: owner, millis: share.millis, memory: share.memory.0 });
+            }
+            held.shares = Some(shares.into_boxed_slice());
         }
-        held.shares = (!shares.is_empty()).then(|| shares.into_boxed_slice());
         for &device in &held.devices {
             self.own(device, Some(owner));
         }
@@ -378,12 +377,15 @@ impl Nodes {
             self.refresh(part.node as usize);
         }
         let mut last = held.parts.last().map(|part| part.node as usize);
-        for device in held.all_devices() {
+        for &device in &held.devices {
             let node = self.devices[device].node;
             if last != Some(node) {
                 self.refresh(node);
                 last = Some(node);
             }
+        }
+        for (device, _) in held.shares() {
+            self.refresh(self.devices[*device].node);
         }
     }
 
@@ -407,8 +409,11 @@ impl Nodes {
             node.over &= node.is_over();
         }
         self.refresh_held(held);
-        for device in held.all_devices() {
+        for &device in &held.devices {
             self.forget_unlisted(device);
+        }
+        for (device, _) in held.shares() {
+            self.forget_unlisted(*device);
         }
         for part in &held.parts {
             self.vacate(part.node as usize);

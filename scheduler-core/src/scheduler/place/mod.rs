@@ -58,6 +58,8 @@ pub(crate) struct Demand {
     pub(crate) tasks: u64,
     /// How many tasks have to start together.
     pub(crate) least: u64,
+    /// Some of its groups ask for parts of GPUs.
+    pub(crate) has_parts: bool,
     arrangement: Arrangement,
 }
 
@@ -84,7 +86,8 @@ impl Demand {
         let total = Resource::ALL
             .map(|resource| groups.iter().map(|group| u128::from(group.of(resource)) * u128::from(group.replicas)).sum());
         let (tasks, least) = (shape.task_count(), shape.least_tasks());
-        Self { groups, total, tasks, least, arrangement: shape.arrangement }
+        let has_parts = groups.iter().any(|group| group.part.is_some());
+        Self { groups, total, tasks, least, has_parts, arrangement: shape.arrangement }
     }
 
     /// What a placement holds.

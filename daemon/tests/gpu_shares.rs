@@ -1,0 +1,263 @@
+//! Parts of GPUs over the real daemon and the stand-in for NVML: who shares what, what the program is told, why one waits, what a crash
+//! leaves, and what is refused.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use common::flash::{flash, told};
+use common::gpus::device;
+use common::{Daemon, PATIENCE, shell};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+const CONFIG: &str = "listen = \"off\"\n[node]\nname = \"box\"\ncpus = 8\nmemory = \"1Gi\"\n[gpu]\ninterval = \"20ms\"\n";
+
+struct Machine {
+    daemon: Daemon,
+    library: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new(state: &str, gpu: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let library = nvml_stand_in::install(folder.path(), state).unwrap();
+        let config = format!("{CONFIG}mps_pipe_directory = \"{}\"\n{gpu}\n", folder.path().join("mps").display());
+        let mut daemon = Daemon::prepare(&folder.path().join("data"), &config);
+        daemon.extra = vec!["--gpu-nvml-library".to_owned(), library.to_str().unwrap().to_owned()];
+        daemon.restart();
+        Self { daemon, library, folder }
+    }
+
+    fn set(&self, state: &str) {
+        nvml_stand_in::set(&self.library, state).unwrap();
+    }
+
+    fn gate(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn until(&self, uuid: &str, what: impl Fn(&Value) -> bool) -> Value {
+        let wait = async {
+            loop {
+                let (_, gpu) = self.daemon.get(&format!("/api/v1/gpus/{uuid}")).await;
+                if what(&gpu) {
+                    return gpu;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{uuid}\n{}", self.daemon.log()))
+    }
+
+    /// What a job's program wrote about its devices before it waited.
+    async fn environment(&self, job: &str) -> Vec<String> {
+        let wait = async {
+            loop {
+                let log = told(&self.daemon, &["logs", job]);
+                if log.contains("end") {
+                    return log.lines().map(str::to_owned).collect();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{job}\n{}", self.daemon.log()))
+    }
+}
+
+/// A job that says what it sees and runs until a file appears.
+fn gated(resources: &Value, gate: &Path) -> Value {
+    let gate = gate.display();
+    let vars = "env | grep -E '^(CUDA|NVIDIA|FLASH_GPU)' | sort";
+    let mut job = shell(&format!("{vars}; echo end; while [ ! -e {gate} ]; do sleep 0.02; done"));
+    job["resources"] = resources.clone();
+    job
+}
+
+/// A process of a job, ended with the test.
+struct Somebody(Child);
+
+impl Somebody {
+    fn new(job: &str) -> Self {
+        Self(Command::new("sleep").arg("1000").env("FLASH_JOB_ID", job).spawn().unwrap())
+    }
+
+    fn line(&self) -> String {
+        format!("{{ pid = {}, memory = \"100Mi\" }}", self.0.id())
+    }
+}
+
+impl Drop for Somebody {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn jobs(gpu: &Value) -> Vec<&str> {
+    gpu["sharers"].as_array().map(|all| all.iter().map(|sharer| sharer["job"].as_str().unwrap()).collect()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_halves_share_a_gpu_the_third_waits_and_a_crash_changes_nothing() {
+    let mut machine = Machine::new(&device(4, ""), "");
+    let half = json!({"gpu": "0.5"});
+    let gates: Vec<PathBuf> = ["a", "b", "c"].map(|name| machine.gate(name)).into();
+    let first = machine.daemon.submit(gated(&half, &gates[0])).await;
+    let second = machine.daemon.submit(gated(&json!({"gpu": "500m", "gpuMemoryShare": "1Gi"}), &gates[1])).await;
+    for (job, memory) in [(&first, 2_u64 << 30), (&second, 1 << 30)] {
+        assert_eq!(
+            machine.environment(job).await,
+            [
+                "CUDA_DEVICE_ORDER=PCI_BUS_ID".to_owned(),
+                "CUDA_VISIBLE_DEVICES=GPU-4".to_owned(),
+                format!("FLASH_GPU_MEMORY_BYTES={memory}"),
+                "FLASH_GPU_MILLIS=500".to_owned(),
+                "NVIDIA_VISIBLE_DEVICES=GPU-4".to_owned(),
+                "end".to_owned()
+            ]
+        );
+    }
+    let third = machine.daemon.submit(gated(&json!({"gpu": "300m"}), &gates[2])).await;
+    let whole = machine.daemon.submit(gated(&json!({"gpu": 1}), &gates[2])).await;
+    let why = |job: String| {
+        let daemon = &machine.daemon;
+        async move { daemon.get(&format!("/api/v1/jobs/{job}/why")).await.1 }
+    };
+    let reason = why(third.clone()).await;
+    assert_eq!(reason["shortfall"]["gpuPart"], json!({"asked": "300m", "gpus": 0}), "{reason}");
+    let message = reason["message"].as_str().unwrap();
+    assert!(message.contains("it needs 300m of one GPU, and none has anything left"), "{message}");
+    assert_eq!(machine.daemon.job(&whole).await["state"], "queued");
+    let before = machine.until("GPU-4", |gpu| jobs(gpu).len() == 2).await;
+    let list = told(&machine.daemon, &["gpus"]);
+    assert!(list.contains(&format!("500m {first}")) && list.contains(&format!("500m {second}")), "{list}");
+
+    machine.daemon.kill();
+    machine.daemon.restart();
+    let after = machine.until("GPU-4", |gpu| jobs(gpu).len() == 2).await;
+    let sorted = |gpu: &Value| {
+        let mut sharers: Vec<String> = gpu["sharers"].as_array().unwrap().iter().map(ToString::to_string).collect();
+        sharers.sort();
+        sharers
+    };
+    assert_eq!(sorted(&before), sorted(&after));
+    assert_eq!(machine.daemon.job(&third).await["state"], "queued");
+    let share = json!({"gpu": "500m", "memory": "1Gi"});
+    assert_eq!(machine.daemon.job(&second).await["placement"][0]["gpuShare"], share);
+
+    // The whole GPU is free when the last part has been given back, and the part before it goes first.
+    std::fs::write(&gates[0], "").unwrap();
+    assert_eq!(machine.daemon.finished(&first).await["outcome"]["result"], "succeeded");
+    machine.daemon.until(&third, "running").await;
+    assert_eq!(machine.daemon.job(&whole).await["state"], "queued");
+    std::fs::write(&gates[1], "").unwrap();
+    std::fs::write(&gates[2], "").unwrap();
+    for job in [&second, &third, &whole] {
+        assert_eq!(machine.daemon.finished(job).await["outcome"]["result"], "succeeded");
+    }
+    assert_eq!(machine.until("GPU-4", |gpu| gpu["job"].is_null()).await["sharers"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shares_a_gpu_is_no_stranger_and_what_is_left_of_one_is_told_apart() {
+    let machine = Machine::new(&device(4, ""), "release_timeout = \"1h\"");
+    let half = json!({"gpu": "0.5"});
+    let (gate, other) = (machine.gate("a"), machine.gate("b"));
+    let first = machine.daemon.submit(gated(&half, &gate)).await;
+    let second = machine.daemon.submit(gated(&half, &other)).await;
+    machine.daemon.until(&first, "running").await;
+    machine.daemon.until(&second, "running").await;
+    let (mut one, two) = (Somebody::new(&first), Somebody::new(&second));
+    machine.set(&device(4, &format!("used = \"3Gi\"\nprocesses = [{}, {}]", one.line(), two.line())));
+    let seen = machine.until("GPU-4", |gpu| gpu["processes"].as_array().is_some_and(|all| all.len() == 2)).await;
+    assert_eq!((seen["state"].as_str(), &seen["processes"][0]["foreign"]), (Some("ready"), &json!(false)), "{seen}");
+    std::fs::write(&gate, "").unwrap();
+    // Its own is ended; that of the job that goes on is not, and its memory holds nobody up.
+    assert!(!one.0.wait().unwrap().success());
+    assert_eq!(machine.daemon.job(&first).await["state"], "running", "the driver still shows it");
+    machine.set(&device(4, &format!("used = \"3Gi\"\nprocesses = [{}]", two.line())));
+    assert_eq!(machine.daemon.finished(&first).await["outcome"]["result"], "succeeded");
+    let third = machine.daemon.submit(gated(&half, &gate)).await;
+    assert_eq!(machine.daemon.finished(&third).await["outcome"]["result"], "succeeded");
+    assert_eq!(machine.daemon.job(&second).await["state"], "running");
+    machine.set(&device(4, ""));
+    std::fs::write(&other, "").unwrap();
+    machine.daemon.finished(&second).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mps_keeps_parts_to_themselves_and_instances_are_asked_for_by_profile() {
+    let part = |number| format!("[[devices.mig]]\nuuid = \"MIG-{number}\"\nprofile = \"1g.10gb\"\nmemory = \"10Gi\"\n");
+    let machine = Machine::new(&format!("{}{}{}{}", device(1, ""), part(1), part(2), device(8, "")), "");
+    std::fs::create_dir(machine.gate("mps")).unwrap();
+    let _mps = std::os::unix::net::UnixListener::bind(machine.gate("mps/control")).unwrap();
+    let gate = machine.gate("gate");
+    let told = told(
+        &machine.daemon,
+        &["submit", "-g", "0.25", "--gpu-memory-share", "3Gi", "--", "sh", "-c", "env | sort | grep CUDA_MPS"],
+    );
+    let job = told.trim().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(machine.daemon.finished(&job).await["outcome"]["result"], "succeeded");
+    let folder = machine.gate("mps");
+    let wanted = format!(
+        "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=25\nCUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=3072M\nCUDA_MPS_PIPE_DIRECTORY={}",
+        folder.display()
+    );
+    assert_eq!(common::flash::told(&machine.daemon, &["logs", &job]).trim(), wanted);
+    let mig = json!({"gpu": 1, "migProfile": "1g.10gb"});
+    for wanted in ["MIG-1", "MIG-2"] {
+        let job = machine.daemon.submit(gated(&mig, &gate)).await;
+        let said = machine.environment(&job).await;
+        assert!(said.contains(&format!("CUDA_VISIBLE_DEVICES={wanted}")), "{said:?}");
+    }
+    std::fs::write(gate, "").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_given_in_part_is_refused_with_what_there_is() {
+    let mig = "[[devices.mig]]\nuuid = \"MIG-1\"\nprofile = \"1g.10gb\"\nmemory = \"10Gi\"\n";
+    let machine = Machine::new(&format!("{}{mig}{}", device(1, ""), device(4, "")), "");
+    machine.until("GPU-4", |gpu| gpu["state"] == "ready").await;
+    for (resources, field, said) in [
+        (
+            json!({"gpu": "1.5"}),
+            "resources.gpu",
+            "`1500m` is more than one GPU and not whole: write a whole number of GPUs (\"2\"), or a part",
+        ),
+        (json!({"gpu": "-0.5"}), "resources.gpu", "`-0.5` is not an amount of GPUs"),
+        (json!({"gpu": "half"}), "resources.gpu", "`half` is not an amount of GPUs"),
+        (json!({"gpu": 1, "gpuMemoryShare": "1Gi"}), "resources.gpuMemoryShare", "whole GPUs have all of their memory"),
+        (json!({"gpuMemoryShare": "1Gi"}), "resources.gpuMemoryShare", "it is for a part of a GPU"),
+        (json!({"gpu": "0.5", "gpuMemoryShare": "0"}), "resources.gpuMemoryShare", "at least 1 byte"),
+        (
+            json!({"gpu": "0.5", "gpuMemoryShare": "5Gi"}),
+            "resources.gpuMemoryShare",
+            "5Gi of the memory of one GPU, the largest of those that it may have has 4Gi",
+        ),
+        (json!({"gpu": "0.5", "gpuMemory": "11Gi"}), "resources.gpuMemory", "has 10Gi"),
+        (json!({"gpu": 1, "migProfile": "3g.40gb"}), "resources.migProfile", "MIG instances of the profiles (1g.10gb)"),
+        (json!({"gpu": "0.5", "migProfile": "1g.10gb"}), "resources.gpu", "MIG instances are not shared"),
+        (json!({"migProfile": "1g.10gb"}), "resources.migProfile", "`gpu` asks for none"),
+        (json!({"gpu": 1, "migProfile": "a b"}), "resources.migProfile", "is not a MIG profile"),
+    ] {
+        let mut job = shell("true");
+        job["resources"] = resources.clone();
+        let (status, problem) = machine.daemon.post("/api/v1/jobs", job).await;
+        assert!(status.is_client_error(), "{resources}: {status}");
+        let (found, detail) = (problem["field"].as_str().unwrap_or_default(), problem["detail"].as_str().unwrap());
+        assert!(found.ends_with(field) && detail.contains(said), "{resources}: {problem}");
+    }
+    let refused = flash(&machine.daemon, &["submit", "-g", "1.5", "--", "true"]);
+    assert!(refused.code == Some(4) && refused.err.contains("more than one GPU and not whole"), "{}", refused.err);
+    let none = Daemon::start(&machine.folder.path().join("none"), &format!("{CONFIG}nvml_library = \"/nowhere.so\"\n"));
+    let mut job = shell("true");
+    job["resources"] = json!({"gpu": "0.5"});
+    let (status, problem) = none.post("/api/v1/jobs", job).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("500m") && detail.contains('0'), "{detail}");
+}
