@@ -31,14 +31,14 @@ pub struct JobSpec {
     /// Name of a priority class, instead of `priority`: the job gets the number that the class has when it is submitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class: Option<String>,
-    /// What runs it: `local` (processes) or `job` (a Kubernetes Job). Default: that of the daemon, which has one.
+    /// What runs it: `local` (processes), `job` (a Kubernetes Job) or `flashjob` (pods that are bound together). Default: that of the daemon, which has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<String>,
     /// Program and arguments. Short for one task; not together with `tasks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["python3", "train.py"]))]
     pub command: Option<Vec<String>>,
-    /// The container image that its tasks run in, where the executor is `job`.
+    /// The container image that its tasks run in, where the executor is `job` or `flashjob`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "registry.example.org/train:1")]
     pub image: Option<String>,

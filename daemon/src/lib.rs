@@ -9,6 +9,7 @@ pub mod config;
 pub mod decision_log;
 pub mod dispatch;
 pub mod engine;
+pub mod flashjobs;
 pub mod gpus;
 pub mod http;
 mod ids;

@@ -5,18 +5,23 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use api::{JobSpec, TaskSpec};
-use executors::{Line, PodOrder, PodToleration, StartOrder, TaskOrder};
+use executors::kubernetes::flashjob::flash_job_name;
+use executors::{GangOrder, GangPlace, Line, PodOrder, PodToleration, StartOrder, TaskOrder};
 use scheduler_core::amounts::GpuShare;
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
 
 use crate::cluster::TOLERATED;
+use crate::flashjobs::{FLASH_JOB_NAME, FLASH_JOB_UID};
 
 /// By what in its folder an MPS daemon is known.
 const MPS_CONTROL: &str = "control";
 /// Where programs are looked for when the job does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a FlashJob that we made is kept once it has finished, with the logs of its pods, in seconds: a day.
+const KEPT_SECS: u64 = 86_400;
 
 /// What every order is made with.
 #[derive(Clone, Debug)]
@@ -25,6 +30,8 @@ pub struct OrderContext {
     pub own_uid: u32,
     /// Runs are pods of a cluster, and not processes of this machine.
     pub pods: bool,
+    /// They are pods of FlashJobs, which we bind.
+    pub binds: bool,
     /// Where an MPS daemon has its pipes, if one runs: see [`mps_pipes`].
     pub mps_pipes: Option<PathBuf>,
 }
@@ -91,6 +98,7 @@ pub fn start_order(
         memory_bytes: line.memory.0.max(tasks.iter().map(|task| task.memory_bytes).sum()),
     });
     let pod = context.pods.then(|| pod_order(record, &spec, placement));
+    let pod = if context.binds { pod.map(|pod| gang_order(record, &spec, placement, pod)) } else { pod };
     Ok(StartOrder {
         run,
         tasks,
@@ -118,6 +126,26 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
         time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
         ..PodOrder::new(record.namespace.as_str())
     }
+}
+
+/// Each task on its own node, as pods of the job's FlashJob.
+fn gang_order(record: &JobRecord, spec: &JobSpec, placement: &Placement, pod: PodOrder) -> PodOrder {
+    let annotation = |key: &str| spec.annotations.get(key).cloned();
+    let place = |slot: &Slot| {
+        let before = spec.tasks.iter().take(usize::from(slot.group)).map(|group| group.replicas.unwrap_or(1));
+        let gpus = u32::try_from(slot.gpus.len()).unwrap_or(u32::MAX);
+        GangPlace { index: before.sum::<u32>().saturating_add(slot.replica), node: slot.node.to_string(), gpus }
+    };
+    let uid = annotation(FLASH_JOB_UID);
+    let imported = uid.is_some().then(|| annotation(FLASH_JOB_NAME)).flatten();
+    let gang = GangOrder {
+        flash_job: imported.unwrap_or_else(|| flash_job_name(record.name.as_str(), record.id)),
+        uid,
+        queue: record.queue.to_string(),
+        ttl_secs: Some(KEPT_SECS),
+        places: placement.slots.iter().map(place).collect(),
+    };
+    PodOrder { nodes: Vec::new(), gang: Some(gang), ..pod }
 }
 
 /// Variables by which MPS keeps a task to its part.
@@ -255,7 +283,9 @@ mod tests {
     fn a_task_knows_who_it_is_and_sees_only_its_devices() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order = start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false, mps_pipes: None }).unwrap();
+        let order =
+            start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None })
+                .unwrap();
         let names: Vec<&str> = order.tasks.iter().map(|task| task.name.as_str()).collect();
         assert_eq!(names, ["worker-0", "worker-1", "head"]);
         assert_eq!(order.uid, Some(1_000));
@@ -279,7 +309,7 @@ mod tests {
         placement.slots[1].share = Some(GpuShare { millis: 255, memory: MemoryBytes((20 << 30) + 7) });
         let run = RunId { job: record.id, attempt: Attempt(2) };
         let folder = tempfile::tempdir().unwrap();
-        let context = OrderContext { own_uid: 0, pods: false, mps_pipes: Some(folder.path().to_owned()) };
+        let context = OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: Some(folder.path().to_owned()) };
         let env = || start_order(&record, run, &placement, &context).unwrap().tasks.into_iter().map(|task| task.env);
         let said = env().nth(1).unwrap();
         assert_eq!((said["CUDA_VISIBLE_DEVICES"].as_str(), said["FLASH_GPU_MILLIS"].as_str()), ("GPU-c", "255"));
@@ -298,7 +328,8 @@ mod tests {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
         let order =
-            start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false, mps_pipes: None }).unwrap();
+            start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false, binds: false, mps_pipes: None })
+                .unwrap();
         assert_eq!(order.uid, None);
     }
 
@@ -306,7 +337,7 @@ mod tests {
     fn damage_is_named() {
         let (mut record, placement) = record("{");
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let context = OrderContext { own_uid: 0, pods: false, mps_pipes: None };
+        let context = OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None };
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Spec { .. })));
         record.spec = r#"{"tasks":[{"command":["w"]}]}"#.into();
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Group { group: 1, .. })));

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
+use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
+use executors::kubernetes::lease::guarded;
 use executors::kubernetes::{JobExecutor, JobOptions};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
@@ -33,6 +35,7 @@ use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
+use crate::flashjobs::Importer;
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
@@ -110,8 +113,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
     let head = store.head();
 
-    let is_cluster = config.executors.contains(&ExecutorKind::Job);
-    let (cluster, lease) = if is_cluster { Some(Cluster::begin(&config).await?).unzip() } else { (None, None) };
+    let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
+    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -180,11 +183,18 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
     let pods = cluster.is_some();
+    let mut flash_jobs = None;
     let executor: Arc<dyn Executor> = if let Some(cluster) = &cluster {
-        let client = cluster.client.clone();
+        let client = guarded(cluster.client.clone(), cluster.leadership.clone());
         let instance = config.kubernetes.instance.as_str().to_owned();
-        let options = JobOptions { client, instance, reports: channels.reports.clone() };
-        Arc::new(JobExecutor::new(options).with_nodes(cluster.views()).with_leadership(cluster.leadership.clone()))
+        let reports = channels.reports.clone();
+        if kind == ExecutorKind::FlashJob {
+            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports });
+            flash_jobs = Some(executor.flash_jobs());
+            Arc::new(executor)
+        } else {
+            Arc::new(JobExecutor::new(JobOptions { client, instance, reports }).with_nodes(cluster.views()))
+        }
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
         Arc::new(LocalExecutor::new(options).context("local executor")?)
@@ -212,6 +222,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         context: OrderContext {
             own_uid: rustix::process::geteuid().as_raw(),
             pods,
+            binds: kind == ExecutorKind::FlashJob,
             mps_pipes: Some(config.gpu.mps_pipe_directory.clone()),
         },
     };
@@ -274,6 +285,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         retention.run(stop).await;
         ("retention", Ok(()))
     });
+    if let Some(board) = flash_jobs {
+        let (importer, stop) = (Importer::new(board, app.clone()), engine_stop.clone());
+        parts.spawn(async move {
+            importer.run(stop).await;
+            ("importer of FlashJobs", Ok(()))
+        });
+    }
     let mut edge: JoinSet<Ended> = JoinSet::new();
     edge.spawn(async move {
         let router = http::router(app.clone());

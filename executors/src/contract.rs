@@ -85,6 +85,36 @@ pub struct PodOrder {
     pub grace_secs: u64,
     /// Seconds after which it is to be stopped. The cluster ends it a while later if nobody has.
     pub time_limit_secs: Option<u64>,
+    /// Which node each task goes on, where we bind pods ourselves. An executor that leaves that to the cluster does not look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<GangOrder>,
+}
+
+/// The FlashJob that a run belongs to, and where its pods go.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GangOrder {
+    /// Name of the FlashJob, in the namespace of the order.
+    pub flash_job: String,
+    /// Its uid, where somebody else made it: then its pods are like the templates that it has. Without one it is made by us, and its
+    /// pods are like what the tasks of the order say.
+    pub uid: Option<String>,
+    /// The queue that one made by us is said to be of.
+    pub queue: String,
+    /// Seconds after which one made by us may be deleted once it has finished; never, where left out.
+    pub ttl_secs: Option<u64>,
+    /// For each task of the order, in the same order.
+    pub places: Vec<GangPlace>,
+}
+
+/// Where one task goes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GangPlace {
+    /// Its number among the tasks of the FlashJob, from 0.
+    pub index: u32,
+    /// Name of the node, or its host name.
+    pub node: String,
+    /// Whole GPUs of it, instead of those of the whole order. Where the FlashJob is another's, its template says.
+    pub gpus: u32,
 }
 
 impl PodOrder {
@@ -100,6 +130,7 @@ impl PodOrder {
             tolerations: Vec::new(),
             grace_secs: 30,
             time_limit_secs: None,
+            gang: None,
         }
     }
 }

@@ -41,8 +41,8 @@ impl Day {
 pub fn by_days(from: Timestamp, to: Timestamp) -> impl Iterator<Item = (Day, Span)> {
     let last = Day::of(Timestamp(to.0.saturating_sub(1)));
     let first = Day::of(from).max(Day(last.0.saturating_sub(MOST_DAYS)));
-    let days = if from < to { first.0..=last.0 } else { 1..=0 };
-    days.map(move |day| {
+    let most = if from < to { usize::MAX } else { 0 };
+    (first.0..=last.0).take(most).map(move |day| {
         let begin = if Day(day) == first { from } else { Day(day).begin() };
         (Day(day), Day(day).next().begin().min(to).since(begin))
     })

@@ -17,7 +17,7 @@ use crate::step::{cargo, output_of, root};
 const LAYERS: [(&str, &[&str]); 13] = [
     ("scheduler-core", &[]),
     ("store", &["scheduler-core"]),
-    ("executors", &["scheduler-core", "nvml-stand-in", "control-plane"]),
+    ("executors", &["scheduler-core", "k8s-types", "nvml-stand-in", "control-plane"]),
     // Tests alone load it, through the same door as NVIDIA's library; it knows nobody.
     ("nvml-stand-in", &[]),
     ("api", &[]),

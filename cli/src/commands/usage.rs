@@ -186,10 +186,8 @@ fn table(list: &UsageList, look: Look, wide: bool) -> String {
 /// What a job has used, for `flash show`.
 pub(super) fn of_job(usage: &JobUsage) -> String {
     let JobUsage { runs, usage } = usage;
-    let mut lines = vec![format!("{} CPU time", time(usage.cpu_seconds))];
-    if *runs > 1 {
-        lines[0] += &format!(" in {runs} runs");
-    }
+    let over = if *runs > 1 { format!(" in {runs} runs") } else { String::new() };
+    let mut lines = vec![format!("{} CPU time{over}", time(usage.cpu_seconds))];
     if usage.gpu_seconds > 0.0 {
         lines.push(format!("{} GPU time", time(usage.gpu_seconds)));
     }

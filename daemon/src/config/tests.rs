@@ -114,8 +114,8 @@ fn labels_of_the_node_are_a_table_or_a_flag() {
 #[test]
 fn executors_of_other_versions_are_refused_by_name() {
     assert!(
-        faults("executors = [\"flashjob\"]")[0]
-            .contains("`flashjob` is not an executor of this version: it has `local` and `job`")
+        faults("executors = [\"slurm\"]")[0]
+            .contains("`slurm` is not an executor of this version: it has `local`, `job` and `flashjob`")
     );
 }
 

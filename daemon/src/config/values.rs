@@ -163,6 +163,15 @@ pub enum ExecutorKind {
     Local,
     /// Jobs of a Kubernetes cluster.
     Job,
+    /// FlashJobs of a Kubernetes cluster.
+    FlashJob,
+}
+
+impl ExecutorKind {
+    /// Whether what it runs are pods of a cluster.
+    pub const fn is_cluster(self) -> bool {
+        matches!(self, Self::Job | Self::FlashJob)
+    }
 }
 
 impl FromStr for ExecutorKind {
@@ -171,7 +180,8 @@ impl FromStr for ExecutorKind {
         match text {
             "local" => Ok(Self::Local),
             "job" => Ok(Self::Job),
-            _ => Err(error(text, "an executor of this version: it has `local` and `job`")),
+            "flashjob" => Ok(Self::FlashJob),
+            _ => Err(error(text, "an executor of this version: it has `local`, `job` and `flashjob`")),
         }
     }
 }
@@ -181,6 +191,7 @@ impl fmt::Display for ExecutorKind {
         f.write_str(match self {
             Self::Local => "local",
             Self::Job => "job",
+            Self::FlashJob => "flashjob",
         })
     }
 }

@@ -222,7 +222,7 @@ pub fn runs(core: &super::SharedCore) -> Vec<GpuRun> {
 impl Turn {
     /// A run leaves its GPUs idle. One that has ended meanwhile does not any more.
     pub(super) fn idle(&mut self, core: &mut Recorded, run: RunId, stop: bool, message: Name, now: Timestamp) {
-        if !core.view(run.job).is_some_and(|view| view.lifecycle.attempt == run.attempt) {
+        if core.view(run.job).is_none_or(|view| view.lifecycle.attempt != run.attempt) {
             return;
         }
         let why = message.clone();

@@ -280,8 +280,7 @@ impl Engine {
         }
         let size = |command: &Command| match command {
             Command::Submit { request, .. } => request.jobs.len(),
-            Command::Act { .. } | Command::Update { .. } | Command::Change { .. } => 1,
-            Command::Gpus(_) | Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } => 1,
+            _ => 1,
         };
         let mut jobs: usize = commands.iter().map(size).sum();
         while commands.len() < GATHER && jobs < GATHER_JOBS {

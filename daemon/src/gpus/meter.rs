@@ -83,7 +83,9 @@ impl Meter {
         let now = clock::now();
         let board = self.parts.board.get();
         let mut runs = runs(&self.parts.core);
-        runs.iter_mut().for_each(|run| run.until = ends.get(&run.run).copied());
+        for run in &mut runs {
+            run.until = ends.get(&run.run).copied();
+        }
         let mut due = Vec::new();
         for looked in self.sampler.look(&board, &runs, now) {
             self.add(looked.sample);

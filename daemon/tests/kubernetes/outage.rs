@@ -89,7 +89,7 @@ async fn what_was_deleted_while_nobody_could_watch_is_settled() {
     let begun = std::time::Instant::now();
     loop {
         let answer = site.cluster.kubectl(&["get", "--raw", &resume]);
-        let text = answer.map_or_else(|error| error.to_string(), |text| text);
+        let text = answer.unwrap_or_else(|error| error.to_string());
         if text.contains("too old") || text.contains("compacted") {
             break;
         }

@@ -56,13 +56,20 @@ pub(super) fn said(error: &Error) -> String {
     }
 }
 
-/// As an executor says it.
+/// As the executor `job` says it.
 pub(super) fn executor_error(op: &'static str, error: &Error) -> ExecutorError {
+    error_of(KIND, op, error)
+}
+
+/// As an executor says it.
+pub(super) fn error_of(executor: &'static str, op: &'static str, error: &Error) -> ExecutorError {
     match meaning(error) {
-        Meaning::Later(detail) => ExecutorError::Unreachable { op, executor: KIND, detail },
-        Meaning::Refused(detail) | Meaning::Forbidden(detail) => ExecutorError::Other { op, executor: KIND, detail },
-        Meaning::Exists => ExecutorError::Other { op, executor: KIND, detail: "it is there already".to_owned() },
-        Meaning::Missing => ExecutorError::Other { op, executor: KIND, detail: format!("not found: {error}") },
+        Meaning::Later(detail) => ExecutorError::Unreachable { op, executor, detail },
+        Meaning::Refused(detail) | Meaning::Forbidden(detail) => ExecutorError::Other { op, executor, detail },
+        Meaning::Exists => ExecutorError::Other { op, executor, detail: "it is there already".to_owned() },
+        Meaning::Missing => {
+            ExecutorError::Other { op, executor, detail: format!("not found: {error}; `{INSTALL}` installs what is needed") }
+        }
     }
 }
 

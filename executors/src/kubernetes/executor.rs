@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::{KIND, Meaning, executor_error, meaning};
-use super::lease::Leadership;
 use super::manifest::{self, job_name, selector};
 use super::watch::follow;
 use super::world::{NodeViews, World};
@@ -93,7 +92,6 @@ pub struct JobExecutor {
     watch: Mutex<Option<JoinHandle<()>>>,
     pause: Mutex<Duration>,
     nodes: Option<NodeViews>,
-    leadership: Option<Leadership>,
 }
 
 impl JobExecutor {
@@ -107,7 +105,6 @@ impl JobExecutor {
             watch: Mutex::new(None),
             pause: Mutex::new(PAUSE.0),
             nodes: None,
-            leadership: None,
         }
     }
 
@@ -116,19 +113,6 @@ impl JobExecutor {
     pub fn with_nodes(mut self, nodes: NodeViews) -> Self {
         self.nodes = Some(nodes);
         self
-    }
-
-    /// Every order is given only while this says so.
-    #[must_use]
-    pub fn with_leadership(mut self, leadership: Leadership) -> Self {
-        self.leadership = Some(leadership);
-        self
-    }
-
-    /// Asked right before each request that changes something.
-    fn may(&self, op: &'static str) -> Result<(), ExecutorError> {
-        let checked = self.leadership.as_ref().map_or(Ok(()), Leadership::check);
-        checked.map_err(|detail| ExecutorError::Unreachable { op, executor: KIND, detail })
     }
 
     fn jobs(&self) -> Api<Job> {
@@ -173,7 +157,6 @@ impl JobExecutor {
             Err(message) => return self.refuse(run, message).await,
         };
         let api: Api<Job> = Api::namespaced(self.client.clone(), &namespace);
-        self.may("start")?;
         match api.create(&PostParams::default(), &job).await {
             Ok(_) => Ok(()),
             Err(error) => match meaning(&error) {
@@ -222,7 +205,6 @@ impl JobExecutor {
         // No grace at all would take the pod off the books while it still runs.
         let params = DeleteParams::default().grace_period(grace_secs.max(1));
         for pod in found.iter().filter(|pod| !super::phase::is_over(pod)) {
-            self.may("stop")?;
             match pods.delete(&pod.name_any(), &params).await.map_err(|error| (meaning(&error), error)) {
                 Ok(_) | Err((Meaning::Missing, _)) => {}
                 Err((_, error)) => return Err(executor_error("stop", &error)),
@@ -272,7 +254,6 @@ impl Executor for JobExecutor {
         let stopped_at = manifest::stopped_at(&job.metadata).unwrap_or_else(now).0.to_string();
         let metadata = serde_json::json!({"annotations": {manifest::STOPPED_AT: stopped_at}});
         let patch = Patch::Merge(serde_json::json!({"metadata": metadata, "spec": {"suspend": true}}));
-        self.may("stop")?;
         match api.patch(&job_name(run), &PatchParams::default(), &patch).await.map_err(|error| (meaning(&error), error)) {
             Ok(_) | Err((Meaning::Missing, _)) => {}
             Err((_, error)) => return Err(executor_error("stop", &error)),
@@ -316,7 +297,6 @@ impl Executor for JobExecutor {
                     continue;
                 }
             }
-            self.may("forget")?;
             self.shared.lock().forgotten.insert(run);
             let api: Api<Job> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
             match api.delete(&job_name(run), &params).await.map_err(|error| (meaning(&error), error)) {

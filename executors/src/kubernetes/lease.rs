@@ -15,6 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
+use kube::client::Body;
 use kube::{Api, Client};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
@@ -71,6 +72,21 @@ impl Leadership {
     pub fn states(&self) -> watch::Receiver<LeaseState> {
         self.state.clone()
     }
+}
+
+/// A client for whoever gives orders: it reads always, and changes something only while orders may be given, which is asked right before
+/// each request is sent.
+pub fn guarded(client: Client, leadership: Leadership) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let checked = if request.method().is_safe() { Ok(()) } else { leadership.check() };
+        let client = client.clone();
+        async move {
+            checked.map_err(|why| kube::Error::Service(why.into()))?;
+            client.send(request).await
+        }
+    });
+    Client::new(service, namespace)
 }
 
 /// Gets the Lease and keeps it.

@@ -17,11 +17,13 @@ use crate::contract::{PodOrder, StartOrder, TaskOrder};
 /// Label of all that belongs to one installation; its value is the installation's name.
 pub(super) const INSTANCE: &str = "scheduling.flash-sched.io/instance";
 /// Label with the job's id.
-const JOB: &str = "scheduling.flash-sched.io/job-id";
+pub(super) const JOB: &str = "scheduling.flash-sched.io/job-id";
 /// Label with the attempt.
-const ATTEMPT: &str = "scheduling.flash-sched.io/attempt";
+pub(super) const ATTEMPT: &str = "scheduling.flash-sched.io/attempt";
+/// Label of a pod that belongs to a FlashJob; its value is the name of that.
+pub(super) const FLASH_JOB: &str = "scheduling.flash-sched.io/flashjob";
 /// Annotation: name of the one task, or of the group.
-const TASK: &str = "scheduling.flash-sched.io/task";
+pub(super) const TASK: &str = "scheduling.flash-sched.io/task";
 /// Annotation: when we suspended it, in microseconds since 1970. The cluster's own times are whole seconds.
 pub(super) const STOPPED_AT: &str = "scheduling.flash-sched.io/stopped-at";
 /// Where the kubelet finds the number of a pod among those of its Job.
@@ -32,16 +34,16 @@ const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const REPLICA_ENV: &str = "FLASH_REPLICA";
 const TASK_ENV: &str = "FLASH_TASK";
 /// A run that its time limit does not end, because nobody is there to stop it, is ended by the cluster so much later.
-const DEADLINE_SLACK_SECS: u64 = 60;
+pub(super) const DEADLINE_SLACK_SECS: u64 = 60;
 
 /// Name of a run's Job: the same from whoever asks.
 pub(super) fn job_name(run: RunId) -> String {
     format!("flash-{}-{}", run.job, run.attempt)
 }
 
-/// What selects everything of an installation.
+/// What selects everything of an installation but pods of FlashJobs.
 pub(super) fn selector(instance: &str) -> String {
-    format!("{INSTANCE}={instance}")
+    format!("{INSTANCE}={instance},!{FLASH_JOB}")
 }
 
 /// What selects everything of one run.
@@ -139,7 +141,7 @@ fn group_name(task: &TaskOrder) -> &str {
     }
 }
 
-fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSpec {
+pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSpec {
     let mut env = Vec::with_capacity(task.env.len() + 1);
     if several {
         // First, because the name of the task speaks of it.
@@ -172,13 +174,6 @@ fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSpec {
         }),
         ..Container::default()
     };
-    let toleration = |toleration: &crate::contract::PodToleration| Toleration {
-        key: toleration.key.clone(),
-        operator: Some(if toleration.value.is_some() { "Equal" } else { "Exists" }.to_owned()),
-        value: toleration.value.clone(),
-        effect: toleration.effect.clone(),
-        ..Toleration::default()
-    };
     PodSpec {
         containers: vec![container],
         restart_policy: Some("Never".to_owned()),
@@ -189,6 +184,16 @@ fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSpec {
         // A job speaks to the API server only if somebody gave it an account for that.
         automount_service_account_token: Some(false),
         ..PodSpec::default()
+    }
+}
+
+pub(super) fn toleration(toleration: &crate::contract::PodToleration) -> Toleration {
+    Toleration {
+        key: toleration.key.clone(),
+        operator: Some(if toleration.value.is_some() { "Equal" } else { "Exists" }.to_owned()),
+        value: toleration.value.clone(),
+        effect: toleration.effect.clone(),
+        ..Toleration::default()
     }
 }
 

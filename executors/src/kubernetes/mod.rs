@@ -11,6 +11,7 @@
 mod connect;
 mod error;
 mod executor;
+pub mod flashjob;
 pub mod lease;
 mod manifest;
 pub mod nodes;

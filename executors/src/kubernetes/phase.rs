@@ -73,7 +73,7 @@ pub(super) fn of_job(job: &Job, pods: &[&Pod], is_lost: &dyn Fn(&Pod) -> bool) -
     }
 }
 
-fn pod_phase(pod: &Pod) -> &str {
+pub(super) fn pod_phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 
@@ -85,7 +85,7 @@ pub(super) fn is_over(pod: &Pod) -> bool {
 }
 
 /// When the last of its tasks began.
-fn started_at(pods: &[&Pod]) -> Option<Timestamp> {
+pub(super) fn started_at(pods: &[&Pod]) -> Option<Timestamp> {
     pods.iter()
         .filter(|pod| pod_phase(pod) != "Pending")
         .filter_map(|pod| pod.status.as_ref()?.start_time.as_ref().map(timestamp))
@@ -97,16 +97,16 @@ fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     statuses.iter().find_map(|status| status.state.as_ref()?.terminated.as_ref())
 }
 
-fn ended_at(pod: &Pod) -> Option<Timestamp> {
+pub(super) fn ended_at(pod: &Pod) -> Option<Timestamp> {
     terminated(pod)?.finished_at.as_ref().map(timestamp)
 }
 
-fn last_end(pods: &[&Pod]) -> Option<Timestamp> {
+pub(super) fn last_end(pods: &[&Pod]) -> Option<Timestamp> {
     pods.iter().filter_map(|pod| ended_at(pod)).max()
 }
 
 /// The pod that failed first by itself decides; those that were ended because of it do not.
-fn why_failed(pods: &[&Pod], message: &str) -> RunResult {
+pub(super) fn why_failed(pods: &[&Pod], message: &str) -> RunResult {
     let mut failed: Vec<&Pod> = pods.iter().copied().filter(|pod| pod_phase(pod) == "Failed").collect();
     failed.sort_by_key(|pod| (pod.metadata.deletion_timestamp.is_some(), ended_at(pod), pod.metadata.name.clone()));
     let Some(first) = failed.first() else {
@@ -135,7 +135,9 @@ fn infrastructure(pod: &Pod) -> Option<String> {
         let why = condition.message.as_deref().or(condition.reason.as_deref()).unwrap_or_default();
         return Some(format!("pod {name} was disrupted: {why}"));
     }
-    if let Some(reason) = status.reason.as_deref().filter(|reason| INFRASTRUCTURE.contains(reason)) {
+    // The kubelet refuses what it has no room for as `OutOf` and the resource.
+    let refused = |reason: &&str| INFRASTRUCTURE.contains(reason) || reason.starts_with("OutOf");
+    if let Some(reason) = status.reason.as_deref().filter(refused) {
         return Some(format!("pod {name}: {reason}: {}", status.message.as_deref().unwrap_or_default()));
     }
     pod.metadata.deletion_timestamp.is_some().then(|| format!("pod {name} was deleted while it ran"))

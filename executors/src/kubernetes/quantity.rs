@@ -60,6 +60,11 @@ pub(super) fn add(sum: &mut Amounts, more: &Amounts) {
     }
 }
 
+/// As people write it: whole units where it is some, else thousandths.
+pub(super) fn shown(amount: u128) -> String {
+    if amount.is_multiple_of(1_000) { (amount / 1_000).to_string() } else { format!("{amount}m") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +80,6 @@ mod tests {
             (Some(1_000_000), Some(2_000_000), Some(1_536_000), Some(500))
         );
         assert_eq!((read("many"), read("4Xi"), read("-1"), read(""), read(".")), (None, None, None, None, None));
+        assert_eq!((shown(2_000), shown(1_500)), ("2".to_owned(), "1500m".to_owned()));
     }
 }

@@ -1,6 +1,8 @@
-//! The `job` executor on a real control plane, with the rights that `k8s/` gives it and no more.
+//! The executors `job` and `flashjob` on a real control plane, with the rights that `k8s/` gives them and no more.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod gang_faults;
+mod gangs;
 mod outage;
 mod rig;
 mod runs;

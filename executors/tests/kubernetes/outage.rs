@@ -1,7 +1,7 @@
 //! Daemons that are killed, API servers that are killed, and objects that vanish behind one's back.
 
 use control_plane::Part;
-use executors::{Executor as _, ExecutorError, RunPhase};
+use executors::{ExecutorError, RunPhase};
 use scheduler_core::event::RunResult;
 use scheduler_core::state::FailReason;
 

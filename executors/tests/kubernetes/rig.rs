@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use control_plane::{Cluster, NodeSpec, Options, for_test};
+use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
 use executors::kubernetes::{JobExecutor, JobOptions, connect};
-use executors::{Executor as _, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
+use executors::{Executor, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::{Attempt, JobId, RunId};
 use scheduler_core::job::StopPolicy;
@@ -27,7 +28,10 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start(what: &str) -> Option<Self> {
-        let nodes = vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::plain("node-0"), NodeSpec::plain("node-1")];
+        Self::with(what, vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::plain("node-0"), NodeSpec::plain("node-1")])
+    }
+
+    pub(crate) fn with(what: &str, nodes: Vec<NodeSpec>) -> Option<Self> {
         let cluster = for_test(what, Options { nodes, ..Options::default() })?;
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
         cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
@@ -50,7 +54,21 @@ impl Site {
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
         let executor = JobExecutor::new(JobOptions { client, instance: instance.to_owned(), reports });
         executor.adopt().await.unwrap();
-        Rig { executor, inbox, told: Vec::new() }
+        Rig { executor: Box::new(executor), inbox, told: Vec::new() }
+    }
+
+    /// The other executor, likewise.
+    pub(crate) async fn gang_daemon(&self, instance: &str) -> Rig {
+        self.try_gang_daemon(instance).await.unwrap()
+    }
+
+    /// `None` while the API server is away.
+    pub(crate) async fn try_gang_daemon(&self, instance: &str) -> Option<Rig> {
+        let (reports, inbox) = mpsc::channel(64);
+        let client = connect(Some(&self.kubeconfig)).await.unwrap();
+        let executor = FlashJobExecutor::new(FlashJobOptions { client, instance: instance.to_owned(), reports });
+        executor.adopt().await.ok()?;
+        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new() })
     }
 }
 
@@ -63,7 +81,7 @@ pub(crate) fn instance() -> String {
 /// A run of one task that plays for `duration` and ends with `code`.
 pub(crate) fn order(duration: &str, code: &str) -> StartOrder {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let number = u128::from(NEXT.fetch_add(1, Ordering::Relaxed)) << 64 | u128::from(std::process::id());
+    let number = u128::from(std::process::id()) << 32 | u128::from(NEXT.fetch_add(1, Ordering::Relaxed));
     let env = [("SIM_DURATION", duration), ("SIM_EXIT", code)].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let task = TaskOrder {
         name: "main".into(),
@@ -94,7 +112,7 @@ pub(crate) fn stop_after(seconds: u64) -> StopPolicy {
 
 /// An executor and what it tells.
 pub(crate) struct Rig {
-    pub(crate) executor: JobExecutor,
+    pub(crate) executor: Box<dyn Executor>,
     inbox: mpsc::Receiver<Report>,
     told: Vec<Report>,
 }

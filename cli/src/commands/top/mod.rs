@@ -80,16 +80,15 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
         if let Some(trouble) = &trouble {
             text.push_str(&page::clipped(&format!("{trouble}\n"), look_now.width));
         }
-        terminal.show(&text)?;
+        Terminal::show(&text)?;
         tokio::select! {
             () = tokio::time::sleep(args.interval) => {}
             _ = resized.recv() => continue,
             _ = tokio::signal::ctrl_c() => return Ok(0),
             _ = terminate.recv() => return Ok(0),
-            key = terminal.key() => match key {
-                Some(b'q' | b'Q' | 3 | 4) => return Ok(0),
-                // Any other key is in a hurry.
-                _ => {}
+            // Any other key is in a hurry.
+            key = terminal.key() => if matches!(key, Some(b'q' | b'Q' | 3 | 4)) {
+                return Ok(0);
             },
         }
         let next = tokio::select! {

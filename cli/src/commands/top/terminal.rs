@@ -49,7 +49,7 @@ impl Terminal {
     }
 
     /// Shows a page in place of the one before, without a flicker: each line is written over and its rest cleared.
-    pub(super) fn show(&self, text: &str) -> Result<(), Error> {
+    pub(super) fn show(text: &str) -> Result<(), Error> {
         let mut screen = String::with_capacity(text.len() + 512);
         screen.push_str("\x1b[H");
         for line in text.lines() {

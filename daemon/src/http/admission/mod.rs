@@ -123,7 +123,7 @@ impl Admission {
 
     /// Whether [`Self::admit`] can answer for this job without asking a disk.
     pub fn is_quick(&self, spec: &JobSpec, caller: &Caller) -> bool {
-        if self.executor == ExecutorKind::Job {
+        if self.executor.is_cluster() {
             return true;
         }
         let default = default_dir(spec, caller);
@@ -133,7 +133,21 @@ impl Admission {
     }
 
     /// The job, ready for the engine. Asks the disk for working folders that were not asked for lately.
-    pub fn admit(&self, mut spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
+    pub fn admit(&self, spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
+        match self.executor {
+            ExecutorKind::Local => pods::not_for_processes(&spec)?,
+            ExecutorKind::Job => pods::fits_a_job(&spec)?,
+            ExecutorKind::FlashJob => pods::fits_a_flash_job(&spec)?,
+        }
+        self.admit_any(spec, caller, now)
+    }
+
+    /// The job of a FlashJob that somebody made in the cluster: what its pods are to be like stands there.
+    pub fn admit_flash_job(&self, spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
+        self.admit_any(spec, caller, now)
+    }
+
+    fn admit_any(&self, mut spec: JobSpec, caller: &Caller, now: Timestamp) -> Checked<NewSubmit> {
         if self.executor == ExecutorKind::Local && self.own_uid != 0 && caller.uid != self.own_uid {
             let detail = format!("this daemon runs as uid {} and cannot run jobs as {}", self.own_uid, caller.user);
             return Err(Invalid::new("", detail));
@@ -147,16 +161,12 @@ impl Admission {
         if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != own) {
             return Err(Invalid::new("executor", format!("no executor `{}` here; there is: {own}", executor.escape_debug())));
         }
-        match self.executor {
-            ExecutorKind::Local => pods::not_for_processes(&spec)?,
-            ExecutorKind::Job => pods::fits_a_job(&spec)?,
-        }
         checks::env(&spec.env).map_err(|invalid| invalid.under("env"))?;
         checks::labels(&spec.labels).map_err(|invalid| invalid.under("labels"))?;
         checks::annotations(&spec.annotations).map_err(|invalid| invalid.under("annotations"))?;
         checks::rlimits(&spec.rlimits).map_err(|invalid| invalid.under("rlimits"))?;
         let groups = self.complete_tasks(&mut spec, caller)?;
-        if self.executor == ExecutorKind::Job {
+        if self.executor.is_cluster() {
             pods::whole_gpus(&groups)?;
         }
         let name = match spec.name.take() {
@@ -211,7 +221,7 @@ impl Admission {
         let dir = match self.executor {
             ExecutorKind::Local => default_dir(spec, caller).to_owned(),
             // An image knows where its programs start.
-            ExecutorKind::Job => spec.working_dir.clone().unwrap_or_default(),
+            ExecutorKind::Job | ExecutorKind::FlashJob => spec.working_dir.clone().unwrap_or_default(),
         };
         let dir_is_default = spec.working_dir.take().is_none();
         let defaults = Defaults {

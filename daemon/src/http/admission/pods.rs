@@ -4,6 +4,7 @@ use api::JobSpec;
 use scheduler_core::job::TaskGroup;
 
 use super::{Checked, Invalid};
+use crate::flashjobs::OWN_ANNOTATIONS;
 
 /// Longest name of an image.
 const IMAGE_CHARS: usize = 1_024;
@@ -16,20 +17,33 @@ pub(super) fn not_for_processes(spec: &JobSpec) -> Checked<()> {
     }
 }
 
-/// One Kubernetes Job runs replicas of one task, in an image, as the user that the image says.
+/// One Kubernetes Job runs replicas of one task.
 pub(super) fn fits_a_job(spec: &JobSpec) -> Checked<()> {
-    let image = spec.image.as_deref().unwrap_or_default();
-    if image.is_empty() {
-        return Err(Invalid::new("image", "the executor `job` runs containers: name their image"));
-    }
-    if image.chars().count() > IMAGE_CHARS || image.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(Invalid::new("image", format!("`{}` is not the name of an image", image.escape_debug())));
-    }
     if spec.tasks.len() > 1 {
         return Err(Invalid::new(
             "tasks",
             format!("{} groups; the executor `job` takes one, with any number of replicas", spec.tasks.len()),
         ));
+    }
+    fits_pods(spec, "job")
+}
+
+/// A FlashJob has any tasks. Which object of the cluster a job belongs to is not for its user to say.
+pub(super) fn fits_a_flash_job(spec: &JobSpec) -> Checked<()> {
+    if let Some(own) = OWN_ANNOTATIONS.iter().find(|own| spec.annotations.contains_key(**own)) {
+        return Err(Invalid::new(format!("annotations.{own}"), "set by flashd for jobs of FlashJobs: leave it out"));
+    }
+    fits_pods(spec, "flashjob")
+}
+
+/// In an image, as the user that the image says.
+fn fits_pods(spec: &JobSpec, executor: &str) -> Checked<()> {
+    let image = spec.image.as_deref().unwrap_or_default();
+    if image.is_empty() {
+        return Err(Invalid::new("image", format!("the executor `{executor}` runs containers: name their image")));
+    }
+    if image.chars().count() > IMAGE_CHARS || image.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(Invalid::new("image", format!("`{}` is not the name of an image", image.escape_debug())));
     }
     if spec.nice.is_some() {
         return Err(Invalid::new("nice", "a container has no niceness: leave it out"));

@@ -9,7 +9,7 @@
 mod books;
 mod follow;
 mod read;
-mod requests;
+pub(super) mod requests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,8 +8,13 @@ use super::NodeAmounts;
 /// The resource under which a cluster has whole GPUs.
 pub(super) const GPU: &str = "nvidia.com/gpu";
 
+/// What a pod asks for, of what we count.
+pub(in crate::kubernetes) fn requests(pod: &PodSpec) -> NodeAmounts {
+    of(&all_requests(pod), u128::div_ceil)
+}
+
 /// What a pod asks for while it runs: its containers and those that run beside them, or what one that runs before them needs if that is more.
-pub(super) fn requests(pod: &PodSpec) -> NodeAmounts {
+pub(in crate::kubernetes) fn all_requests(pod: &PodSpec) -> Amounts {
     let mut running = Amounts::new();
     pod.containers.iter().for_each(|container| add(&mut running, &asked(container)));
     let (mut beside, mut most) = (Amounts::new(), Amounts::new());
@@ -31,7 +36,7 @@ pub(super) fn requests(pod: &PodSpec) -> NodeAmounts {
     if let Some(overhead) = &pod.overhead {
         add(&mut running, &amounts(overhead));
     }
-    of(&running, u128::div_ceil)
+    running
 }
 
 /// The amounts that we count; memory and GPUs in whole units, as `round` makes them.

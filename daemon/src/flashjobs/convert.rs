@@ -1,0 +1,191 @@
+//! From a FlashJob to the job that is submitted for it, or to what is wrong with it. Pure.
+//!
+//! The job holds what the core needs to place it. What its pods are to be like is read from the FlashJob when they are made.
+
+use std::collections::BTreeMap;
+
+use api::quantity::{Cpu, Duration, GpuMillis, Memory};
+use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
+use executors::kubernetes::flashjob::asks;
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, PodSpec};
+use k8s_types::{FlashJob, QUEUE_ANNOTATION};
+
+use super::{FLASH_JOB_NAME, FLASH_JOB_UID};
+use crate::names;
+
+/// The job, or what to write instead.
+pub(super) fn job_spec(job: &FlashJob) -> Result<JobSpec, String> {
+    let name = job.metadata.name.clone().unwrap_or_default();
+    let spec = &job.spec;
+    if name.len() > k8s_types::NAME_LENGTH {
+        let most = k8s_types::NAME_LENGTH;
+        return Err(format!(
+            "metadata.name has {} characters; names of its pods fit if it has {most} at most: shorten it",
+            name.len()
+        ));
+    }
+    let count = u32::try_from(spec.tasks.len()).unwrap_or(u32::MAX);
+    if count == 0 {
+        return Err("spec.tasks is empty: write at least one task, as spec.tasks[0].spec.containers".to_owned());
+    }
+    if !spec.depends_on.is_empty() {
+        return Err(
+            "spec.dependsOn is not served by this version: leave it out, and apply this FlashJob when those before it are done"
+                .to_owned(),
+        );
+    }
+    let min_available = match spec.min_available.unwrap_or(0) {
+        0 => None,
+        least => match u32::try_from(least) {
+            Ok(least) if least <= count => Some(least),
+            _ => {
+                return Err(format!(
+                    "spec.minAvailable is {least}: write a number from 0 (all of them) to {count}, the number of spec.tasks"
+                ));
+            }
+        },
+    };
+    let mut tasks: Vec<(&PodSpec, TaskSpec)> = Vec::new();
+    for (index, template) in spec.tasks.iter().enumerate() {
+        let pod = template.spec.as_ref().ok_or_else(|| format!("spec.tasks[{index}].spec is missing: write its containers"))?;
+        match tasks.last_mut() {
+            // Those that are alike are replicas: the core is quicker with few groups.
+            Some((before, group)) if *before == pod => group.replicas = group.replicas.map(|replicas| replicas + 1),
+            _ => tasks.push((pod, task(index, pod)?)),
+        }
+    }
+    let annotation = |key: &str| job.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+    let of_pod = || spec.tasks.first()?.metadata.as_ref()?.annotations.as_ref()?.get(QUEUE_ANNOTATION).cloned();
+    let own = [(FLASH_JOB_UID, job.metadata.uid.clone().unwrap_or_default()), (FLASH_JOB_NAME, name.clone())];
+    let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000);
+    let positive = |number: i32| u32::try_from(number).unwrap_or(1);
+    Ok(JobSpec {
+        name: Some(names::to_label(&name, "flashjob")),
+        namespace: job.metadata.namespace.clone(),
+        queue: spec.queue_name.clone().or_else(|| annotation(QUEUE_ANNOTATION)).or_else(of_pod),
+        priority: spec.priority,
+        image: spec.tasks.first().and_then(|task| task.spec.as_ref()?.containers.first()?.image.clone()),
+        tasks: tasks.into_iter().map(|(_, task)| task).collect(),
+        min_available,
+        time_limit: spec.active_deadline_seconds.map(|limit| Duration(seconds(limit))),
+        retry: spec.retry.as_ref().and_then(|retry| retry.max_attempts).map(|most| Retry { max_attempts: Some(positive(most)) }),
+        hold: spec.suspend.unwrap_or(false),
+        labels: labels(job),
+        annotations: own.map(|(key, value)| (key.to_owned(), value)).into(),
+        ..JobSpec::default()
+    })
+}
+
+/// Those that a job can have; a cluster takes nothing else.
+fn labels(job: &FlashJob) -> BTreeMap<String, String> {
+    let taken = |key: &str, value: &str| names::is_label_key(key) && names::is_label_value(value);
+    let all = job.metadata.labels.iter().flatten().filter(|(key, value)| taken(key, value));
+    all.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn task(index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
+    let Some(first) = pod.containers.first() else {
+        return Err(format!("spec.tasks[{index}].spec.containers is empty: write one with a name and an image"));
+    };
+    if pod.restart_policy.as_deref() == Some("Always") {
+        let detail = "a pod of a FlashJob ends: write Never or OnFailure";
+        return Err(format!("spec.tasks[{index}].spec.restartPolicy is Always; {detail}"));
+    }
+    let asked = asks(pod);
+    let words = first.command.iter().flatten().chain(first.args.iter().flatten()).cloned();
+    let mut command: Vec<String> = words.collect();
+    if command.first().is_none_or(String::is_empty) {
+        // Its image says what it runs.
+        command.insert(0, first.image.clone().filter(|image| !image.is_empty()).unwrap_or_else(|| first.name.clone()));
+    }
+    let selector: BTreeMap<String, AnyOf> =
+        pod.node_selector.iter().flatten().map(|(key, value)| (key.clone(), AnyOf(vec![value.clone()]))).collect();
+    let expressions = expressions(pod);
+    Ok(TaskSpec {
+        name: Some(format!("task-{index}")),
+        replicas: Some(1),
+        command: Some(command),
+        resources: Some(Resources {
+            cpu: Some(Cpu(asked.cpu_millis.max(1))),
+            memory: (asked.memory_bytes > 0).then_some(Memory(asked.memory_bytes)),
+            gpu: (asked.gpus > 0).then_some(GpuMillis::whole(asked.gpus)),
+            ..Resources::default()
+        }),
+        node_selector: (!selector.is_empty()).then_some(selector),
+        node_expressions: (!expressions.is_empty()).then_some(expressions),
+        ..TaskSpec::default()
+    })
+}
+
+/// Required node affinity, where all of it has to hold. What is said another way is looked at when the pod is bound.
+fn expressions(pod: &PodSpec) -> Vec<NodeExpression> {
+    let affinity = pod.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let Some([term]) = required.map(|required| required.node_selector_terms.as_slice()) else { return Vec::new() };
+    term.match_expressions.iter().flatten().filter_map(expression).collect()
+}
+
+fn expression(need: &NodeSelectorRequirement) -> Option<NodeExpression> {
+    let operator = match need.operator.as_str() {
+        "In" => Operator::In,
+        "NotIn" => Operator::NotIn,
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        _ => return None,
+    };
+    Some(NodeExpression { key: need.key.clone(), operator, values: need.values.clone().unwrap_or_default() })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn task(gpus: u32, more: Value) -> Value {
+        let mut spec = json!({"containers": [{"name": "c", "image": "img", "args": ["x"], "resources": {
+            "requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"nvidia.com/gpu": gpus.to_string()}}}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"spec": spec})
+    }
+
+    fn read(spec: Value) -> Result<JobSpec, String> {
+        let job = json!({"apiVersion": "scheduling.flash-sched.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": "train.v1",
+            "namespace": "team", "uid": "u-1", "annotations": {"scheduling.flash-sched.io/queue-name": "noted"}}, "spec": spec});
+        job_spec(&serde_json::from_value(job).unwrap())
+    }
+
+    #[test]
+    fn tasks_that_are_alike_are_replicas_and_keep_their_numbers() {
+        let tasks =
+            json!([task(8, json!({})), task(8, json!({})), task(0, json!({"nodeSelector": {"zone": "a"}})), task(8, json!({}))]);
+        let spec = read(json!({"tasks": tasks, "minAvailable": 3, "suspend": true, "activeDeadlineSeconds": 60})).unwrap();
+        let groups: Vec<_> = spec.tasks.iter().map(|group| (group.name.clone().unwrap(), group.replicas.unwrap())).collect();
+        assert_eq!(groups, [("task-0".to_owned(), 2), ("task-2".to_owned(), 1), ("task-3".to_owned(), 1)]);
+        let asked = spec.tasks[0].resources.clone().unwrap();
+        assert_eq!((asked.cpu, asked.memory, asked.gpu), (Some(Cpu(500)), Some(Memory(1 << 30)), Some(GpuMillis::whole(8))));
+        assert_eq!(spec.tasks[0].command.clone().unwrap(), ["x"]);
+        assert_eq!(spec.tasks[1].node_selector.clone().unwrap()["zone"].0, ["a"]);
+        assert_eq!((spec.queue.as_deref(), spec.min_available, spec.hold), (Some("noted"), Some(3), true));
+        assert_eq!((spec.annotations[FLASH_JOB_UID].as_str(), spec.annotations[FLASH_JOB_NAME].as_str()), ("u-1", "train.v1"));
+        assert_eq!(read(json!({"tasks": [task(0, json!({}))], "queueName": "said"})).unwrap().queue.as_deref(), Some("said"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_to_write() {
+        let one = || json!([task(0, json!({}))]);
+        for (spec, words) in [
+            (json!({"tasks": []}), "spec.tasks is empty: write at least one"),
+            (json!({"tasks": [{}]}), "spec.tasks[0].spec is missing"),
+            (json!({"tasks": [task(0, json!({"containers": []}))]}), "spec.tasks[0].spec.containers is empty: write one"),
+            (json!({"tasks": [task(0, json!({"restartPolicy": "Always"}))]}), "write Never or OnFailure"),
+            (json!({"tasks": one(), "minAvailable": -1}), "write a number from 0 (all of them) to 1"),
+            (json!({"tasks": one(), "minAvailable": 2}), "spec.minAvailable is 2"),
+            (json!({"tasks": one(), "dependsOn": [{"name": "other"}]}), "leave it out"),
+        ] {
+            let error = read(spec).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The daemon with the executor `flashjob`, on a real control plane and with the rights of `k8s/`: what somebody applies becomes a job, what somebody
+//! submits becomes a FlashJob, and either side ends the other.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::Daemon;
+use control_plane::{Cluster, NodeSpec, Options, for_test};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+struct Site {
+    daemon: Daemon,
+    cluster: Cluster,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn start(what: &str) -> Option<Self> {
+        let nodes = vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::with_gpus("gpu-1"), NodeSpec::plain("node-0")];
+        let cluster = for_test(what, Options { nodes, ..Options::default() })?;
+        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
+        cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, cluster.kubeconfig_of("flash-system", "flashd").unwrap()).unwrap();
+        let mut daemon = Daemon::prepare(&folder.path().join("data"), "listen = \"off\"\nexecutors = [\"flashjob\"]\n");
+        daemon.extra = vec!["--kubernetes-kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
+        daemon.restart();
+        Some(Self { daemon, cluster, _folder: folder })
+    }
+
+    fn apply(&self, object: &Value) {
+        self.cluster.kubectl_with(&["apply", "--filename", "-"], &object.to_string()).unwrap();
+    }
+
+    fn get(&self, name: &str) -> Value {
+        let text = self.cluster.kubectl(&["get", "flashjob", name, "--output", "json"]).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Looks at a FlashJob until it is so.
+    async fn until(&self, name: &str, so: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let object = self.get(name);
+            if so(&object) {
+                return object;
+            }
+            assert!(begun.elapsed() < PATIENCE, "not so in time: {object:#}\n{}", self.daemon.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn phase(&self, name: &str, phase: &str) -> Value {
+        self.until(name, |object| object["status"]["phase"] == phase).await
+    }
+
+    /// The job of a FlashJob, once there is one.
+    async fn job_of(&self, name: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let (status, list) = self.daemon.get("/api/v1/jobs").await;
+            assert_eq!(status, StatusCode::OK, "{list}");
+            let is_it = |job: &&Value| job["spec"]["annotations"]["scheduling.flash-sched.io/flashjob-name"] == name;
+            if let Some(job) = list["items"].as_array().unwrap().iter().find(is_it) {
+                return job["id"].as_str().unwrap().to_owned();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{name} did not become a job: {list:#}\n{}", self.daemon.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn flash_job(name: &str, tasks: usize, gpus: u32, duration: &str, code: &str) -> Value {
+    let task = json!({"spec": {"containers": [{"name": "c", "image": "any",
+        "env": [{"name": "SIM_DURATION", "value": duration}, {"name": "SIM_EXIT", "value": code}],
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"nvidia.com/gpu": gpus.to_string()}}}]}});
+    json!({"apiVersion": "scheduling.flash-sched.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"minAvailable": tasks, "tasks": vec![task; tasks]}})
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let all = object["status"]["conditions"].as_array().unwrap();
+    all.iter().find(|condition| condition["type"] == kind).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_queue_whichever_way_a_job_comes() {
+    let Some(mut site) = Site::start("FlashJobs and jobs") else { return };
+    // Applied: it becomes a job, runs on both nodes, and says so.
+    site.apply(&flash_job("pair", 2, 8, "400ms", "0"));
+    let id = site.job_of("pair").await;
+    let done = site.phase("pair", "Succeeded").await;
+    assert_eq!(site.daemon.finished(&id).await["outcome"]["result"], "succeeded");
+    let status = &done["status"];
+    assert_eq!(
+        (&status["succeeded"], &status["desired"], &status["active"], &status["failed"]),
+        (&json!(2), &json!(2), &json!(0), &json!(0))
+    );
+    for (kind, expected) in [("Valid", "True"), ("Admitted", "True"), ("Complete", "True"), ("Ready", "False")] {
+        assert_eq!(condition(&done, kind)["status"], expected, "{done:#}");
+        assert_eq!(condition(&done, kind)["observedGeneration"], 1);
+    }
+    assert_eq!((&status["message"], status["startTime"].is_string()), (&Value::Null, true), "what is no more is not said");
+    let nodes: Vec<_> = status["placements"].as_array().unwrap().iter().map(|placed| placed["node"].clone()).collect();
+    assert_eq!(nodes.len(), 2);
+    assert_ne!(nodes[0], nodes[1]);
+
+    // Submitted: it becomes a FlashJob.
+    let sent = site
+        .daemon
+        .submit(json!({"name": "rest", "image": "any", "command": ["train"], "env": {"SIM_DURATION": "50ms"},
+        "tasks": [{"name": "w", "replicas": 2, "command": ["w"], "resources": {"cpu": "1", "gpu": "1"}},
+            {"name": "head", "command": ["h"], "resources": {"cpu": "1"}}], "command": null}))
+        .await;
+    assert_eq!(site.daemon.finished(&sent).await["outcome"]["result"], "succeeded");
+    let made = format!("rest-{}", sent.rsplit('-').next().unwrap());
+    assert_eq!(site.phase(&made, "Succeeded").await["status"]["succeeded"], 3);
+
+    // What fails says how, and stays so.
+    site.apply(&flash_job("bad", 1, 0, "50ms", "9"));
+    let bad = site.phase("bad", "Failed").await;
+    assert!(bad["status"]["message"].as_str().unwrap().contains("exit code 9"), "{bad:#}");
+
+    // Wrong ones say what to write, and are taken once that is written.
+    let mut lost = flash_job("lost", 1, 0, "50ms", "0");
+    lost["spec"]["queueName"] = json!("nowhere");
+    site.apply(&lost);
+    let wrong = site.until("lost", |object| object["status"]["conditions"].is_array()).await;
+    assert_eq!(condition(&wrong, "Valid")["status"], "False");
+    let message = condition(&wrong, "Valid")["message"].as_str().unwrap();
+    assert!(message.contains("no queue `nowhere`; there are: ") && message.contains("default-batch"), "{message}");
+    lost["spec"]["queueName"] = json!("default-batch");
+    site.apply(&lost);
+    let mended = site.phase("lost", "Succeeded").await;
+    assert_eq!(
+        (condition(&mended, "Valid")["status"].as_str(), condition(&mended, "Valid")["observedGeneration"].as_i64()),
+        (Some("True"), Some(2))
+    );
+    site.apply(&flash_job("huge", 4, 8, "50ms", "0"));
+    let huge = site.until("huge", |object| object["status"]["conditions"].is_array()).await;
+    assert_eq!(condition(&huge, "Valid")["status"], "False", "{huge:#}");
+
+    // Cancelled on either side.
+    site.apply(&flash_job("long", 1, 8, "2h", "0"));
+    let id = site.job_of("long").await;
+    let runs = site.phase("long", "Running").await;
+    assert_eq!(condition(&runs, "Ready")["status"], "True");
+    site.daemon.post(&format!("/api/v1/jobs/{id}/cancel"), Value::Null).await;
+    let cancelled = site.phase("long", "Failed").await;
+    assert_eq!(condition(&cancelled, "Complete")["reason"], "Cancelled");
+    site.apply(&flash_job("gone", 1, 8, "2h", "0"));
+    let id = site.job_of("gone").await;
+    site.phase("gone", "Running").await;
+    site.cluster.kubectl(&["delete", "flashjob", "gone", "--wait=false"]).unwrap();
+    assert_eq!(site.daemon.finished(&id).await["outcome"]["result"], "cancelled");
+
+    // Suspended is held.
+    let mut held = flash_job("held", 1, 0, "50ms", "0");
+    held["spec"]["suspend"] = json!(true);
+    site.apply(&held);
+    let waits = site.until("held", |object| object["status"]["conditions"].is_array()).await;
+    assert_eq!(condition(&waits, "Admitted")["reason"], "Suspended");
+    held["spec"]["suspend"] = json!(false);
+    site.apply(&held);
+    site.phase("held", "Succeeded").await;
+
+    // While the daemon is dead: one ends, one is deleted, one comes.
+    site.apply(&flash_job("ends", 2, 4, "3s", "0"));
+    site.apply(&flash_job("deleted", 1, 0, "2h", "0"));
+    let deleted = site.job_of("deleted").await;
+    site.phase("ends", "Running").await;
+    site.phase("deleted", "Running").await;
+    site.daemon.kill();
+    site.cluster.kubectl(&["delete", "flashjob", "deleted", "--wait=false"]).unwrap();
+    site.apply(&flash_job("comes", 1, 0, "50ms", "0"));
+    site.daemon.restart();
+    assert_eq!(site.phase("ends", "Succeeded").await["status"]["succeeded"], 2);
+    site.phase("comes", "Succeeded").await;
+    assert_eq!(site.daemon.finished(&deleted).await["outcome"]["result"], "cancelled");
+    let (_, list) = site.daemon.get("/api/v1/jobs").await;
+    let all = list["items"].as_array().unwrap();
+    assert_eq!(all.iter().filter(|job| job["spec"]["name"] == "ends").count(), 1, "imported once");
+    assert_eq!(site.get("pair")["status"], done["status"], "what is finished is not written again");
+}

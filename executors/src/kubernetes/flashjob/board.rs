@@ -1,0 +1,361 @@
+//! All FlashJobs of the cluster: followed for whoever imports them, and their statuses written.
+//!
+//! What must hold:
+//! - A status is written from what was read: the patch carries the version, and whoever was overtaken reads again.
+//! - What changes while a write waits is written once. A FlashJob is written at most once in a while, but for its end.
+//! - What is said of a job reaches only its own FlashJob, also where another one has its name by now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_types::{FlashJob, FlashJobStatus};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use scheduler_core::ids::{Attempt, JobId};
+use serde_json::json;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::super::error::{Meaning, chain, meaning};
+use super::gang::made_for;
+use super::hub::{AT_ONCE, now};
+use super::status::{Counts, Stand, is_finished, status_of};
+
+/// Namespace and name of a FlashJob.
+pub type FlashJobKey = (String, String);
+
+/// Changes that come within this time are written together.
+const GATHER: Duration = Duration::from_millis(100);
+/// Least time between two writes of one FlashJob, its end apart.
+const APART: Duration = Duration::from_secs(1);
+/// Pause after a write was not taken.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How often those are looked for whose time is over.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// What happens to FlashJobs.
+#[derive(Clone, Debug)]
+pub enum FlashJobNews {
+    /// It is there, or is so now.
+    Applied(Arc<FlashJob>),
+    /// It is no more; as it was last.
+    Gone(Arc<FlashJob>),
+    /// All that there are were told.
+    Listed,
+}
+
+/// What is to be told of one FlashJob.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Of which job, the uid of the FlashJob where it was not made for that, and how it stands.
+    said: Option<(JobId, Option<String>, Stand)>,
+    attempt: Attempt,
+    counts: Counts,
+    /// Not to be written before.
+    not_before: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Books {
+    jobs: BTreeMap<FlashJobKey, Arc<FlashJob>>,
+    entries: BTreeMap<FlashJobKey, Entry>,
+    dirty: BTreeSet<FlashJobKey>,
+}
+
+/// See the module.
+pub struct FlashJobs {
+    client: Client,
+    books: Mutex<Books>,
+    wake: Notify,
+    recorder: Recorder,
+}
+
+fn key_of(job: &FlashJob) -> FlashJobKey {
+    (job.namespace().unwrap_or_default(), job.name_any())
+}
+
+impl FlashJobs {
+    pub(super) fn new(client: Client) -> Self {
+        let reporter = Reporter { controller: "flash-sched".to_owned(), instance: None };
+        Self { recorder: Recorder::new(client.clone(), reporter), client, books: Mutex::default(), wake: Notify::new() }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All there are, as the watch told them last.
+    pub fn all(&self) -> Vec<Arc<FlashJob>> {
+        self.books().jobs.values().cloned().collect()
+    }
+
+    /// How the job of a FlashJob stands. `uid` is that of the FlashJob where it was there before the job.
+    pub fn say(&self, key: &FlashJobKey, job: JobId, uid: Option<String>, stand: Stand) {
+        let mut books = self.books();
+        let entry = books.entries.entry(key.clone()).or_default();
+        let said = Some((job, uid, stand));
+        // What is read from two sides may come out of step: the end of a job is the last word on it.
+        let over = entry.said.as_ref().is_some_and(|(before, _, stand)| *before == job && stand.is_final());
+        if entry.said == said || over {
+            return;
+        }
+        if said.as_ref().is_some_and(|(_, _, stand)| stand.is_final()) {
+            entry.not_before = None;
+        }
+        entry.said = said;
+        books.dirty.insert(key.clone());
+        self.wake.notify_one();
+    }
+
+    /// What the pods of a run say.
+    pub(super) fn count(&self, key: &FlashJobKey, attempt: Attempt, counts: Counts) {
+        let mut books = self.books();
+        let entry = books.entries.entry(key.clone()).or_default();
+        if attempt < entry.attempt || (entry.attempt == attempt && entry.counts == counts) {
+            return;
+        }
+        (entry.attempt, entry.counts) = (attempt, counts);
+        books.dirty.insert(key.clone());
+        self.wake.notify_one();
+    }
+
+    /// Follows and writes until nobody wants news any more.
+    pub async fn run(self: Arc<Self>, news: mpsc::Sender<FlashJobNews>) {
+        tokio::select! {
+            () = self.follow(&news) => {}
+            () = self.write() => {}
+            () = self.sweep() => {}
+            () = news.closed() => {}
+        }
+    }
+
+    async fn follow(&self, news: &mpsc::Sender<FlashJobNews>) {
+        let events =
+            watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500)).default_backoff();
+        let mut events = pin!(events);
+        let mut listed: BTreeMap<FlashJobKey, Arc<FlashJob>> = BTreeMap::new();
+        let mut away = false;
+        while let Some(event) = events.next().await {
+            let told = match event {
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(
+                            error = chain(&error),
+                            "FlashJobs are not seen; trying again. `kubectl apply --server-side -k k8s` installs them"
+                        );
+                    }
+                    continue;
+                }
+                Ok(Event::Init) => {
+                    listed.clear();
+                    continue;
+                }
+                Ok(Event::InitApply(job)) => {
+                    listed.insert(key_of(&job), slim(job));
+                    continue;
+                }
+                Ok(Event::InitDone) => self.listed(std::mem::take(&mut listed)),
+                Ok(Event::Apply(job)) => self.applied(slim(job)),
+                Ok(Event::Delete(job)) => self.gone(slim(job)),
+            };
+            away = false;
+            for one in told {
+                if news.send(one).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// All that there are. One that was deleted and made anew while nobody looked is gone first.
+    fn listed(&self, jobs: BTreeMap<FlashJobKey, Arc<FlashJob>>) -> Vec<FlashJobNews> {
+        let mut books = self.books();
+        let before = std::mem::replace(&mut books.jobs, jobs);
+        let is_there =
+            |books: &Books, key: &FlashJobKey, job: &FlashJob| books.jobs.get(key).is_some_and(|now| now.uid() == job.uid());
+        let gone: Vec<_> = before.into_iter().filter(|(key, job)| !is_there(&books, key, job)).collect();
+        for (key, _) in &gone {
+            books.entries.remove(key);
+        }
+        let keys: Vec<FlashJobKey> = books.jobs.keys().cloned().collect();
+        books.dirty.extend(keys);
+        self.wake.notify_one();
+        let gone = gone.into_iter().map(|(_, job)| FlashJobNews::Gone(job));
+        gone.chain(books.jobs.values().cloned().map(FlashJobNews::Applied)).chain([FlashJobNews::Listed]).collect()
+    }
+
+    fn applied(&self, job: Arc<FlashJob>) -> Vec<FlashJobNews> {
+        let mut books = self.books();
+        let key = key_of(&job);
+        let before = books.jobs.insert(key.clone(), job.clone());
+        books.dirty.insert(key.clone());
+        self.wake.notify_one();
+        let replaced = before.filter(|before| before.uid() != job.uid());
+        if replaced.is_some() {
+            books.entries.remove(&key);
+        }
+        replaced.map(FlashJobNews::Gone).into_iter().chain([FlashJobNews::Applied(job)]).collect()
+    }
+
+    fn gone(&self, job: Arc<FlashJob>) -> Vec<FlashJobNews> {
+        let mut books = self.books();
+        let key = key_of(&job);
+        books.jobs.remove(&key);
+        books.entries.remove(&key);
+        books.dirty.remove(&key);
+        vec![FlashJobNews::Gone(job)]
+    }
+
+    async fn write(&self) {
+        loop {
+            self.wake.notified().await;
+            tokio::time::sleep(GATHER).await;
+            let (due, wait) = self.due();
+            let requests: Vec<_> = due.into_iter().map(|(key, job, status)| self.write_one(key, job, status)).collect();
+            futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+            if wait {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// What is to be written now; and whether something waits for its time.
+    fn due(&self) -> (Vec<(FlashJobKey, Arc<FlashJob>, FlashJobStatus)>, bool) {
+        let mut books = self.books();
+        let (mut due, mut wait) = (Vec::new(), false);
+        for key in std::mem::take(&mut books.dirty) {
+            let (Some(job), Some(entry)) = (books.jobs.get(&key), books.entries.get(&key)) else { continue };
+            let Some((of, uid, stand)) = &entry.said else { continue };
+            let own = if uid.is_some() { job.uid() == *uid } else { made_for(job) == Some(*of) };
+            let Some(status) = status_of(job, stand, &entry.counts, now()).filter(|_| own) else { continue };
+            if entry.not_before.is_some_and(|at| at > Instant::now()) {
+                wait = true;
+                books.dirty.insert(key);
+            } else {
+                due.push((key, job.clone(), status));
+            }
+        }
+        (due, wait)
+    }
+
+    async fn write_one(&self, key: FlashJobKey, job: Arc<FlashJob>, status: FlashJobStatus) {
+        let api: Api<FlashJob> = Api::namespaced(self.client.clone(), &key.0);
+        let version = json!({"resourceVersion": job.metadata.resource_version});
+        let patch = match whole(&status) {
+            Ok(status) => Patch::Merge(json!({"metadata": version, "status": status})),
+            Err(error) => return tracing::error!(%error, "a status that is no JSON"),
+        };
+        let pause = match api.patch_status(&key.1, &PatchParams::default(), &patch).await {
+            Ok(written) => {
+                self.note(&job, &written).await;
+                let mut books = self.books();
+                if books.jobs.get(&key).is_some_and(|now| now.uid() == written.uid()) {
+                    books.jobs.insert(key.clone(), slim(written));
+                }
+                APART
+            }
+            Err(error) => match meaning(&error) {
+                Meaning::Missing => return,
+                // Somebody has written since it was read, and what is there now comes by the watch; or it is asked for.
+                Meaning::Later(_) if matches!(&error, kube::Error::Api(status) if status.code == 409) => {
+                    if let Ok(Some(fresh)) = api.get_opt(&key.1).await {
+                        self.books().jobs.insert(key.clone(), slim(fresh));
+                    }
+                    GATHER
+                }
+                _ => {
+                    tracing::warn!(
+                        namespace = key.0,
+                        name = key.1,
+                        error = chain(&error),
+                        "status of a FlashJob not written; trying again"
+                    );
+                    AGAIN
+                }
+            },
+        };
+        let mut books = self.books();
+        if let Some(entry) = books.entries.get_mut(&key) {
+            let is_final = entry.said.as_ref().is_some_and(|(_, _, stand)| stand.is_final());
+            entry.not_before = (!is_final || pause == AGAIN).then(|| Instant::now() + pause);
+        }
+        books.dirty.insert(key);
+        self.wake.notify_one();
+    }
+
+    /// The few things that `kubectl describe` is to show beside the conditions.
+    async fn note(&self, before: &FlashJob, after: &FlashJob) {
+        let find = |job: &FlashJob, kind: &str| {
+            let conditions = job.status.iter().flat_map(|status| &status.conditions);
+            conditions
+                .filter(|condition| condition.type_ == kind)
+                .map(|one| (one.status.clone(), one.reason.clone(), one.message.clone()))
+                .next()
+        };
+        let new = |kind: &str, status: &str| {
+            let (was, is) = (find(before, kind), find(after, kind));
+            is.filter(|(now, _, _)| now == status && was.is_none_or(|(then, _, _)| then != *now))
+        };
+        let (type_, reason, note) = if let Some((_, _, message)) = new("Valid", "False") {
+            (EventType::Warning, "Invalid".to_owned(), message)
+        } else if let Some((_, reason, message)) = new("Complete", "True") {
+            let kind = if reason == "Succeeded" { EventType::Normal } else { EventType::Warning };
+            (kind, reason, if message.is_empty() { "all of its pods succeeded".to_owned() } else { message })
+        } else if new("Ready", "True").is_some() {
+            let placements = after.status.as_ref().map(|status| status.placements.clone()).unwrap_or_default();
+            let nodes: BTreeSet<&str> = placements.iter().map(|placement| placement.node.as_str()).collect();
+            (EventType::Normal, "Started".to_owned(), format!("all run; pods: {}, nodes: {}", placements.len(), nodes.len()))
+        } else {
+            return;
+        };
+        let note = Note { type_, reason, note: Some(note), action: "Schedule".to_owned(), secondary: None };
+        let reference: ObjectReference = after.object_ref(&());
+        if let Err(error) = self.recorder.publish(&note, &reference).await {
+            tracing::debug!(error = chain(&error), "an event was not written");
+        }
+    }
+
+    /// Deletes those that are finished and were to be kept for a time only.
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let jobs: Vec<Arc<FlashJob>> = self.books().jobs.values().cloned().collect();
+            for job in jobs.into_iter().filter(|job| is_finished(job)) {
+                let ended = job.status.as_ref().and_then(|status| status.completion_time.as_ref()).map(|time| time.0.as_second());
+                let Some((ttl, ended)) = job.spec.ttl_seconds_after_finished.zip(ended) else { continue };
+                if ended.saturating_add(i64::from(ttl)) > now().0.div_euclid(1_000_000) {
+                    continue;
+                }
+                let params = DeleteParams::background();
+                let api: Api<FlashJob> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
+                if let Err(error) = api.delete(&job.name_any(), &params).await {
+                    tracing::debug!(error = chain(&error), "a FlashJob whose time is over is still there");
+                }
+            }
+        }
+    }
+}
+
+/// A merge leaves what is not named as it is: what is to go is named.
+fn whole(status: &FlashJobStatus) -> Result<serde_json::Value, serde_json::Error> {
+    let mut value = serde_json::to_value(status)?;
+    if let Some(fields) = value.as_object_mut() {
+        for optional in ["phase", "conditions", "observedGeneration", "startTime", "completionTime", "message", "placements"] {
+            fields.entry(optional).or_insert(serde_json::Value::Null);
+        }
+    }
+    Ok(value)
+}
+
+/// What nobody reads is half of it.
+fn slim(mut job: FlashJob) -> Arc<FlashJob> {
+    job.metadata.managed_fields = None;
+    Arc::new(job)
+}

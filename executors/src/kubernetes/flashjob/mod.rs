@@ -1,0 +1,28 @@
+//! The `flashjob` executor: runs are pods of a FlashJob, and we bind them to the nodes that the core chose.
+//!
+//! What must hold:
+//! - Of the pods of a run all are bound, or none is left: a gang of which a part cannot be bound is taken back.
+//! - No node is promised more than it has, as far as the API server has told; other schedulers' pods count.
+//! - The cluster is the journal: pods of a run stay readable, with how they ended, until its end is on record.
+//! - While a run is being assembled nobody else acts on it; afterwards its pods alone say where it stands.
+//! - Only pods with our label are touched, and of FlashJobs that others made only the status.
+
+mod assemble;
+mod board;
+mod executor;
+mod fits;
+mod follow;
+mod gang;
+mod hub;
+mod room;
+mod status;
+mod verdict;
+
+pub use board::{FlashJobKey, FlashJobNews, FlashJobs};
+pub use executor::{FlashJobExecutor, FlashJobOptions};
+pub use gang::{flash_job_name, made_for};
+pub use room::asks;
+pub use status::{Stand, is_finished};
+
+/// The word for it.
+pub(super) const KIND: &str = "flashjob";

@@ -1,0 +1,195 @@
+//! The `flashjob` executor: what every executor does with runs, and that a gang is bound whole or not at all.
+
+use control_plane::NodeSpec;
+use executors::{GangOrder, GangPlace, PodOrder, RunPhase, StartOrder};
+use scheduler_core::event::RunResult;
+use scheduler_core::ids::{Attempt, RunId};
+use scheduler_core::state::FailReason;
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, Site, instance, order, replicas, stop_after};
+
+/// The order with its tasks on these nodes, each with so many GPUs.
+pub(crate) fn on(nodes: &[&str], gpus: u32, order: StartOrder) -> StartOrder {
+    let order = if nodes.len() > 1 { replicas(u32::try_from(nodes.len()).unwrap(), order) } else { order };
+    let place =
+        |(index, node): (usize, &&str)| GangPlace { index: u32::try_from(index).unwrap(), node: (*node).to_owned(), gpus };
+    let gang = GangOrder {
+        flash_job: format!("fj-{}", &order.run.job.to_string()[..23]),
+        uid: None,
+        queue: "default-batch".to_owned(),
+        ttl_secs: None,
+        places: nodes.iter().enumerate().map(place).collect(),
+    };
+    // Made by us is known by the end of the name.
+    let name = executors::kubernetes::flashjob::flash_job_name("fj", order.run.job);
+    let pod = order.pod.clone().map(|pod| PodOrder { gang: Some(GangOrder { flash_job: name, ..gang }), ..pod });
+    StartOrder { pod, ..order }
+}
+
+/// The next attempt of the same job.
+pub(crate) fn again(mut order: StartOrder) -> StartOrder {
+    order.run = RunId { attempt: Attempt(order.run.attempt.0 + 1), ..order.run };
+    order
+}
+
+pub(crate) fn pods(site: &Site, selector: &str) -> Vec<Value> {
+    let text = site.cluster.kubectl(&["get", "pods", "--all-namespaces", "--selector", selector, "--output", "json"]).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()["items"].as_array().unwrap().clone()
+}
+
+pub(crate) fn of_run(run: RunId) -> String {
+    format!("scheduling.flash-sched.io/job-id={},scheduling.flash-sched.io/attempt={}", run.job, run.attempt)
+}
+
+/// A pod of somebody else, put on a node by hand.
+pub(crate) fn foreign(name: &str, node: &str, gpus: u32) -> String {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "spec": {"nodeName": node,
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "any", "env": [{"name": "SIM_DURATION", "value": "2h"}],
+            "resources": {"limits": {"nvidia.com/gpu": gpus.to_string()}}}]}})
+    .to_string()
+}
+
+async fn not_begun(rig: &mut Rig, run: RunId) -> String {
+    let so = |report: &executors::Report| matches!(report, executors::Report::NotBegun { run: told, .. } if *told == run);
+    match rig.told(so).await {
+        executors::Report::NotBegun { message, .. } => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn gangs_end_as_their_pods_do() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let good = rig.start(on(&["node-0"], 0, order("50ms", "0"))).await;
+    let bad = rig.start(on(&["node-1"], 0, order("50ms", "3"))).await;
+    let gang = rig.start(on(&["node-0", "node-1", "node-0"], 0, order("50ms", "0"))).await;
+    rig.started(gang).await;
+    assert_eq!(rig.ended(good).await, RunResult::Succeeded);
+    let reason = FailReason::ExitCode { task: "main".into(), code: 3 };
+    assert_eq!(rig.ended(bad).await, RunResult::Failed { reason });
+    assert_eq!(rig.ended(gang).await, RunResult::Succeeded);
+    let nodes: Vec<Value> = pods(site, &of_run(gang)).iter().map(|pod| pod["spec"]["nodeName"].clone()).collect();
+    assert_eq!(nodes, ["node-0", "node-1", "node-0"]);
+    let flash_job = format!("fj-{}", &gang.job.to_string()[24..]);
+    let owner = &pods(site, &of_run(gang))[0]["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["kind"], &owner["name"]), (&json!("FlashJob"), &json!(flash_job)));
+    rig.executor.forget(vec![good, bad, gang, order("1s", "0").run]).await.unwrap();
+    assert_eq!(rig.executor.observe().await.unwrap(), []);
+    assert_eq!(pods(site, &of_run(gang)).len(), 3, "their logs can still be read");
+    assert_eq!(rig.ends(gang), 1);
+}
+
+#[tokio::test]
+async fn an_order_that_is_given_again_and_a_stop_that_is_given_again() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let order = on(&["node-0", "node-1"], 0, order("2h", "0"));
+    let run = order.run;
+    rig.executor.start(vec![order.clone(), order.clone()]).await.unwrap();
+    rig.started(run).await;
+    rig.executor.start(vec![order.clone()]).await.unwrap();
+    rig.until(run, |phase| matches!(phase, Some(RunPhase::Running { .. }))).await;
+    assert_eq!(pods(site, &of_run(run)).len(), 2);
+    rig.executor.forget(vec![run]).await.unwrap();
+    assert!(matches!(rig.phase(run).await, Some(RunPhase::Running { .. })), "what runs is not forgotten");
+    rig.executor.stop(run, stop_after(30)).await.unwrap();
+    rig.executor.stop(run, stop_after(1)).await.unwrap();
+    let ended = rig.ended(run).await;
+    assert!(matches!(ended, RunResult::Failed { reason: FailReason::Signal { signal: 15, .. } }), "{ended:?}");
+    rig.executor.start(vec![order]).await.unwrap();
+    assert!(matches!(rig.phase(run).await, Some(RunPhase::Ended { .. })), "what has ended is not started again");
+    rig.executor.forget(vec![run]).await.unwrap();
+    rig.until(run, Option::is_none).await;
+    assert_eq!(pods(site, &of_run(run)), Vec::<Value>::new(), "what was deleted goes when it is forgotten");
+}
+
+#[tokio::test]
+async fn who_fails_ends_the_gang_and_the_next_attempt_is_of_the_same_flash_job() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let mut order = on(&["node-0", "node-1"], 0, order("2h", "0"));
+    for (key, value) in [("SIM_DURATION", "50ms"), ("SIM_EXIT", "7")] {
+        order.tasks[1].env.insert(key.to_owned(), value.to_owned());
+    }
+    let first = rig.start(order.clone()).await;
+    let reason = FailReason::ExitCode { task: "main-1".into(), code: 7 };
+    assert_eq!(rig.ended(first).await, RunResult::Failed { reason });
+    rig.executor.forget(vec![first]).await.unwrap();
+    let next = again(order);
+    let second = rig.start(next).await;
+    rig.ended(second).await;
+    let owners = |run: RunId| pods(site, &of_run(run))[0]["metadata"]["ownerReferences"][0]["uid"].clone();
+    assert_eq!(owners(first), owners(second));
+}
+
+#[tokio::test]
+async fn a_gang_that_finds_the_room_taken_is_given_back_whole() {
+    let nodes = (0..8).map(|number| NodeSpec::with_gpus(format!("gpu-{number}"))).collect();
+    let Some(site) = Site::with("gangs of 8 x 8 GPUs", nodes) else { return };
+    let instance = instance();
+    let mut rig = site.gang_daemon(&instance).await;
+    let names: Vec<String> = (0..8).map(|number| format!("gpu-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // Somebody took a GPU of the last node after it was decided where the gang goes.
+    site.cluster.kubectl_with(&["create", "--filename", "-"], &foreign("intruder", "gpu-7", 1)).unwrap();
+    let whole = on(&names, 8, order("2h", "0"));
+    let run = rig.start(whole.clone()).await;
+    let message = not_begun(&mut rig, run).await;
+    assert!(message.contains("node gpu-7 has 8 nvidia.com/gpu, and its pods would ask for 9"), "{message}");
+    assert_eq!(pods(&site, &of_run(run)), Vec::<Value>::new());
+    assert!(matches!(rig.phase(run).await, Some(RunPhase::NotBegun { .. })), "kept until it is forgotten");
+    rig.executor.forget(vec![run]).await.unwrap();
+    assert_eq!(rig.executor.observe().await.unwrap(), []);
+
+    site.cluster.kubectl(&["delete", "pod", "intruder", "--wait=true"]).unwrap();
+    let run = rig.start(again(whole)).await;
+    rig.started(run).await;
+    let bound = pods(&site, &of_run(run));
+    let mut nodes: Vec<&str> = bound.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, names);
+    // No second one beside it, and the one that runs is not touched.
+    let other = rig.start(on(&names[..2], 1, order("2h", "0"))).await;
+    not_begun(&mut rig, other).await;
+    assert!(matches!(rig.phase(run).await, Some(RunPhase::Running { .. })));
+    // One pod is deleted by hand: all of it is lost.
+    let victim = bound[3]["metadata"]["name"].as_str().unwrap();
+    site.cluster.kubectl(&["delete", "pod", victim, "--wait=false"]).unwrap();
+    assert!(matches!(rig.ended(run).await, RunResult::Lost { .. }));
+    let running = ["get", "pods", "--field-selector=status.phase=Running", "--output", "name"];
+    assert_eq!(site.cluster.kubectl(&running).unwrap(), "");
+    // A node that is not to be used, and one that is not there.
+    site.cluster.kubectl(&["cordon", "gpu-0"]).unwrap();
+    let cordoned = rig.start(on(&names[..2], 1, order("1s", "0"))).await;
+    assert!(not_begun(&mut rig, cordoned).await.contains("cordoned"));
+    let nowhere = rig.start(on(&["gpu-1", "gone"], 1, order("1s", "0"))).await;
+    assert!(not_begun(&mut rig, nowhere).await.contains("no node gone"));
+}
+
+#[tokio::test]
+async fn what_can_never_start_ends_with_what_to_do() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let mut elsewhere = on(&["node-0"], 0, order("1s", "0"));
+    elsewhere.pod = elsewhere.pod.map(|pod| PodOrder { namespace: "nowhere".to_owned(), ..pod });
+    let mut wrong = on(&["node-0"], 0, order("1s", "0"));
+    wrong.pod = wrong.pod.map(|pod| PodOrder { gpus: 1, gpu_resource: "no/such/thing".to_owned(), ..pod });
+    wrong.pod.as_mut().unwrap().gang.as_mut().unwrap().places[0].gpus = 1;
+    let without = order("1s", "0");
+    for (order, words) in
+        [(elsewhere, "kubectl create namespace nowhere"), (wrong, "no/such/thing"), (without, "nothing of nodes")]
+    {
+        let run = rig.start(order).await;
+        match rig.told(|report| matches!(report, executors::Report::Ended { run: told, .. } | executors::Report::NotBegun { run: told, .. } if *told == run)).await {
+            executors::Report::Ended { result: RunResult::Failed { reason: FailReason::Start { message } }, .. } => {
+                assert!(message.as_str().contains(words), "{message}");
+            }
+            executors::Report::NotBegun { message, .. } => assert!(message.contains(words), "{message}"),
+            other => panic!("{other:?}"),
+        }
+        rig.executor.forget(vec![run]).await.unwrap();
+    }
+    assert_eq!(rig.executor.observe().await.unwrap(), []);
+}
