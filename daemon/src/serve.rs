@@ -15,7 +15,6 @@ use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
-use executors::kubernetes::lease::guarded;
 use executors::kubernetes::{JobExecutor, JobOptions};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
@@ -185,15 +184,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let pods = cluster.is_some();
     let mut flash_jobs = None;
     let executor: Arc<dyn Executor> = if let Some(cluster) = &cluster {
-        let client = guarded(cluster.client.clone(), cluster.leadership.clone());
+        let (client, leadership) = (cluster.client.clone(), cluster.leadership.clone());
         let instance = config.kubernetes.instance.as_str().to_owned();
         let reports = channels.reports.clone();
         if kind == ExecutorKind::FlashJob {
-            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports });
+            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, leadership: Some(leadership) });
             flash_jobs = Some(executor.flash_jobs());
             Arc::new(executor)
         } else {
-            Arc::new(JobExecutor::new(JobOptions { client, instance, reports }).with_nodes(cluster.views()))
+            Arc::new(
+                JobExecutor::new(JobOptions { client, instance, reports })
+                    .with_nodes(cluster.views())
+                    .with_leadership(leadership),
+            )
         }
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());

@@ -28,7 +28,10 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, cluster.kubeconfig_of("flash-system", "flashd").unwrap()).unwrap();
-        let mut daemon = Daemon::prepare(&folder.path().join("data"), "listen = \"off\"\nexecutors = [\"flashjob\"]\n");
+        let mut daemon = Daemon::prepare(
+            &folder.path().join("data"),
+            "listen = \"off\"\nexecutors = [\"flashjob\"]\n[kubernetes]\nnamespace = \"flash-system\"\nlease_duration = \"3s\"\n",
+        );
         daemon.extra = vec!["--kubernetes-kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
         daemon.restart();
         Some(Self { daemon, cluster, _folder: folder })

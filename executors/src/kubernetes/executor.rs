@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::{KIND, Meaning, executor_error, meaning};
+use super::lease::{Leadership, guarded};
 use super::manifest::{self, job_name, selector};
 use super::watch::follow;
 use super::world::{NodeViews, World};
@@ -112,6 +113,13 @@ impl JobExecutor {
     #[must_use]
     pub fn with_nodes(mut self, nodes: NodeViews) -> Self {
         self.nodes = Some(nodes);
+        self
+    }
+
+    /// Nothing is changed in the cluster but while this says so.
+    #[must_use]
+    pub fn with_leadership(mut self, leadership: Leadership) -> Self {
+        self.client = guarded(self.client.clone(), leadership);
         self
     }
 

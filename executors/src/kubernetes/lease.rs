@@ -76,7 +76,7 @@ impl Leadership {
 
 /// A client for whoever gives orders: it reads always, and changes something only while orders may be given, which is asked right before
 /// each request is sent.
-pub fn guarded(client: Client, leadership: Leadership) -> Client {
+pub(in crate::kubernetes) fn guarded(client: Client, leadership: Leadership) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let checked = if request.method().is_safe() { Ok(()) } else { leadership.check() };

@@ -66,7 +66,8 @@ impl Site {
     pub(crate) async fn try_gang_daemon(&self, instance: &str) -> Option<Rig> {
         let (reports, inbox) = mpsc::channel(64);
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
-        let executor = FlashJobExecutor::new(FlashJobOptions { client, instance: instance.to_owned(), reports });
+        let executor =
+            FlashJobExecutor::new(FlashJobOptions { client, instance: instance.to_owned(), reports, leadership: None });
         executor.adopt().await.ok()?;
         Some(Rig { executor: Box::new(executor), inbox, told: Vec::new() })
     }

@@ -38,7 +38,12 @@ fn refused(cluster: &Cluster, object: &str, words: &str) {
 
 fn may(cluster: &Cluster, verb: &str, resource: &str) -> bool {
     let who = "--as=system:serviceaccount:flash-system:flashd";
-    cluster.kubectl(&["auth", "can-i", verb, resource, who, "--namespace", "anywhere"]).is_ok_and(|answer| answer.trim() == "yes")
+    // What stands behind a slash would be taken for the name of an object.
+    let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
+    let part = format!("--subresource={part}");
+    cluster
+        .kubectl(&["auth", "can-i", verb, resource, &part, who, "--namespace", "anywhere"])
+        .is_ok_and(|answer| answer.trim() == "yes")
 }
 
 #[test]
@@ -69,8 +74,10 @@ fn the_manifests_install_and_what_is_wrong_is_refused_with_what_to_write() {
         assert!(may(&cluster, verb, "jobs.batch"), "{verb}");
     }
     assert!(may(&cluster, "watch", "pods") && may(&cluster, "delete", "pods") && may(&cluster, "list", "nodes"));
+    // Pods of FlashJobs are made and bound by us.
+    assert!(may(&cluster, "create", "pods") && may(&cluster, "create", "pods/binding"));
     let forbidden =
-        [("get", "secrets"), ("create", "pods"), ("create", "pods/exec"), ("delete", "nodes"), ("create", "deployments.apps")];
+        [("get", "secrets"), ("update", "pods"), ("create", "pods/exec"), ("delete", "nodes"), ("create", "deployments.apps")];
     for (verb, resource) in forbidden {
         assert!(!may(&cluster, verb, resource), "{verb} {resource}");
     }

@@ -27,6 +27,7 @@ use super::super::error::{Meaning, chain, meaning};
 use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
 use super::status::{Counts, Stand, is_finished, status_of};
+use crate::kubernetes::lease::Leadership;
 
 /// Namespace and name of a FlashJob.
 pub type FlashJobKey = (String, String);
@@ -72,6 +73,7 @@ struct Books {
 /// See the module.
 pub struct FlashJobs {
     client: Client,
+    leadership: Option<Leadership>,
     books: Mutex<Books>,
     wake: Notify,
     recorder: Recorder,
@@ -82,9 +84,10 @@ fn key_of(job: &FlashJob) -> FlashJobKey {
 }
 
 impl FlashJobs {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, leadership: Option<Leadership>) -> Self {
         let reporter = Reporter { controller: "flash-sched".to_owned(), instance: None };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, books: Mutex::default(), wake: Notify::new() }
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { recorder, client, leadership, books: Mutex::default(), wake: Notify::new() }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -217,6 +220,10 @@ impl FlashJobs {
         loop {
             self.wake.notified().await;
             tokio::time::sleep(GATHER).await;
+            // A standby keeps what there is to say until it leads.
+            while self.leadership.as_ref().is_some_and(|leadership| leadership.check().is_err()) {
+                tokio::time::sleep(AGAIN).await;
+            }
             let (due, wait) = self.due();
             let requests: Vec<_> = due.into_iter().map(|(key, job, status)| self.write_one(key, job, status)).collect();
             futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;

@@ -25,6 +25,7 @@ use super::hub::{AT_ONCE, Cancel, Hub, now};
 use super::room::{Key, key};
 use super::verdict::{Verdict, is_bound, verdict};
 use crate::contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder};
+use crate::kubernetes::lease::{Leadership, guarded};
 
 /// What a `flashjob` executor is made of.
 pub struct FlashJobOptions {
@@ -34,6 +35,8 @@ pub struct FlashJobOptions {
     pub instance: String,
     /// Where reports go.
     pub reports: mpsc::Sender<Report>,
+    /// Nothing is changed in the cluster but while this says so, if it is there.
+    pub leadership: Option<Leadership>,
 }
 
 /// Runs as pods of FlashJobs, bound by us.
@@ -47,7 +50,9 @@ pub struct FlashJobExecutor {
 impl FlashJobExecutor {
     /// Asks nobody yet.
     pub fn new(options: FlashJobOptions) -> Self {
-        let hub = Arc::new(Hub::new(options.client, options.instance, options.reports));
+        let FlashJobOptions { client, instance, reports, leadership } = options;
+        let client = leadership.iter().fold(client, |client, leadership| guarded(client, leadership.clone()));
+        let hub = Arc::new(Hub::new(client, instance, reports, leadership));
         Self { hub, tasks: Mutex::default(), watches: Mutex::default() }
     }
 

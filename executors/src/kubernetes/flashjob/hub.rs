@@ -19,6 +19,7 @@ use super::gang::live_run;
 use super::room::{Key, Room, key};
 use super::verdict::{Known, is_over};
 use crate::contract::{ExecutorError, Report, RunPhase};
+use crate::kubernetes::lease::Leadership;
 
 /// Writes under way at once, over all runs.
 const WRITES: usize = 32;
@@ -96,9 +97,9 @@ pub(super) fn now() -> Timestamp {
 }
 
 impl Hub {
-    pub(super) fn new(client: Client, instance: String, reports: mpsc::Sender<Report>) -> Self {
+    pub(super) fn new(client: Client, instance: String, reports: mpsc::Sender<Report>, leadership: Option<Leadership>) -> Self {
         Self {
-            board: Arc::new(FlashJobs::new(client.clone())),
+            board: Arc::new(FlashJobs::new(client.clone(), leadership)),
             client,
             instance,
             reports,
