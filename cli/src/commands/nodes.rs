@@ -183,7 +183,7 @@ fn state(node: &Node) -> Cell {
 }
 
 /// `3/8`: how many GPUs are taken, of how many.
-fn gpus(node: &Node) -> String {
+pub(super) fn taken_gpus(node: &Node) -> String {
     format!("{}/{}", node.gpus.iter().filter(|gpu| gpu.promised().0 > 0).count(), node.gpus.len())
 }
 
@@ -199,7 +199,7 @@ fn list(nodes: &NodeList, look: Look, wide: bool) -> String {
             state(node),
             cell(format!("{}/{}", node.cpu_used, node.cpu)),
             cell(format!("{}/{}", bytes(node.memory_used.0), bytes(node.memory.0))),
-            cell(gpus(node)),
+            cell(taken_gpus(node)),
             cell(models(node)),
             table::maybe(reason),
         ]
@@ -247,7 +247,8 @@ fn page(node: &Node, look: Look, now: Timestamp) -> String {
     add("tasks", Some(node.tasks.to_string()));
     add("cpu", Some(format!("{} of {} taken", node.cpu_used, node.cpu)));
     add("memory", Some(format!("{} of {} taken", bytes(node.memory_used.0), bytes(node.memory.0))));
-    let taken = (!node.gpus.is_empty() || node.gpu_note.is_none()).then(|| format!("{} taken", gpus(node).replace('/', " of ")));
+    let taken =
+        (!node.gpus.is_empty() || node.gpu_note.is_none()).then(|| format!("{} taken", taken_gpus(node).replace('/', " of ")));
     add("gpus", Some(taken.into_iter().chain(node.gpu_note.clone()).collect::<Vec<_>>().join("\n")));
     let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     add("labels", (!labels.is_empty()).then(|| labels.join("\n")));

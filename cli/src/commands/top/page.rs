@@ -2,17 +2,21 @@
 //!
 //! Invariant: no line is longer than the terminal is wide, and the page has no more lines than it is high; what is left out is counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use api::{GpuList, Job, JobList, Node, PlacedGpu, Queue, UsageItem};
+use api::quantity::GpuMillis;
+use api::{GpuList, Job, JobList, Node, PlacedGpu, PlacedTask, Queue, UsageItem};
 use comfy_table::Cell;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::commands::{ls, nodes::bytes};
+use crate::commands::{
+    ls,
+    nodes::{bytes, taken_gpus},
+};
 use crate::table::{self, Look, cell, maybe};
 
 /// Characters of a bar.
@@ -102,8 +106,7 @@ fn short(text: &str, most: usize) -> String {
 
 fn machines(frame: &Frame) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
     let row = |node: &Node| {
-        let held = node.gpus.iter().filter(|gpu| gpu.job.is_some()).count();
-        let gpus = (!node.gpus.is_empty()).then(|| format!("{held}/{}", node.gpus.len()));
+        let gpus = (!node.gpus.is_empty()).then(|| taken_gpus(node));
         vec![
             cell(short(&node.name, NAME)),
             cell(bar(node.cpu_used.0, node.cpu.0)),
@@ -120,9 +123,12 @@ fn gpus(frame: &Frame) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
     let known: HashMap<Uuid, &Job> = frame.jobs.items.iter().map(|job| (job.id, job)).collect();
     let row = |placed: &PlacedGpu| {
         let gpu = &placed.gpu;
-        let job = gpu.job.map(|id| known.get(&id).map_or_else(|| short(&id.to_string(), 8), |job| format!("#{}", job.number)));
+        let holders: Vec<Uuid> = gpu.job.into_iter().chain(gpu.sharers.iter().map(|sharer| sharer.job)).collect();
+        let name = |id: &Uuid| known.get(id).map_or_else(|| short(&id.to_string(), 8), |job| format!("#{}", job.number));
+        let job = (!holders.is_empty()).then(|| short(&holders.iter().map(name).collect::<Vec<_>>().join(","), NAME));
         let foreign = gpu.processes.iter().find(|process| process.foreign);
-        let user = gpu.job.and_then(|id| known.get(&id)).map(|job| job.owner.clone());
+        let users: BTreeSet<&str> = holders.iter().filter_map(|id| known.get(id)).map(|job| job.owner.as_str()).collect();
+        let user = (!users.is_empty()).then(|| users.into_iter().collect::<Vec<_>>().join(","));
         let user = user.or_else(|| foreign.map(|process| format!("({})", process.user.as_deref().unwrap_or("?"))));
         let used = gpu.memory_used.map_or_else(|| "-".to_owned(), |memory| bytes(memory.0));
         vec![
@@ -154,13 +160,17 @@ fn queues(frame: &Frame) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
 fn jobs(frame: &Frame) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
     let used: HashMap<Uuid, &UsageItem> = frame.usage.iter().filter_map(|item| Some((item.job?, item))).collect();
     let row = |job: &Job| {
-        let (mut millis, mut gpus) = (0_u64, 0);
+        let mut millis = 0_u64;
         for task in &job.spec.tasks {
             let asks = task.resources.as_ref().or(job.spec.resources.as_ref());
             let cpu = asks.and_then(|asks| asks.cpu).map_or(0, |cpu| cpu.0);
             millis = millis.saturating_add(cpu.saturating_mul(task.replicas.unwrap_or(1).into()));
         }
-        gpus += job.placement.iter().map(|placed| placed.gpus.len()).sum::<usize>();
+        let part = |placed: &PlacedTask| match &placed.gpu_share {
+            Some(share) => share.gpu,
+            None => GpuMillis::whole(u32::try_from(placed.gpus.len()).unwrap_or(u32::MAX)),
+        };
+        let gpus = GpuMillis(job.placement.iter().map(part).fold(0, |sum, part| sum.saturating_add(part.0)));
         let usage = used.get(&job.id).map(|item| item.usage);
         let mean = usage.and_then(|usage| usage.gpu_busy_percent).map(|percent| format!("{percent:.0}%"));
         let peak = usage.and_then(|usage| usage.gpu_peak_memory).map(|memory| bytes(memory.0));
@@ -254,6 +264,22 @@ mod tests {
             jobs: JobList { items: (0..jobs).map(job).collect(), next_cursor: None, revision: 7 },
             usage: (0..jobs).map(usage).collect(),
         }
+    }
+
+    #[test]
+    fn whoever_shares_a_gpu_is_named() {
+        let mut frame = frame(2, 2);
+        let share = serde_json::json!({"gpu": "500m", "memory": "40Gi"});
+        for job in &mut frame.jobs.items {
+            job.placement[0].gpu_share = Some(serde_json::from_value(share.clone()).unwrap());
+        }
+        let sharer = |job: &Job| api::GpuSharer { job: job.id, gpu: GpuMillis(500), memory: Memory(40 << 30) };
+        let sharers: Vec<_> = frame.jobs.items.iter().map(sharer).collect();
+        for gpu in [&mut frame.nodes[0].gpus[0], &mut frame.gpus.items[0].gpu] {
+            (gpu.job, gpu.sharers) = (None, sharers.clone());
+        }
+        let text = text(&frame, Look { width: Some(100), colour: false }, None);
+        assert!(text.contains("2/2") && text.contains("#1,#2") && text.contains("500m"), "{text}");
     }
 
     #[test]
