@@ -101,4 +101,8 @@ pub struct ServerInfo {
     pub admin: bool,
     /// Latest revision of the table.
     pub revision: u64,
+    /// What makes runs real: `local` processes, or a cluster's (`job`, `flashjob`).
+    #[serde(default)]
+    #[schema(example = "local")]
+    pub executor: String,
 }

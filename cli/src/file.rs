@@ -1,4 +1,4 @@
-//! Files of jobs, and of other things: YAML or JSON, one document or many, NDJSON, a list, or `{"jobs": [..]}`.
+//! Files of jobs, and of other things: YAML or JSON, one document or many, NDJSON, a list, `{"jobs": [..]}`, or FlashJobs.
 //!
 //! Invariants: an error names the file, the document (from 1) and the field; a file without a job is an error, not an empty success;
 //! a job that is understood here is sent as it was written, completed only by the server.
@@ -7,15 +7,26 @@ use std::io::Read as _;
 use std::path::Path;
 
 use api::JobSpec;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::flash_job;
 
 /// Largest file that is read, in bytes. The server takes far less in one request, and says so.
 const LARGEST: u64 = 256 << 20;
 
+/// What a file holds.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Jobs {
+    /// Its jobs, in order.
+    pub(crate) jobs: Vec<JobSpec>,
+    /// Which of them were written as FlashJobs, by their places.
+    pub(crate) flash_jobs: Vec<usize>,
+}
+
 /// The jobs in a file; `-` is stdin.
-pub(crate) fn read(path: &Path) -> Result<Vec<JobSpec>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Jobs, Error> {
     let (name, text, kind) = open(path)?;
     parse(&name, &text, kind)
 }
@@ -63,13 +74,13 @@ enum Kind {
     Yaml,
 }
 
-fn parse(name: &str, text: &str, kind: Kind) -> Result<Vec<JobSpec>, Error> {
+fn parse(name: &str, text: &str, kind: Kind) -> Result<Jobs, Error> {
     let documents = match kind {
         Kind::Json => json_documents(name, text)?,
         Kind::Yaml => yaml_documents(name, text)?,
     };
     let many = documents.len() > 1;
-    let mut jobs = Vec::new();
+    let (mut jobs, mut flash_jobs) = (Vec::new(), Vec::new());
     for (at, document) in documents.into_iter().enumerate() {
         let place = if many { format!("{name}: document {}", at + 1) } else { name.to_owned() };
         match document {
@@ -80,13 +91,17 @@ fn parse(name: &str, text: &str, kind: Kind) -> Result<Vec<JobSpec>, Error> {
                 Some(Value::Array(items)) => specs(&place, "jobs", items, &mut jobs)?,
                 _ => return Err(Error::usage(format!("{place}: jobs: must be a list of jobs"))),
             },
+            document if flash_job::is_one(&document) => {
+                flash_jobs.push(jobs.len());
+                jobs.push(flash_job::job(&place, document)?);
+            }
             document => jobs.push(spec(&place, "", document)?),
         }
     }
     if jobs.is_empty() {
         return Err(Error::usage(format!("{name}: there is no job in it")));
     }
-    Ok(jobs)
+    Ok(Jobs { jobs, flash_jobs })
 }
 
 fn json_documents(name: &str, text: &str) -> Result<Vec<Value>, Error> {
@@ -118,6 +133,16 @@ fn specs(place: &str, list: &str, items: Vec<Value>, into: &mut Vec<JobSpec>) ->
 
 /// One job; `path` is where it stands in its document.
 fn spec(place: &str, path: &str, value: Value) -> Result<JobSpec, Error> {
+    checked(place, path, value)
+}
+
+/// An error of usage about a field of a document.
+pub(crate) fn at(place: &str, field: &str, detail: &str) -> Error {
+    Error::usage(format!("{place}: {field}: {}", crate::table::clean(detail)))
+}
+
+/// A value as its type; what is wrong with it is named by its field.
+pub(crate) fn checked<T: DeserializeOwned>(place: &str, path: &str, value: Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = match (path, error.path().to_string()) {
             ("", field) if field == "." => String::new(),
@@ -135,7 +160,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str, kind: Kind) -> Vec<String> {
-        parse("f", text, kind).unwrap().into_iter().map(|job| job.name.unwrap_or_default()).collect()
+        parse("f", text, kind).unwrap().jobs.into_iter().map(|job| job.name.unwrap_or_default()).collect()
     }
 
     #[test]

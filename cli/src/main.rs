@@ -10,6 +10,7 @@ mod connect;
 mod error;
 mod exit;
 mod file;
+mod flash_job;
 mod ids;
 mod list;
 mod logs;

@@ -174,6 +174,33 @@ async fn many_jobs_from_a_file_are_waited_for_and_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flash_job_runs_as_the_programs_of_its_containers() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start(&folder);
+    let container = json!({"name": "c", "image": "registry.example/train:1", "command": ["sh", "-c"],
+        "args": ["echo $WHO; test $FLASH_TASK = task-2 && exit 4 || exit 0"], "env": [{"name": "WHO", "value": "it is me"}],
+        "resources": {"requests": {"cpu": "500m"}}});
+    let mut last = container.clone();
+    last["env"] = json!([]);
+    let task = |container: &Value| json!({"spec": {"restartPolicy": "Never", "containers": [container]}});
+    let job = json!({"apiVersion": "scheduling.flash-sched.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": "pair"},
+        "spec": {"minAvailable": 3, "tasks": [task(&container), task(&container), task(&last)]}});
+    let file = folder.path().join("pair.yaml");
+    // JSON is YAML.
+    std::fs::write(&file, format!("---\n{job}\n")).unwrap();
+    let id = told(&daemon, &["submit", "-f", file.to_str().unwrap()]);
+    let done = daemon.finished(&id).await;
+    assert_eq!((&done["spec"]["name"], &done["outcome"]["exitCode"]), (&json!("pair"), &json!(4)), "{done}");
+    assert_eq!(done["placement"].as_array().unwrap().len(), 3, "{done}");
+    assert_eq!(told(&daemon, &["logs", &id, "--task", "task-0-1"]), "it is me");
+    // A job that is none says what it is to be: here is no place for an image.
+    std::fs::write(&file, "command: [\"true\"]\nimage: some\n").unwrap();
+    let refused = flash(&daemon, &["submit", "-f", file.to_str().unwrap()]);
+    assert_eq!(refused.code, Some(4), "{}", refused.err);
+    assert!(refused.err.contains("image: the executor `local`"), "{}", refused.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_interrupt_asks_to_cancel_and_the_second_leaves() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = start(&folder);

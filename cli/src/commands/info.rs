@@ -30,6 +30,7 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
                 ("flash", env!("CARGO_PKG_VERSION").to_owned()),
                 ("flashd", info.version.clone()),
                 ("server", client.describe()),
+                ("executor", info.executor.clone()),
                 ("you are", format!("{}{}", info.user, if info.admin { ", who may act on everybody's jobs" } else { "" })),
                 ("revision", info.revision.to_string()),
             ])

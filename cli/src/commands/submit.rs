@@ -2,16 +2,20 @@
 
 use std::path::PathBuf;
 
-use api::{JobBatch, JobSpec, Submitted, SubmittedBatch};
+use api::{JobBatch, JobSpec, ServerInfo, Submitted, SubmittedBatch};
 use clap::ValueHint;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::file::{self, Jobs};
 use crate::output::{self, Output};
 use crate::query::Query;
 use crate::spec::{NeedArgs, PlaceArgs, PolicyArgs, Surroundings};
-use crate::{file, ids, spec};
+use crate::{ids, spec};
+
+/// The executor that runs programs of its machine.
+const LOCAL: &str = "local";
 
 pub(crate) const EXAMPLES: &str = "Examples:
   flash submit -- python train.py --epochs 10
@@ -64,7 +68,15 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
     let around = Surroundings::here()?;
     let mut jobs = match &args.file {
         Some(path) => {
-            let mut jobs = file::read(path)?;
+            let Jobs { mut jobs, flash_jobs } = file::read(path)?;
+            if !flash_jobs.is_empty() && client.get::<ServerInfo>(&Query::new("/info")).await?.executor == LOCAL {
+                // The programs of a FlashJob are run as they are where there are no containers.
+                for at in flash_jobs {
+                    if let Some(job) = jobs.get_mut(at) {
+                        job.image = None;
+                    }
+                }
+            }
             for job in &mut jobs {
                 args.policy.apply(job, around.now)?;
             }

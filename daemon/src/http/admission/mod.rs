@@ -121,6 +121,11 @@ impl Admission {
         }
     }
 
+    /// What makes runs real here.
+    pub const fn executor(&self) -> ExecutorKind {
+        self.executor
+    }
+
     /// Whether [`Self::admit`] can answer for this job without asking a disk.
     pub fn is_quick(&self, spec: &JobSpec, caller: &Caller) -> bool {
         if self.executor.is_cluster() {

@@ -31,6 +31,7 @@ pub(super) async fn info(State(app): State<Arc<App>>, Asker(caller): Asker) -> J
         user: caller.user.to_string(),
         admin: caller.admin,
         revision: app.backend.watch().revision().0,
+        executor: app.admission.executor().to_string(),
     })
 }
 
