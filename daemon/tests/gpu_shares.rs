@@ -8,32 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use common::flash::{flash, told};
-use common::gpus::device;
+use common::gpus::{Machine, device};
 use common::{Daemon, PATIENCE, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-const CONFIG: &str = "listen = \"off\"\n[node]\nname = \"box\"\ncpus = 8\nmemory = \"1Gi\"\n[gpu]\ninterval = \"20ms\"\n";
-
-struct Machine {
-    daemon: Daemon,
-    library: PathBuf,
-    folder: tempfile::TempDir,
-}
-
 impl Machine {
-    fn new(state: &str, gpu: &str) -> Self {
+    /// With a folder for an MPS daemon.
+    fn start(state: &str, gpu: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let library = nvml_stand_in::install(folder.path(), state).unwrap();
-        let config = format!("{CONFIG}mps_pipe_directory = \"{}\"\n{gpu}\n", folder.path().join("mps").display());
-        let mut daemon = Daemon::prepare(&folder.path().join("data"), &config);
-        daemon.extra = vec!["--gpu-nvml-library".to_owned(), library.to_str().unwrap().to_owned()];
-        daemon.restart();
-        Self { daemon, library, folder }
-    }
-
-    fn set(&self, state: &str) {
-        nvml_stand_in::set(&self.library, state).unwrap();
+        let pipes = format!(
+            "mps_pipe_directory = \"{}\"
+{gpu}",
+            folder.path().join("mps").display()
+        );
+        Self::within(folder, state, &pipes)
     }
 
     fn gate(&self, name: &str) -> PathBuf {
@@ -103,7 +92,7 @@ fn jobs(gpu: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_halves_share_a_gpu_the_third_waits_and_a_crash_changes_nothing() {
-    let mut machine = Machine::new(&device(4, ""), "");
+    let mut machine = Machine::start(&device(4, ""), "");
     let half = json!({"gpu": "0.5"});
     let gates: Vec<PathBuf> = ["a", "b", "c"].map(|name| machine.gate(name)).into();
     let first = machine.daemon.submit(gated(&half, &gates[0])).await;
@@ -164,7 +153,7 @@ async fn two_halves_share_a_gpu_the_third_waits_and_a_crash_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_shares_a_gpu_is_no_stranger_and_what_is_left_of_one_is_told_apart() {
-    let machine = Machine::new(&device(4, ""), "release_timeout = \"1h\"");
+    let machine = Machine::start(&device(4, ""), "release_timeout = \"1h\"");
     let half = json!({"gpu": "0.5"});
     let (gate, other) = (machine.gate("a"), machine.gate("b"));
     let first = machine.daemon.submit(gated(&half, &gate)).await;
@@ -192,7 +181,7 @@ async fn who_shares_a_gpu_is_no_stranger_and_what_is_left_of_one_is_told_apart()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mps_keeps_parts_to_themselves_and_instances_are_asked_for_by_profile() {
     let part = |number| format!("[[devices.mig]]\nuuid = \"MIG-{number}\"\nprofile = \"1g.10gb\"\nmemory = \"10Gi\"\n");
-    let machine = Machine::new(&format!("{}{}{}{}", device(1, ""), part(1), part(2), device(8, "")), "");
+    let machine = Machine::start(&format!("{}{}{}{}", device(1, ""), part(1), part(2), device(8, "")), "");
     std::fs::create_dir(machine.gate("mps")).unwrap();
     let _mps = std::os::unix::net::UnixListener::bind(machine.gate("mps/control")).unwrap();
     let gate = machine.gate("gate");
@@ -220,7 +209,7 @@ async fn mps_keeps_parts_to_themselves_and_instances_are_asked_for_by_profile() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_given_in_part_is_refused_with_what_there_is() {
     let mig = "[[devices.mig]]\nuuid = \"MIG-1\"\nprofile = \"1g.10gb\"\nmemory = \"10Gi\"\n";
-    let machine = Machine::new(&format!("{}{mig}{}", device(1, ""), device(4, "")), "");
+    let machine = Machine::start(&format!("{}{mig}{}", device(1, ""), device(4, "")), "");
     machine.until("GPU-4", |gpu| gpu["state"] == "ready").await;
     for (resources, field, said) in [
         (

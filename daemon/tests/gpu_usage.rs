@@ -3,37 +3,15 @@
 
 mod common;
 
-use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use common::flash::told;
-use common::gpus::device;
-use common::{Daemon, PATIENCE, request, shell};
+use common::gpus::{Machine, device};
+use common::{PATIENCE, request, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-const CONFIG: &str = "listen = \"off\"\n[node]\nname = \"box\"\ncpus = 8\nmemory = \"1Gi\"\n[gpu]\ninterval = \"20ms\"\n";
-
-struct Machine {
-    daemon: Daemon,
-    library: PathBuf,
-    folder: tempfile::TempDir,
-}
-
 impl Machine {
-    fn new(state: &str, gpu: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let library = nvml_stand_in::install(folder.path(), state).unwrap();
-        let mut daemon = Daemon::prepare(&folder.path().join("data"), &format!("{CONFIG}{gpu}\n"));
-        daemon.extra = vec!["--gpu-nvml-library".to_owned(), library.to_str().unwrap().to_owned()];
-        daemon.restart();
-        Self { daemon, library, folder }
-    }
-
-    fn set(&self, state: &str) {
-        nvml_stand_in::set(&self.library, state).unwrap();
-    }
-
     /// A job with one GPU that runs until the gate is open.
     fn gated(&self) -> Value {
         let mut job = shell(&format!("while [ ! -e {} ]; do sleep 0.02; done", self.folder.path().join("gate").display()));

@@ -9,35 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use common::flash::{flash, told};
-use common::gpus::device;
+use common::gpus::{CONFIG, Machine, device};
 use common::{Daemon, PATIENCE, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-const CONFIG: &str = "listen = \"off\"\n[node]\nname = \"box\"\ncpus = 8\nmemory = \"1Gi\"\n[gpu]\ninterval = \"20ms\"\n";
-
-/// A daemon, its driver, and a folder for gates.
-struct Machine {
-    daemon: Daemon,
-    library: PathBuf,
-    folder: tempfile::TempDir,
-}
-
 impl Machine {
-    /// With lines for the `[gpu]` table of its configuration.
-    fn new(state: &str, gpu: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let library = nvml_stand_in::install(folder.path(), state).unwrap();
-        let mut daemon = Daemon::prepare(&folder.path().join("data"), &format!("{CONFIG}{gpu}\n"));
-        daemon.extra = vec!["--gpu-nvml-library".to_owned(), library.to_str().unwrap().to_owned()];
-        daemon.restart();
-        Self { daemon, library, folder }
-    }
-
-    fn set(&self, state: &str) {
-        nvml_stand_in::set(&self.library, state).unwrap();
-    }
-
     async fn gpu(&self, uuid: &str) -> Value {
         let (status, gpu) = self.daemon.get(&format!("/api/v1/gpus/{uuid}")).await;
         assert_eq!(status, StatusCode::OK, "{gpu}");
