@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use common::flash::{flash, told};
-use common::gpus::{Machine, device};
+use common::gpus::{CONFIG, Machine, device};
 use common::{Daemon, PATIENCE, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
