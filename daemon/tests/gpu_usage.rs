@@ -86,7 +86,9 @@ async fn what_a_job_does_with_its_gpu_is_measured_and_kept() {
     assert_eq!((&usage["gpuPeakBusyPercent"], &usage["gpuPeakMemory"]), (&json!(60), &json!("512Mi")), "{usage}");
     assert!((20.0..60.0).contains(&number("gpuBusyPercent")), "{usage}");
     assert!((number("gpuEnergyJoules") - 60.0).abs() < 1e-9, "{usage}");
-    assert!(number("gpuSeenSeconds") <= number("gpuSeconds") && number("gpuSeenSeconds") > 0.0, "{usage}");
+    // A look between the end of a task and the news of it counts up to that look: no more than the longest time that one look counts for.
+    let seen = number("gpuSeenSeconds");
+    assert!(seen > 0.0 && seen <= number("gpuSeconds") + 2.0, "{usage}");
     let (status, sums) = machine.daemon.get("/api/v1/usage?by=queue").await;
     assert_eq!(status, StatusCode::OK);
     let sum = &sums["items"][0];

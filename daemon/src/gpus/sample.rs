@@ -1,7 +1,7 @@
 //! What runs do with their GPUs, summed up from looks: pure, time is given.
 //!
-//! What must hold: a look counts for the time since the one before it, or since the run began where that was later, up to the end of its tasks, and for no more than the longest gap between two
-//! looks: what nobody saw is not known. Energy is that of the GPU's own counter, which misses nothing, or what it drew at the look.
+//! What must hold: a look counts for the time since the one before it, or since the run began where that was later, up to the end of its
+//! tasks where that is known by then, and for no more than the longest gap between two looks: what nobody saw is not known. Energy is that of the GPU's own counter, which misses nothing, or what it drew at the look.
 
 use std::collections::BTreeMap;
 
