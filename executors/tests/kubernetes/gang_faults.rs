@@ -210,7 +210,7 @@ async fn gangs_are_whole_or_nothing_whoever_is_killed() {
                     succeeded += 1;
                     // One that was deleted when it had succeeded goes when it is forgotten.
                     let deleted = usize::from(fault == "pod deleted");
-                    assert!(left.len() == wide || left.len() + deleted == wide, "{says}");
+                    assert!(left.len() == wide || left.len() + deleted == wide, "{says}, wide {wide}: {left:?}");
                     assert!(left.iter().all(|pod| phase_of(pod) == "Succeeded"), "{says}");
                 }
                 RunPhase::NotBegun { .. } => assert_eq!(left, Vec::<Value>::new(), "{says}"),
