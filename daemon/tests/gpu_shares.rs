@@ -5,10 +5,9 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 
 use common::flash::{flash, told};
-use common::gpus::{CONFIG, Machine, device};
+use common::gpus::{CONFIG, Machine, Somebody, device};
 use common::{Daemon, PATIENCE, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -17,29 +16,8 @@ impl Machine {
     /// With a folder for an MPS daemon.
     fn start(state: &str, gpu: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let pipes = format!(
-            "mps_pipe_directory = \"{}\"
-{gpu}",
-            folder.path().join("mps").display()
-        );
-        Self::within(folder, state, &pipes)
-    }
-
-    fn gate(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    async fn until(&self, uuid: &str, what: impl Fn(&Value) -> bool) -> Value {
-        let wait = async {
-            loop {
-                let (_, gpu) = self.daemon.get(&format!("/api/v1/gpus/{uuid}")).await;
-                if what(&gpu) {
-                    return gpu;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{uuid}\n{}", self.daemon.log()))
+        let pipes = folder.path().join("mps");
+        Self::within(folder, state, &format!("mps_pipe_directory = \"{}\"\n{gpu}", pipes.display()))
     }
 
     /// What a job's program wrote about its devices before it waited.
@@ -66,23 +44,9 @@ fn gated(resources: &Value, gate: &Path) -> Value {
     job
 }
 
-/// A process of a job, ended with the test.
-struct Somebody(Child);
-
 impl Somebody {
-    fn new(job: &str) -> Self {
-        Self(Command::new("sleep").arg("1000").env("FLASH_JOB_ID", job).spawn().unwrap())
-    }
-
     fn line(&self) -> String {
-        format!("{{ pid = {}, memory = \"100Mi\" }}", self.0.id())
-    }
-}
-
-impl Drop for Somebody {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
+        self.entry("100Mi", "")
     }
 }
 
@@ -160,7 +124,7 @@ async fn who_shares_a_gpu_is_no_stranger_and_what_is_left_of_one_is_told_apart()
     let second = machine.daemon.submit(gated(&half, &other)).await;
     machine.daemon.until(&first, "running").await;
     machine.daemon.until(&second, "running").await;
-    let (mut one, two) = (Somebody::new(&first), Somebody::new(&second));
+    let (mut one, two) = (Somebody::new(Some(&first)), Somebody::new(Some(&second)));
     machine.set(&device(4, &format!("used = \"3Gi\"\nprocesses = [{}, {}]", one.line(), two.line())));
     let seen = machine.until("GPU-4", |gpu| gpu["processes"].as_array().is_some_and(|all| all.len() == 2)).await;
     assert_eq!((seen["state"].as_str(), &seen["processes"][0]["foreign"]), (Some("ready"), &json!(false)), "{seen}");

@@ -3,10 +3,8 @@
 
 mod common;
 
-use std::process::{Child, Command};
-
 use common::flash::told;
-use common::gpus::{Machine, device};
+use common::gpus::{Machine, Somebody, device};
 use common::{PATIENCE, request, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -24,7 +22,7 @@ impl Machine {
     }
 
     /// Waits until a job is so.
-    async fn until(&self, job: &str, what: impl Fn(&Value) -> bool) -> Value {
+    async fn until_job(&self, job: &str, what: impl Fn(&Value) -> bool) -> Value {
         let wait = async {
             loop {
                 let found = self.daemon.job(job).await;
@@ -38,23 +36,10 @@ impl Machine {
     }
 }
 
-/// A process of a job, ended with the test.
-struct Somebody(Child);
-
 impl Somebody {
-    fn of(job: &str) -> Self {
-        Self(Command::new("sleep").arg("1000").env("FLASH_JOB_ID", job).spawn().unwrap())
-    }
-
+    /// As a line of a device.
     fn line(&self, memory: &str) -> String {
-        format!("processes = [{{ pid = {}, memory = \"{memory}\", busy = 30 }}]", self.0.id())
-    }
-}
-
-impl Drop for Somebody {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
+        format!("processes = [{}]", self.entry(memory, ", busy = 30"))
     }
 }
 
@@ -63,14 +48,15 @@ async fn what_a_job_does_with_its_gpu_is_measured_and_kept() {
     let mut machine = Machine::new(&device(1, "busy = 60\njoules = 100"), "");
     let job = machine.daemon.submit(machine.gated()).await;
     machine.daemon.until(&job, "running").await;
-    let process = Somebody::of(&job);
+    let process = Somebody::new(Some(&job));
     machine.set(&device(1, &format!("busy = 60\njoules = 100\n{}", process.line("512Mi"))));
-    machine.until(&job, |job| job["usage"]["gpuPeakMemory"] == "512Mi").await;
+    machine.until_job(&job, |job| job["usage"]["gpuPeakMemory"] == "512Mi").await;
     machine.set(&device(1, &format!("busy = 20\njoules = 160\n{}", process.line("128Mi"))));
-    let before = machine.until(&job, |job| job["usage"]["gpuEnergyJoules"] == 60.0).await;
+    let before = machine.until_job(&job, |job| job["usage"]["gpuEnergyJoules"] == 60.0).await;
     machine.daemon.kill();
     machine.daemon.restart();
-    let after = machine.until(&job, |job| job["usage"]["gpuSeenSeconds"].as_f64() > before["usage"]["gpuSeenSeconds"].as_f64());
+    let after =
+        machine.until_job(&job, |job| job["usage"]["gpuSeenSeconds"].as_f64() > before["usage"]["gpuSeenSeconds"].as_f64());
     let after = after.await;
     assert_eq!((&after["usage"]["gpuEnergyJoules"], &after["usage"]["runs"]), (&json!(60.0), &json!(1)), "{after}");
     // The driver hangs in the midst of it: nobody else does.
@@ -123,7 +109,7 @@ async fn a_job_that_leaves_its_gpu_idle_is_warned_and_then_stopped() {
     let idle = (1..=4).map(|number| if jobs[3].1 == format!("GPU-{number}") { 50 } else { 3 }).collect::<Vec<u32>>();
     machine.set(&devices(idle.try_into().unwrap()));
     let job = &jobs[0].0;
-    let warned = machine.until(job, |job| job["warnings"].is_array() || job["state"] == "finished").await;
+    let warned = machine.until_job(job, |job| job["warnings"].is_array() || job["state"] == "finished").await;
     let warning = warned["warnings"][0].as_str().unwrap();
     assert!(
         warning.starts_with("Its GPUs have been less than 10 % busy for ") && warning.ends_with("stopped after 400ms"),

@@ -5,11 +5,11 @@
 mod common;
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::Path;
+use std::process::Command;
 
 use common::flash::{flash, told};
-use common::gpus::{CONFIG, Machine, device};
+use common::gpus::{CONFIG, Machine, Somebody, device};
 use common::{Daemon, PATIENCE, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -21,27 +21,8 @@ impl Machine {
         gpu
     }
 
-    /// Waits until a GPU is so.
-    async fn until(&self, uuid: &str, what: impl Fn(&Value) -> bool) -> Value {
-        let wait = async {
-            loop {
-                // One that has not been found yet is none.
-                let (_, gpu) = self.daemon.get(&format!("/api/v1/gpus/{uuid}")).await;
-                if what(&gpu) {
-                    return gpu;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{uuid}\n{}", self.daemon.log()))
-    }
-
     async fn until_state(&self, uuid: &str, state: &str) -> Value {
         self.until(uuid, |gpu| gpu["state"] == state).await
-    }
-
-    fn gate(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
     }
 
     async fn why(&self, job: &str) -> Value {
@@ -63,26 +44,10 @@ fn gated(gpus: u32, gate: &Path) -> Value {
     job
 }
 
-/// A process of somebody, ended with the test.
-struct Somebody(Child);
-
 impl Somebody {
-    fn new(job: Option<&str>) -> Self {
-        let mut command = Command::new("sleep");
-        command.arg("1000").env_remove("FLASH_JOB_ID").envs(job.map(|job| ("FLASH_JOB_ID", job)));
-        Self(command.spawn().unwrap())
-    }
-
     /// As a line of a device.
     fn line(&self) -> String {
-        format!("processes = [{{ pid = {}, memory = \"512Mi\" }}]", self.0.id())
-    }
-}
-
-impl Drop for Somebody {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
+        format!("processes = [{}]", self.entry("512Mi", ""))
     }
 }
 
