@@ -54,12 +54,18 @@ fn has_begun(pod: &Pod) -> bool {
     of_container || !matches!(pod_phase(pod), "Pending" | "Failed")
 }
 
-/// It was asked to end before it had ended by itself: what it then says of itself is not believed.
+/// As the cluster tells time.
+const fn second(at: Timestamp) -> i64 {
+    at.0.div_euclid(1_000_000)
+}
+
+/// It was asked to end before it had ended by itself: what it then says of itself is not believed. The cluster's times are whole seconds, so an
+/// end in the second of that is taken to have come by it: a run that is tried once more does less harm than one that was killed and counts as done.
 fn was_cut_short(pod: &Pod) -> bool {
     let Some(deleted) = pod.metadata.deletion_timestamp.as_ref().map(timestamp) else { return false };
     let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0).saturating_mul(1_000_000);
     let asked = Timestamp(deleted.0.saturating_sub(grace));
-    ended_at(pod).is_none_or(|ended| ended > asked)
+    ended_at(pod).is_none_or(|ended| second(ended) >= second(asked))
 }
 
 /// `complete` says that these are all pods that the run has, and not only those that were told so far.
@@ -76,8 +82,7 @@ pub(super) fn verdict(pods: &[&Pod], known: &Known, complete: bool, now: Timesta
             return Verdict::Breaks;
         }
         let at = last_end(pods).or(started_at).unwrap_or(now);
-        // The cluster's times are whole seconds: an end in the second of our stop came by it.
-        let second = |at: Timestamp| at.0.div_euclid(1_000_000);
+        // An end in the second of our stop came by it.
         let at = known.stopped.filter(|stop| second(at) >= second(*stop)).map_or(at, |stop| at.max(stop));
         return Verdict::Over(match result(pods, known, missing) {
             Ok(result) => RunPhase::Ended { result, started_at, at },
@@ -201,6 +206,11 @@ mod tests {
         let good = pod("a", Some("n"), ended("Succeeded", 0));
         let cut = pod("b", Some("n"), deleted(ended("Succeeded", 0), "2026-01-01T00:00:30Z", 25));
         assert!(matches!(judge(&good, &cut), Verdict::Over(RunPhase::Ended { result: RunResult::Lost { .. }, .. })));
+        let at_once = pod("b", Some("n"), deleted(ended("Succeeded", 0), "2026-01-01T00:00:40Z", 30));
+        assert!(
+            matches!(judge(&good, &at_once), Verdict::Over(RunPhase::Ended { result: RunResult::Lost { .. }, .. })),
+            "in its second"
+        );
         let tidied = pod("b", Some("n"), deleted(ended("Succeeded", 0), "2026-01-01T00:00:30Z", 0));
         assert!(matches!(judge(&good, &tidied), Verdict::Over(RunPhase::Ended { result: RunResult::Succeeded, .. })));
     }
