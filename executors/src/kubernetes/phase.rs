@@ -14,6 +14,11 @@ use crate::contract::RunPhase;
 const INFRASTRUCTURE: [&str; 7] =
     ["Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "UnexpectedAdmissionError", "NodeAffinity"];
 
+/// A time to the second, which is how a cluster tells it.
+pub(super) const fn second(at: Timestamp) -> i64 {
+    at.0.div_euclid(1_000_000)
+}
+
 pub(super) fn timestamp(time: &Time) -> Timestamp {
     Timestamp(time.0.as_microsecond())
 }
@@ -34,7 +39,6 @@ pub(super) fn of_job(job: &Job, pods: &[&Pod], is_lost: &dyn Fn(&Pod) -> bool) -
         RunPhase::Ended { result, started_at, at }
     };
     // An end in the second of our stop came by it. A success is one, whenever it came.
-    let second = |at: Timestamp| at.0.div_euclid(1_000_000);
     let by_stop = |at: Option<Timestamp>| match (at, stopped_at(&job.metadata)) {
         (Some(at), Some(stop)) if second(at) >= second(stop) => Some(at.max(stop)),
         (at, _) => at,

@@ -6,7 +6,7 @@ use scheduler_core::state::FailReason;
 use scheduler_core::time::Timestamp;
 
 use super::super::manifest::task_of;
-use super::super::phase::{ended_at, last_end, pod_phase, started_at, timestamp, why_failed};
+use super::super::phase::{ended_at, last_end, pod_phase, second, started_at, timestamp, why_failed};
 use super::gang::size;
 use crate::contract::RunPhase;
 
@@ -52,11 +52,6 @@ fn has_begun(pod: &Pod) -> bool {
         states.any(|state| state.running.is_some() || state.terminated.is_some())
     });
     of_container || !matches!(pod_phase(pod), "Pending" | "Failed")
-}
-
-/// As the cluster tells time.
-const fn second(at: Timestamp) -> i64 {
-    at.0.div_euclid(1_000_000)
 }
 
 /// It was asked to end before it had ended by itself: what it then says of itself is not believed. The cluster's times are whole seconds, so an
