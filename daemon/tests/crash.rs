@@ -139,7 +139,8 @@ async fn stuck(daemon: &Daemon, open: &BTreeSet<String>) -> String {
     text
 }
 
-/// Waits until all these jobs are finished. Driven by the event stream: it fails only if nothing at all happens for long.
+/// Waits until all these jobs are finished. Driven by the event stream: it fails only if nothing at all happens for long, and longer than
+/// the pause after the seventh loss of one job.
 async fn drain(daemon: &Daemon, jobs: &BTreeMap<String, Asked>) {
     let (_, info) = daemon.get("/api/v1/info").await;
     let mut events = daemon.events(&format!("/api/v1/events?after={}", info["revision"])).await;
@@ -150,7 +151,7 @@ async fn drain(daemon: &Daemon, jobs: &BTreeMap<String, Asked>) {
         }
     }
     while !open.is_empty() {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await;
+        let event = tokio::time::timeout(PATIENCE * 3, events.next()).await;
         let Ok(event) = event else { panic!("{} jobs do not finish\n{}", open.len(), stuck(daemon, &open).await) };
         let event = event.expect("the stream ended early");
         if event["state"] == "finished" {
