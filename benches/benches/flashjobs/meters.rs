@@ -17,7 +17,9 @@ pub(crate) struct Requests {
 fn label<'a>(line: &'a str, name: &str) -> &'a str {
     let from = |start: usize| line[start..].split('"').nth(1).unwrap_or_default();
     // Labels come one after the other: its name follows a brace or a comma.
-    line.match_indices(&format!("{name}=\"")).find(|(at, _)| matches!(&line[at - 1..*at], "{" | ",")).map_or("", |(at, _)| from(at))
+    line.match_indices(&format!("{name}=\""))
+        .find(|(at, _)| matches!(&line[at - 1..*at], "{" | ","))
+        .map_or("", |(at, _)| from(at))
 }
 
 impl Requests {

@@ -48,8 +48,12 @@ pub(crate) fn result(
     let ours: f64 = seconds.0.iter().filter(|(name, _)| *name != MACHINE).map(|(_, value)| value).sum();
     let machine = seconds.0.get(MACHINE).copied().unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let cpu: serde_json::Map<String, Value> =
-        seconds.0.iter().filter(|(name, _)| *name != MACHINE).map(|(name, value)| (name.clone(), json!(rounded(*value, 1)))).collect();
+    let cpu: serde_json::Map<String, Value> = seconds
+        .0
+        .iter()
+        .filter(|(name, _)| *name != MACHINE)
+        .map(|(name, value)| (name.clone(), json!(rounded(*value, 1))))
+        .collect();
     json!({
         "what": if options.what == What::Flashjobs { "FlashJobs" } else { "Jobs" },
         "jobs": load.jobs.len(), "scale": options.scale, "seed": options.seed, "default_rates": options.default_rates,
@@ -71,7 +75,12 @@ pub(crate) fn result(
 pub(crate) fn print(result: &Value) {
     let line = |name: &str, value: String| println!("{name:<34} {value}");
     let percent = |value: &Value| format!("{:.1} %", value.as_f64().unwrap_or_default() * 100.0);
-    println!("\nKueue's baseline workload as {} {}, scale 1/{}", result["jobs"], result["what"].as_str().unwrap_or_default(), result["scale"]);
+    println!(
+        "\nKueue's baseline workload as {} {}, scale 1/{}",
+        result["jobs"],
+        result["what"].as_str().unwrap_or_default(),
+        result["scale"]
+    );
     line("makespan, bound (s)", format!("{}, {}", result["makespan_s"], result["bound_s"]));
     line("quota in use: by pods, by work", format!("{}, {}", percent(&result["use_by_pods"]), percent(&result["use_by_work"])));
     for (class, waits) in result["admission_s"].as_object().into_iter().flatten() {
@@ -92,5 +101,8 @@ pub(crate) fn print(result: &Value) {
         line(&format!("  {name}"), seconds.to_string());
     }
     line("others on the machine", percent(&result["machine"]["others_in_use"]));
-    line("created: latest by (s), tried again", format!("{}, {}", result["created"]["latest_by_s"], result["created"]["tried_again"]));
+    line(
+        "created: latest by (s), tried again",
+        format!("{}, {}", result["created"]["latest_by_s"], result["created"]["tried_again"]),
+    );
 }

@@ -54,7 +54,9 @@ impl Site {
         let flashd = match &options.flashd {
             Some(path) => path.clone(),
             // target/release/deps/flashjobs-..: programs are one folder above.
-            None => std::env::current_exe().context("finding this program")?.ancestors().nth(2).context("a folder")?.join("flashd"),
+            None => {
+                std::env::current_exe().context("finding this program")?.ancestors().nth(2).context("a folder")?.join("flashd")
+            }
         };
         if options.what == What::Flashjobs && !flashd.is_file() {
             bail!("{} is not there: `cargo build --release -p daemon` makes it", flashd.display());
@@ -177,8 +179,7 @@ impl Drop for Site {
 
 /// Queues as the workload has them. Nobody waits his way up: it has no ageing.
 fn daemon_config(load: &Load) -> String {
-    let mut text =
-        "listen = \"off\"\nexecutors = [\"flashjob\"]\n\n[kubernetes]\nnamespace = \"flash-system\"\n".to_owned();
+    let mut text = "listen = \"off\"\nexecutors = [\"flashjob\"]\n\n[kubernetes]\nnamespace = \"flash-system\"\n".to_owned();
     let cohorts: BTreeMap<&str, u64> = load.cohorts();
     for (name, cores) in cohorts {
         // Writing to a String does not fail.

@@ -300,6 +300,31 @@ fn pods_get_whole_gpus_whichever_way_a_job_is_written() {
 }
 
 #[test]
+fn volumes_are_checked_before_the_cluster_sees_them() {
+    let mut admission = admission();
+    let spec = |volumes: serde_json::Value| json!({"command": ["a"], "image": "img", "volumes": volumes});
+    let local = admit(&admission, json!({"command": ["a"], "volumes": [{"mountPath": "/d", "claim": "c"}]})).unwrap_err();
+    assert_eq!(local.path, "volumes");
+    admission.executor = ExecutorKind::Job;
+    let fine = json!([{"mountPath": "/data", "claim": "team.sets", "subPath": "a/b", "readOnly": true},
+        {"mountPath": "/dev/shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}]);
+    admit(&admission, spec(fine)).unwrap();
+    for (volume, path) in [
+        (json!({"mountPath": "data", "claim": "c"}), "volumes[0].mountPath"),
+        (json!({"mountPath": "/", "claim": "c"}), "volumes[0].mountPath"),
+        (json!({"mountPath": "/d"}), "volumes[0]"),
+        (json!({"mountPath": "/d", "claim": "c", "emptyDir": {}}), "volumes[0]"),
+        (json!({"mountPath": "/d", "claim": "No"}), "volumes[0].claim"),
+        (json!({"mountPath": "/d", "claim": "c", "subPath": "../x"}), "volumes[0].subPath"),
+        (json!({"mountPath": "/d", "emptyDir": {}, "readOnly": true}), "volumes[0].readOnly"),
+    ] {
+        assert_eq!(admit(&admission, spec(json!([volume]))).unwrap_err().path, path);
+    }
+    let twice = json!([{"mountPath": "/d", "claim": "c"}, {"mountPath": "/d", "emptyDir": {}}]);
+    assert_eq!(admit(&admission, spec(twice)).unwrap_err().path, "volumes[1].mountPath");
+}
+
+#[test]
 fn a_part_of_a_gpu_is_one_gpu_with_a_share() {
     let admission = admission();
     let asked = |resources| admit(&admission, json!({"command": ["a"], "resources": resources}));
