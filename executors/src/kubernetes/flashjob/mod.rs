@@ -14,6 +14,7 @@ mod fits;
 mod follow;
 mod gang;
 mod hub;
+mod pace;
 mod room;
 mod status;
 mod verdict;
