@@ -43,7 +43,9 @@ pub(crate) fn result(
         CLASSES.iter().enumerate().map(|(at, (name, _))| ((*name).to_owned(), of_class(at))).collect();
     admission.insert("all".to_owned(), all);
     let per_job = |counts: &std::collections::BTreeMap<String, u64>| -> serde_json::Map<String, Value> {
-        counts.iter().map(|(key, value)| (key.clone(), json!(rounded(*value as f64 / count, 3)))).collect()
+        // What was asked for once or twice is of the start and of the end.
+        let common = counts.iter().filter(|(_, value)| **value as f64 >= count / 100.0);
+        common.map(|(key, value)| (key.clone(), json!(rounded(*value as f64 / count, 3)))).collect()
     };
     let ours: f64 = seconds.0.iter().filter(|(name, _)| *name != MACHINE).map(|(_, value)| value).sum();
     let machine = seconds.0.get(MACHINE).copied().unwrap_or_default();
@@ -66,7 +68,7 @@ pub(crate) fn result(
         "created": {"last_s": rounded(created.last_at.as_secs_f64(), 1), "latest_by_s": rounded(created.latest.as_secs_f64(), 2),
             "tried_again": created.refused},
         "requests_per_job": rounded(requests.total() as f64 / count, 2), "requests": per_job(&requests.requests),
-        "told_per_job": per_job(&requests.told),
+        "told_per_job": per_job(&requests.told), "pod_watches": requests.watches.get("pods"),
         "cpu_s": cpu, "cpu_s_all": rounded(ours, 1), "cpu_ms_per_job": rounded(ours * 1_000.0 / count, 1),
         "machine": {"cores": cores, "others_in_use": rounded((machine - ours).max(0.0) / span / cores as f64, 3)},
     })
