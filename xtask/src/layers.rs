@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("daemon", &["scheduler-core", "store", "executors", "api", "k8s-types", "nvml-stand-in", "control-plane"]),
     ("simulator", &["scheduler-core"]),
     ("cli", &["api", "simulator"]),
-    ("benches", &["scheduler-core", "api", "store", "simulator"]),
+    ("benches", &["scheduler-core", "api", "store", "simulator", "control-plane"]),
     ("hotpaths", &["scheduler-core"]),
     ("xtask", &[]),
     ("control-plane", &[]),
