@@ -101,6 +101,9 @@ pub(crate) struct NeedArgs {
     /// Memory that each GPU has at least (40Gi)
     #[arg(long, value_name = "BYTES")]
     pub(crate) gpu_memory: Option<Memory>,
+    /// UUID of a GPU that each task gets, as `flash gpus -o wide` shows it; may be given several times: all of them, and no others
+    #[arg(long, value_name = "UUID")]
+    pub(crate) gpu_uuid: Vec<String>,
     /// With a part of a GPU: how much of its memory it may use (20Gi) [default: as large a part of it]
     #[arg(long, value_name = "BYTES", requires = "gpus")]
     pub(crate) gpu_memory_share: Option<Memory>,
@@ -193,13 +196,14 @@ fn volume(text: &str) -> Result<Volume, String> {
 impl NeedArgs {
     fn resources(&self) -> Option<Resources> {
         let gpu_model = (!self.gpu_model.is_empty()).then(|| AnyOf(self.gpu_model.clone()));
-        let one = self.mig.as_ref().map(|_| GpuMillis::whole(1));
+        let one = self.mig.as_ref().filter(|_| self.gpu_uuid.is_empty()).map(|_| GpuMillis::whole(1));
         let resources = Resources {
             cpu: self.cpus,
             memory: self.mem,
             gpu: self.gpus.or(one),
             gpu_model,
             gpu_memory: self.gpu_memory,
+            gpu_uuids: (!self.gpu_uuid.is_empty()).then(|| self.gpu_uuid.clone()),
             gpu_memory_share: self.gpu_memory_share,
             mig_profile: self.mig.clone(),
         };
@@ -417,6 +421,10 @@ mod tests {
             "NVIDIA A100",
             "--gpu-memory",
             "40Gi",
+            "--gpu-uuid",
+            "GPU-2",
+            "--gpu-uuid",
+            "GPU-1",
             "--spread",
             "--env-none",
             "--",
@@ -426,7 +434,7 @@ mod tests {
         let expected = serde_json::json!({
             "command": ["true"], "workingDir": "/here/dir", "placement": "spread",
             "nodeSelector": {"zone": ["a", "b"], "disk": "ssd"},
-            "resources": {"gpu": "1", "gpuModel": ["NVIDIA H100 80GB HBM3", "NVIDIA A100"], "gpuMemory": "40Gi"},
+            "resources": {"gpu": "1", "gpuModel": ["NVIDIA H100 80GB HBM3", "NVIDIA A100"], "gpuMemory": "40Gi", "gpuUuids": ["GPU-2", "GPU-1"]},
         });
         assert_eq!(sent, expected);
     }

@@ -115,6 +115,10 @@ fn fits_pods(spec: &JobSpec, executor: &str) -> Checked<()> {
 /// A device plugin gives whole GPUs. Of tasks that are complete: what they take from the job has its say too.
 pub(super) fn whole_gpus(groups: &[TaskGroup]) -> Checked<()> {
     let divided = |group: &TaskGroup| group.constraints.gpu_share.is_some() || group.constraints.mig_profile.is_some();
+    if let Some(at) = groups.iter().position(|group| !group.constraints.gpu_uuids.is_empty()) {
+        let detail = "pods get the GPUs that the device plugin of their node gives them: none can be named";
+        return Err(Invalid::new(format!("tasks[{at}].resources.gpuUuids"), detail));
+    }
     match groups.iter().position(divided) {
         None => Ok(()),
         Some(at) => {
