@@ -8,9 +8,13 @@
 //! - Reads never wait for the writer.
 //! - What a run was promised is counted once, in the transaction that writes its end; it stays when the job is removed.
 
+mod codec;
 pub mod error;
+mod intern;
+mod ledger;
 pub mod model;
 pub mod object;
+mod reckon;
 pub mod sqlite;
 pub mod usage;
 
