@@ -14,6 +14,7 @@ mod intern;
 mod ledger;
 pub mod model;
 pub mod object;
+pub mod postgres;
 mod reckon;
 pub mod sqlite;
 pub mod usage;
@@ -29,6 +30,7 @@ pub use model::{
     Owner, StateCounts, Submit, TokenRecord,
 };
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 
