@@ -27,7 +27,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ),
     ("simulator", &["scheduler-core"]),
     ("cli", &["api", "simulator"]),
-    ("benches", &["scheduler-core", "api", "store", "simulator"]),
+    ("benches", &["scheduler-core", "api", "store", "simulator", "control-plane"]),
     ("hotpaths", &["scheduler-core"]),
     ("xtask", &[]),
     ("control-plane", &[]),

@@ -21,9 +21,11 @@ use tokio::time::Instant;
 
 use super::super::error::{Meaning, meaning};
 use super::super::manifest::run_of;
+use super::super::nodes::room::Wish;
+use super::super::nodes::{Key, key};
 use super::gang::{binding, flash_job_of, live_run, made_for, node, parts, pods};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
-use super::room::{Key, Wish, key};
+
 use super::verdict::{Known, Verdict, is_over, verdict};
 use crate::contract::{RunPhase, StartOrder};
 
@@ -128,7 +130,7 @@ impl Assembly {
 
     /// Waits until it is known what there is.
     async fn listed(&self) -> Result<(), Fault> {
-        self.ask(|| async { if self.hub.room.borrow().listed == (true, true) { Answer::Done(()) } else { Answer::Later } }).await
+        self.ask(|| async { if self.hub.room.borrow().listed { Answer::Done(()) } else { Answer::Later } }).await
     }
 
     async fn set_aside(&self, pods: &[Pod]) -> Result<(), Fault> {

@@ -16,16 +16,17 @@ use tokio::task::JoinSet;
 
 use super::super::error::{Meaning, error_of, meaning};
 use super::super::manifest::run_of;
+use super::super::nodes::{Key, NodeRoom, key};
 use super::KIND;
 use super::assemble::Assembly;
 use super::board::FlashJobs;
 use super::follow::follow;
 use super::gang::{FINALIZER, LIVE, is_live, live_selector, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
-use super::room::{Key, key};
+
 use super::verdict::{Verdict, is_bound, verdict};
 use crate::contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder};
-use crate::kubernetes::lease::{Leadership, guarded};
+use crate::kubernetes::lease::Leadership;
 
 /// What a `flashjob` executor is made of.
 pub struct FlashJobOptions {
@@ -35,6 +36,8 @@ pub struct FlashJobOptions {
     pub instance: String,
     /// Where reports go.
     pub reports: mpsc::Sender<Report>,
+    /// What room there is on the nodes, as it is watched.
+    pub room: NodeRoom,
     /// Nothing is changed in the cluster but while this says so, if it is there.
     pub leadership: Option<Leadership>,
 }
@@ -50,10 +53,7 @@ pub struct FlashJobExecutor {
 impl FlashJobExecutor {
     /// Asks nobody yet.
     pub fn new(options: FlashJobOptions) -> Self {
-        let FlashJobOptions { client, instance, reports, leadership } = options;
-        let client = leadership.iter().fold(client, |client, leadership| guarded(client, leadership.clone()));
-        let hub = Arc::new(Hub::new(client, instance, reports, leadership));
-        Self { hub, tasks: Mutex::default(), watches: Mutex::default() }
+        Self { hub: Arc::new(Hub::new(options)), tasks: Mutex::default(), watches: Mutex::default() }
     }
 
     /// The FlashJobs of the cluster.
