@@ -69,7 +69,8 @@ async fn a_gpu_that_somebody_uses_is_not_given_to_jobs() {
     let why = machine.why(&both).await;
     assert!(why["message"].as_str().unwrap().contains("GPU-1 of box (used past the scheduler by pid"), "{why}");
     let table = told(&machine.daemon, &["gpus"]);
-    assert!(table.contains("aside") && table.contains("used past the scheduler") && table.contains(&first), "{table}");
+    let number = format!("#{}", running["number"]);
+    assert!(table.contains("aside") && table.contains("used past the scheduler") && table.contains(&number), "{table}");
     machine.set(&[device(1, ""), device(2, "")].concat());
     machine.until_state("GPU-1", "ready").await;
     std::fs::write(&gate, "").unwrap();
@@ -250,10 +251,26 @@ async fn gpus_that_are_written_down_are_given_and_faults_are_named() {
     assert_eq!(daemon.finished(&job).await["placement"][0]["gpus"], json!(["amd-0"]));
     assert_eq!(told(&daemon, &["logs", &job]).trim(), "amd-0");
     for (more, said) in [
-        ("memori = \"1Gi\"\n", "flashd.toml:12: unknown field `memori`"),
+        ("memori = \"1Gi\"\n", "flashd.toml:12: `gpu.static[0].memori`: unknown field `memori`"),
         (fixed, "flashd.toml:12: GPU `amd-0` is there twice"),
-        ("[[gpu.static]]\nuuid = \"a b\"\nmodel = \"x\"\nmemory = \"1Gi\"\n", "flashd.toml:13: `a b` is not the name of a GPU"),
-        ("[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\n", "missing field `memory`"),
+        (
+            "[[gpu.static]]\nuuid = \"a b\"\nmodel = \"x\"\nmemory = \"1Gi\"\n",
+            "flashd.toml:13: `gpu.static[1].uuid`: `a b` is not the name of a GPU",
+        ),
+        ("[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\n", "flashd.toml:12: `gpu.static[1]`: missing field `memory`"),
+        (
+            "[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\nmemory = \"lots\"\n",
+            "flashd.toml:15: `gpu.static[1].memory`: `lots` is not an amount",
+        ),
+        (
+            "[[gpu.static]]\nuuid = \"x\"\nmodel = \" \"\nmemory = \"1Gi\"\n",
+            "flashd.toml:12: `gpu.static[1].model`: ` ` is not the name of a model",
+        ),
+        ("[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\nmemory = 0\n", "flashd.toml:12: `gpu.static[1].memory`: a GPU has some"),
+        (
+            "[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\nmemory = \"1Gi\"\nmig_profile = \"\"\n",
+            "`gpu.static[1].mig_profile`: `` is not a MIG profile",
+        ),
     ] {
         let file = folder.path().join("flashd.toml");
         std::fs::write(&file, format!("{CONFIG}{fixed}{more}")).unwrap();
