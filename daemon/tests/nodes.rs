@@ -164,7 +164,7 @@ async fn a_job_gets_the_node_and_the_gpu_that_it_asked_for() {
     let any = daemon.submit(with(gated(&gate), json!({"resources": {"gpu": 1}, "timeLimit": "1m"}))).await;
     assert_eq!(daemon.job(&second).await["state"], "queued");
     let shown = told(&daemon, &["nodes", "show", "box"]);
-    assert!(shown.contains("zone=a") && shown.contains(&large), "{shown}");
+    assert!(shown.contains("zone=a") && shown.contains(&format!("#{}", running["number"])), "{shown}");
     std::fs::write(&gate, "").unwrap();
     for job in [&large, &second, &any] {
         let job = daemon.finished(job).await;

@@ -6,6 +6,7 @@ use api::{JobEvent, Node, NodeList, NodeOrder, NodeState, ServerInfo, State};
 use comfy_table::{Cell, Color};
 use jiff::Timestamp;
 
+use super::gpus::job;
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::{self, Output};
@@ -219,8 +220,14 @@ fn devices<'a>(nodes: impl Iterator<Item = &'a Node>, look: Look) -> String {
     let gpus = nodes.flat_map(|node| node.gpus.iter().map(move |gpu| (node, gpu)));
     let rows = gpus.map(|(node, gpu)| {
         let kind = gpu.mig_profile.as_deref().unwrap_or("whole");
-        let shared = gpu.sharers.iter().map(|sharer| format!("{} {}", sharer.gpu, sharer.job)).collect::<Vec<_>>().join(", ");
-        let job = table::maybe(gpu.job.map(|job| job.to_string()).or_else(|| Some(shared).filter(|shared| !shared.is_empty())));
+        let shared = gpu
+            .sharers
+            .iter()
+            .map(|sharer| format!("{} {}", sharer.gpu, job(sharer.job, sharer.job_number)))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let job =
+            table::maybe(gpu.job.map(|id| job(id, gpu.job_number)).or_else(|| Some(shared).filter(|shared| !shared.is_empty())));
         vec![cell(&node.name), cell(&gpu.uuid), cell(&gpu.model), cell(bytes(gpu.memory.0)), cell(kind), job]
     });
     table::table(look, &["NODE", "GPU", "MODEL", "MEMORY", "KIND", "JOB"], rows.collect())

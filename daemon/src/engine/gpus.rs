@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use executors::Report;
+use scheduler_core::amounts::GPU_MILLIS;
 use scheduler_core::event::Event;
 use scheduler_core::ids::{JobId, Name, RunId, Seq};
 use scheduler_core::record::Recorded;
@@ -196,8 +197,8 @@ pub struct GpuRun {
     pub since: Option<Timestamp>,
     /// When the last of its tasks ended, where that is known already.
     pub until: Option<Timestamp>,
-    /// UUIDs of its GPUs, each once.
-    pub gpus: Vec<Name>,
+    /// UUIDs of its GPUs, and how much it has of each, in thousandths.
+    pub gpus: BTreeMap<Name, u32>,
 }
 
 /// All runs that have GPUs.
@@ -205,12 +206,14 @@ pub fn runs(core: &super::SharedCore) -> Vec<GpuRun> {
     let core = lock(core);
     let run = |(job, lifecycle): (JobId, &Lifecycle)| {
         let slots = &lifecycle.state.placement()?.slots;
-        let mut gpus: Vec<Name> = slots.iter().flat_map(|slot| slot.gpus.iter().cloned()).collect();
+        let mut gpus: BTreeMap<Name, u32> = BTreeMap::new();
+        for (slot, uuid) in slots.iter().flat_map(|slot| slot.gpus.iter().map(move |uuid| (slot, uuid))) {
+            let has = gpus.entry(uuid.clone()).or_default();
+            *has = has.saturating_add(slot.share.map_or(GPU_MILLIS, |share| share.millis)).min(GPU_MILLIS);
+        }
         if gpus.is_empty() {
             return None;
         }
-        gpus.sort();
-        gpus.dedup();
         let view = core.view(job)?;
         let since = if let JobState::Running { since, .. } = &lifecycle.state { Some(*since) } else { None };
         let run = super::run_of(job, lifecycle);

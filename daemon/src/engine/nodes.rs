@@ -75,6 +75,8 @@ fn gpu(core: &Scheduler, gpu: &GpuUse<'_>, directory: &Directory, board: &Board)
     };
     let sharer = |(job, share): (JobId, GpuShare)| api::GpuSharer {
         job: job.0,
+        job_number: None,
+        namespace: None,
         gpu: GpuMillis(share.millis),
         memory: Memory(share.memory.0),
     };
@@ -109,6 +111,8 @@ fn seen(seen: Option<&SeenGpu>, holders: &[JobId]) -> api::Gpu {
         user: process.user.as_ref().map(ToString::to_string),
         command: process.command.clone(),
         memory: process.memory_bytes.map(Memory),
+        busy_percent: process.busy_percent,
+        job_number: None,
         job: process.job.map(|JobId(id)| id),
         foreign: is_foreign(process, holders),
     };
