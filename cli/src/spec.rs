@@ -96,8 +96,8 @@ pub(crate) struct NeedArgs {
     #[arg(short = 'g', long, value_name = "N", group = "some_gpu")]
     pub(crate) gpus: Option<GpuMillis>,
     /// The same in tenths of a GPU, the units of MPS: 3 is 0.3
-    #[arg(long, value_name = "N", group = "some_gpu")]
-    pub(crate) gpu_mps_units: Option<u32>,
+    #[arg(long, value_name = "N", group = "some_gpu", allow_negative_numbers = true)]
+    pub(crate) gpu_mps_units: Option<i64>,
     /// Model of the GPUs, as `flash nodes` names it; may be given several times: any of them will do
     #[arg(long, value_name = "MODEL")]
     pub(crate) gpu_model: Vec<String>,

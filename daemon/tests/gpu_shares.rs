@@ -187,7 +187,7 @@ async fn what_cannot_be_given_in_part_is_refused_with_what_there_is() {
         ),
         (json!({"gpu": "-0.5"}), "resources.gpu", "`-0.5` is not an amount of GPUs"),
         (json!({"gpuMpsUnits": 11}), "resources.gpuMpsUnits", "`11` is not a number of MPS units: 1 to 10"),
-        (json!({"gpuMpsUnits": -1}), "resources.gpuMpsUnits", "-1"),
+        (json!({"gpuMpsUnits": -1}), "resources.gpuMpsUnits", "`-1` is not a number of MPS units"),
         (json!({"gpuMpsUnits": 3, "gpu": 1}), "resources.gpuMpsUnits", "say one of the two"),
         (json!({"gpu": "half"}), "resources.gpu", "`half` is not an amount of GPUs"),
         (json!({"gpu": 1, "gpuMemoryShare": "1Gi"}), "resources.gpuMemoryShare", "whole GPUs have all of their memory"),

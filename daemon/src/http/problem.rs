@@ -90,9 +90,10 @@ impl ApiError {
             Refused::TaskTooLarge { task, resource, asked, largest } => {
                 let [all, most] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
                 let detail = match resource {
-                    Resource::Gpu if *largest == 0 => {
+                    Resource::Gpu => {
                         let asked = words::amount(*resource, (*asked).into());
-                        format!("task {task} asks for {asked}, the largest node has none")
+                        let most = if *largest == 0 { "none".to_owned() } else { most };
+                        format!("task {task} asks for {asked}, the largest node has {most}")
                     }
                     _ => format!("task {task} asks for {all}, the largest node has {most}"),
                 };

@@ -55,11 +55,11 @@ pub(super) fn spell_out(resources: &mut Resources) -> Checked<()> {
         if resources.gpu.is_some() {
             return refuse("it says how much of a GPU the task gets, and so does `gpu`: say one of the two".to_owned());
         }
-        if !(1..=MPS_UNITS).contains(&units) {
+        let Some(tenths) = u32::try_from(units).ok().filter(|tenths| (1..=MPS_UNITS).contains(tenths)) else {
             let rule = format!("1 to {MPS_UNITS}, of which {MPS_UNITS} are one whole GPU; for several GPUs there is `gpu`");
             return refuse(format!("`{units}` is not a number of MPS units: {rule}"));
-        }
-        resources.gpu = Some(GpuMillis(units * (GPU_MILLIS / MPS_UNITS)));
+        };
+        resources.gpu = Some(GpuMillis(tenths * (GPU_MILLIS / MPS_UNITS)));
     }
     let Some(uuids) = &resources.gpu_uuids else { return Ok(()) };
     let refuse = |detail: String| Err(Invalid::new("gpuUuids", detail));
