@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::quantity::{Cpu, Duration, GpuMillis, Memory};
 use crate::select::{AnyOf, Arrangement, NodeExpression, NodeSelector};
 use crate::usage::JobUsage;
+use crate::volume::Volume;
 
 /// A job as it is sent. Everything but a command is optional; unknown fields are refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -42,6 +43,9 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "registry.example.org/train:1")]
     pub image: Option<String>,
+    /// What its containers mount, at most 32, where the executor is `job` or `flashjob`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
     /// Environment of every task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,

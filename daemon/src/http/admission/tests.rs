@@ -332,6 +332,31 @@ fn mps_units_are_tenths_of_a_gpu() {
 }
 
 #[test]
+fn volumes_are_checked_before_the_cluster_sees_them() {
+    let mut admission = admission();
+    let spec = |volumes: serde_json::Value| json!({"command": ["a"], "image": "img", "volumes": volumes});
+    let local = admit(&admission, json!({"command": ["a"], "volumes": [{"mountPath": "/d", "claim": "c"}]})).unwrap_err();
+    assert_eq!(local.path, "volumes");
+    admission.executor = ExecutorKind::Job;
+    let fine = json!([{"mountPath": "/data", "claim": "team.sets", "subPath": "a/b", "readOnly": true},
+        {"mountPath": "/dev/shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}]);
+    admit(&admission, spec(fine)).unwrap();
+    for (volume, path) in [
+        (json!({"mountPath": "data", "claim": "c"}), "volumes[0].mountPath"),
+        (json!({"mountPath": "/", "claim": "c"}), "volumes[0].mountPath"),
+        (json!({"mountPath": "/d"}), "volumes[0]"),
+        (json!({"mountPath": "/d", "claim": "c", "emptyDir": {}}), "volumes[0]"),
+        (json!({"mountPath": "/d", "claim": "No"}), "volumes[0].claim"),
+        (json!({"mountPath": "/d", "claim": "c", "subPath": "../x"}), "volumes[0].subPath"),
+        (json!({"mountPath": "/d", "emptyDir": {}, "readOnly": true}), "volumes[0].readOnly"),
+    ] {
+        assert_eq!(admit(&admission, spec(json!([volume]))).unwrap_err().path, path);
+    }
+    let twice = json!([{"mountPath": "/d", "claim": "c"}, {"mountPath": "/d", "emptyDir": {}}]);
+    assert_eq!(admit(&admission, spec(twice)).unwrap_err().path, "volumes[1].mountPath");
+}
+
+#[test]
 fn gpus_by_uuid_are_as_many_as_are_named() {
     let admission = admission();
     let asked = |resources| admit(&admission, json!({"command": ["a"], "resources": resources})).unwrap();

@@ -13,6 +13,7 @@ mod executor;
 mod follow;
 mod gang;
 mod hub;
+mod pace;
 mod status;
 mod verdict;
 
