@@ -169,7 +169,7 @@ impl Table {
         }
         self.sweeping.remove(&run);
         self.settle_as(shared, run, end);
-        if let Some(cgroups) = &shared.cgroups {
+        for cgroups in shared.cgroups.iter().chain(shared.gate.own()) {
             cgroups.remove(run);
         }
         if let Some(share) = share {
@@ -241,7 +241,7 @@ impl Table {
         let pause = REPEAT_KILL_US << kills.min(REPEAT_KILL_DOUBLINGS);
         let deadline_us = clock::boot_us() + pause;
         self.set_ending(shared, run, Ending { asked, signal, deadline_us, kills: kills.saturating_add(1) });
-        if let Some(cgroups) = &shared.cgroups {
+        for cgroups in shared.cgroups.iter().chain(shared.gate.own()) {
             cgroups.kill(run);
         }
         self.send(shared, run, libc::SIGKILL);
