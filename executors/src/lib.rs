@@ -16,5 +16,5 @@ pub mod node;
 
 pub use contract::{
     DeviceAccess, DeviceNode, DeviceRule, Executor, ExecutorError, GangOrder, GangPlace, Line, Observed, PodOrder, PodToleration,
-    Report, RunPhase, StartOrder, TaskOrder, log_file_name,
+    PodVolume, Report, RunPhase, StartOrder, TaskOrder, VolumeSource, log_file_name,
 };

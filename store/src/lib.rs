@@ -8,10 +8,15 @@
 //! - Reads never wait for the writer.
 //! - What a run was promised is counted once, in the transaction that writes its end; it stays when the job is removed.
 
+mod codec;
 pub mod error;
+mod intern;
+mod ledger;
 pub mod model;
 pub mod notice;
 pub mod object;
+pub mod postgres;
+mod reckon;
 pub mod sqlite;
 pub mod usage;
 
@@ -27,6 +32,7 @@ pub use model::{
 };
 pub use notice::{LogEntry, Notice, NoticeKind, NoticeQuery, NoticeRecord};
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 

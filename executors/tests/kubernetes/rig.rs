@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use control_plane::{Cluster, NodeSpec, Options, for_test};
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
+use executors::kubernetes::nodes::{NodeWatch, WatchOptions};
 use executors::kubernetes::{JobExecutor, JobOptions, connect};
 use executors::{Executor, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
 use scheduler_core::event::RunResult;
@@ -54,7 +55,7 @@ impl Site {
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
         let executor = JobExecutor::new(JobOptions { client, instance: instance.to_owned(), reports });
         executor.adopt().await.unwrap();
-        Rig { executor: Box::new(executor), inbox, told: Vec::new() }
+        Rig { executor: Box::new(executor), inbox, told: Vec::new(), _nodes: None }
     }
 
     /// The other executor, likewise.
@@ -66,10 +67,13 @@ impl Site {
     pub(crate) async fn try_gang_daemon(&self, instance: &str) -> Option<Rig> {
         let (reports, inbox) = mpsc::channel(64);
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
-        let executor =
-            FlashJobExecutor::new(FlashJobOptions { client, instance: instance.to_owned(), reports, leadership: None });
+        let instance = instance.to_owned();
+        let (grace, tolerated) = (PATIENCE, Vec::new());
+        let nodes = NodeWatch::start(WatchOptions { client: client.clone(), instance: instance.clone(), grace, tolerated });
+        let room = nodes.room();
+        let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership: None });
         executor.adopt().await.ok()?;
-        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new() })
+        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new(), _nodes: Some(nodes) })
     }
 }
 
@@ -116,6 +120,7 @@ pub(crate) struct Rig {
     pub(crate) executor: Box<dyn Executor>,
     inbox: mpsc::Receiver<Report>,
     told: Vec<Report>,
+    _nodes: Option<NodeWatch>,
 }
 
 impl Rig {

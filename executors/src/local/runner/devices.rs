@@ -7,12 +7,12 @@
 //! - Where it cannot be done for a run all the same, the run goes without, unless its order says that it must not.
 //! - A task that runs as root can leave its group, in cgroup v1 as in v2. Against other users this is a wall.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use scheduler_core::ids::RunId;
 
@@ -53,6 +53,10 @@ pub(super) struct Groups {
     /// Runs have a group there already, which their tasks join for its limits.
     are_shared: bool,
     programs: Mutex<BTreeMap<Vec<DeviceNode>, Arc<OwnedFd>>>,
+    /// Runs with a group: most have none, and nothing is to be looked for when they end.
+    runs: Mutex<BTreeSet<RunId>>,
+    /// Groups of an earlier runner are there, whichever they are.
+    inherited: bool,
 }
 
 impl Gate {
@@ -88,17 +92,32 @@ impl Gate {
         }
     }
 
-    /// Groups of runs that are there for nothing else.
-    pub(super) fn own(&self) -> Option<&Cgroups> {
+    /// The groups, if this run has one that is there for nothing else.
+    fn own(&self, run: RunId) -> Option<&Groups> {
         match self {
-            Self::Open(groups) if !groups.are_shared => Some(&groups.groups),
+            Self::Open(groups) if !groups.are_shared && groups.has(run) => Some(groups),
             Self::Open(_) | Self::Absent(_) => None,
         }
     }
 
     /// Processes in the group of a run.
     pub(super) fn pids(&self, run: RunId) -> Vec<Pid> {
-        self.own().map(|groups| groups.pids(run)).unwrap_or_default()
+        self.own(run).map(|groups| groups.groups.pids(run)).unwrap_or_default()
+    }
+
+    /// Kills everything in the group of a run at once.
+    pub(super) fn kill(&self, run: RunId) {
+        if let Some(groups) = self.own(run) {
+            groups.groups.kill(run);
+        }
+    }
+
+    /// Removes the group of a run, which is empty.
+    pub(super) fn remove(&self, run: RunId) {
+        if let Some(groups) = self.own(run) {
+            groups.groups.remove(run);
+            groups.runs().remove(&run);
+        }
     }
 }
 
@@ -122,9 +141,19 @@ impl Groups {
             are_shared: limits == Some(root.as_path()),
             groups: Cgroups::without_limits(&root),
             programs: Mutex::default(),
+            runs: Mutex::default(),
+            inherited: has_groups(&root),
         };
         groups.try_out(&root).map_err(|error| format!("{}: {error}", root.display()))?;
         Ok(groups)
+    }
+
+    fn runs(&self) -> MutexGuard<'_, BTreeSet<RunId>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, run: RunId) -> bool {
+        self.inherited || self.runs().contains(&run)
     }
 
     /// Does once what is done for runs, on a group that nobody is in.
@@ -138,6 +167,10 @@ impl Groups {
     }
 
     fn close(&self, run: RunId, denied: &[DeviceNode]) -> io::Result<Option<File>> {
+        if denied.is_empty() {
+            return Ok(None);
+        }
+        self.runs().insert(run);
         let folder = self.groups.folder(run);
         match std::fs::create_dir(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -174,6 +207,12 @@ impl Groups {
         programs.insert(denied.to_vec(), Arc::clone(&made));
         Ok(made)
     }
+}
+
+/// Whether there are groups of runs already.
+fn has_groups(root: &Path) -> bool {
+    let mut entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"flash-"))
 }
 
 fn version(root: &Path) -> io::Result<Version> {

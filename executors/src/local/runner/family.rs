@@ -84,8 +84,8 @@ impl Table {
     fn adopted_members(&mut self, shared: &Shared, run: RunId) -> Vec<Proc> {
         let Some(live) = self.live(run) else { return Vec::new() };
         let known = live.adopted.clone().unwrap_or_default();
-        let groups = shared.cgroups.iter().chain(shared.gate.own());
-        let grouped: BTreeSet<Pid> = groups.flat_map(|cgroups| cgroups.pids(run)).collect();
+        let limited = shared.cgroups.iter().flat_map(|cgroups| cgroups.pids(run));
+        let grouped: BTreeSet<Pid> = limited.chain(shared.gate.pids(run)).collect();
         let all = procfs::snapshot();
         let is_known = |process: &Proc| known.get(&process.pid) == Some(&process.start);
         // A session's number is taken as long as its leader lives; afterwards it may be somebody else's.

@@ -169,9 +169,10 @@ impl Table {
         }
         self.sweeping.remove(&run);
         self.settle_as(shared, run, end);
-        for cgroups in shared.cgroups.iter().chain(shared.gate.own()) {
+        if let Some(cgroups) = &shared.cgroups {
             cgroups.remove(run);
         }
+        shared.gate.remove(run);
         if let Some(share) = share {
             self.leave_line(shared, share);
         }
@@ -241,9 +242,10 @@ impl Table {
         let pause = REPEAT_KILL_US << kills.min(REPEAT_KILL_DOUBLINGS);
         let deadline_us = clock::boot_us() + pause;
         self.set_ending(shared, run, Ending { asked, signal, deadline_us, kills: kills.saturating_add(1) });
-        for cgroups in shared.cgroups.iter().chain(shared.gate.own()) {
+        if let Some(cgroups) = &shared.cgroups {
             cgroups.kill(run);
         }
+        shared.gate.kill(run);
         self.send(shared, run, libc::SIGKILL);
         self.try_finish(shared, run);
     }

@@ -1,0 +1,6 @@
+-- Both tables are read in the order of their keys and merged.
+SELECT revision, at FROM events
+UNION ALL
+SELECT revision, at FROM notices
+ORDER BY revision
+LIMIT $1
