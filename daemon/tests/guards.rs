@@ -93,7 +93,12 @@ async fn what_is_not_surely_of_the_job_is_left_and_the_gpu_is_held_back() {
     assert!(held["reason"].as_str().unwrap().contains(&format!("job {job}, which has ended")), "{held}");
     assert!(other.0.try_wait().unwrap().is_none());
     machine.set(&device(1, ""));
-    machine.until("GPU-1", |gpu| gpu["state"] == "ready").await;
+    // It is told with the transaction that follows what can be seen.
+    let mut events = machine.daemon.events("/api/v1/events?after=0&kind=gpu").await;
+    for expected in ["heldBack", "free"] {
+        let next = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+        assert_eq!(next["event"], expected, "{next}");
+    }
     assert_eq!(told_of_gpus(&machine).await, [["heldBack", "leftBehind", "-"], ["free", "-", "-"]]);
 }
 
