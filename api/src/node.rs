@@ -247,6 +247,9 @@ pub struct Node {
     /// Why there are no GPUs, or why some are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_note: Option<String>,
+    /// Whether jobs are kept from GPUs that are not their own: `enforced (HOW)` or `by environment only: WHY`; absent without GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_access: Option<String>,
 }
 
 /// A GPU and where it is.

@@ -33,8 +33,9 @@ use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
-use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
+use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, Told, rebuild};
 use crate::flashjobs::Importer;
+use crate::gpus::access::{Access, DeviceGuard};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
@@ -99,6 +100,9 @@ fn runner_command(config: &Config) -> anyhow::Result<Vec<OsString>> {
     if let Some(root) = &config.local.cgroup_root {
         command.extend(["--cgroup-root".into(), root.clone().into_os_string()]);
     }
+    if let Some(root) = &config.local.device_cgroup_root {
+        command.extend(["--device-root".into(), root.clone().into_os_string()]);
+    }
     Ok(command)
 }
 
@@ -132,6 +136,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let nodes = if cluster.is_some() { Vec::new() } else { nodes };
     let seeds = seeds(&config, nodes).context("configuration of queues")?;
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
+    let told = Told::load(store.as_ref()).await.context("notes of the daemon")?;
     let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
     let core = Arc::new(Mutex::new(first));
     let directory = SharedDirectory::default();
@@ -176,6 +181,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         holding: holding.clone(),
         boot,
         observed,
+        told,
         known_gpus,
         cluster: cluster.as_ref().map(Cluster::state),
         gate: sees.then_some(gate),
@@ -183,6 +189,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let pods = cluster.is_some();
     let mut flash_jobs = None;
+    let mut device_access = None;
     let executor: Arc<dyn Executor> = if let Some(cluster) = &cluster {
         let (client, leadership) = (cluster.client.clone(), cluster.leadership.clone());
         let instance = config.kubernetes.instance.as_str().to_owned();
@@ -201,7 +208,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
-        Arc::new(LocalExecutor::new(options).context("local executor")?)
+        let executor = LocalExecutor::new(options).context("local executor")?;
+        device_access = Some(DeviceGuard { access: Access::new(board.clone(), &config.gpu), runner: executor.device_access() });
+        Arc::new(executor)
     };
     let (adopted_sender, adopted) = watch::channel(false);
     let ready = adopted.clone();
@@ -213,6 +222,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         adopted: adopted.clone(),
         board,
+        devices: device_access.clone(),
         cluster: cluster.as_ref().map(Cluster::state),
         stopping: stopping.clone(),
     };
@@ -228,6 +238,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             pods,
             binds: kind == ExecutorKind::FlashJob,
             mps_pipes: Some(config.gpu.mps_pipe_directory.clone()),
+            access: device_access.as_ref().map(|guard| guard.access.clone()),
         },
     };
     let reconciler = Reconciler {

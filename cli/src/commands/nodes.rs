@@ -153,6 +153,7 @@ async fn drained(client: &Client, mut node: Node, revision: u64) -> Result<Node,
     while node.state == NodeState::Draining {
         match tokio::time::timeout(LOOK_AGAIN, watch.next()).await {
             Ok(Ok(Item::Event(event))) if !is_end(&event) => continue,
+            Ok(Ok(Item::Notice(_))) => continue,
             Ok(Ok(Item::Event(_))) | Err(_) => {}
             Ok(Ok(Item::Compacted)) => {
                 watch.skip_to(client.get::<ServerInfo>(&Query::new("/info")).await?.revision);
@@ -257,6 +258,7 @@ fn page(node: &Node, look: Look, now: Timestamp) -> String {
     let taken =
         (!node.gpus.is_empty() || node.gpu_note.is_none()).then(|| format!("{} taken", taken_gpus(node).replace('/', " of ")));
     add("gpus", Some(taken.into_iter().chain(node.gpu_note.clone()).collect::<Vec<_>>().join("\n")));
+    add("gpu access", node.gpu_access.clone());
     let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     add("labels", (!labels.is_empty()).then(|| labels.join("\n")));
     let mut text = table::facts(&facts);

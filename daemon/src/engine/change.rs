@@ -11,7 +11,7 @@ use scheduler_core::scheduler::{ChangeError, ConfigError, NodeState};
 use scheduler_core::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use store::{ObjectChange, ObjectKind};
+use store::{NoticeKind, ObjectChange, ObjectKind};
 
 use super::fleet::lose;
 use super::turn::Turn;
@@ -22,6 +22,27 @@ use crate::objects::nodes::{Mark, Order, gpu_object};
 use crate::objects::{Directory, Invalid, MOST};
 
 type Answer = Result<Changed, BackendError>;
+
+/// What a change is about, for the log of events.
+pub(super) enum Subject {
+    /// It is told.
+    Told { kind: NoticeKind, name: Name },
+    /// What follows from it is told.
+    Ordered { kind: NoticeKind, name: Name, by: Name },
+}
+
+/// What this change is about.
+pub(super) fn subject(change: &Change) -> Subject {
+    let told = |kind, name: &Name| Subject::Told { kind, name: name.clone() };
+    let ordered = |kind, name: &Name, order: &Order| Subject::Ordered { kind, name: name.clone(), by: order.by.clone() };
+    match change {
+        Change::Queue(name, _) => told(NoticeKind::Queue, name),
+        Change::Cohort(name, _) => told(NoticeKind::Cohort, name),
+        Change::Class(name, _) => told(NoticeKind::PriorityClass, name),
+        Change::Node(name, order) => ordered(NoticeKind::Node, name, order),
+        Change::Gpu(name, order) => ordered(NoticeKind::Gpu, name, order),
+    }
+}
 
 /// Decides one change.
 pub(super) fn change(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, change: Change, now: Timestamp) -> Answer {

@@ -269,7 +269,7 @@ impl Importer {
     async fn events(&mut self, watch: &Watch, seen: Revision) -> Revision {
         match watch.read(seen, EVENTS, self.app.backend.store()).await {
             Ok(events) => {
-                for event in &events {
+                for event in events.iter().filter_map(|entry| entry.job()) {
                     let Some(target) = self.targets.get(&event.job) else { continue };
                     let stand = stand(&event.lifecycle, target.queue.as_str());
                     let is_over = matches!(stand, Stand::Succeeded { .. } | Stand::Failed { .. });
@@ -278,7 +278,7 @@ impl Importer {
                         self.targets.remove(&event.job);
                     }
                 }
-                events.last().map_or(seen, |last| last.revision)
+                events.last().map_or(seen, |last| last.revision())
             }
             Err(StoreError::Compacted { .. }) => {
                 let now = watch.revision();

@@ -234,7 +234,7 @@ mod tests {
         let pod = PodOrder { image: "img".to_owned(), gang: Some(gang), time_limit_secs: Some(10), ..PodOrder::new("team") };
         let run = RunId { job: JobId(uuid::Uuid::from_u128(0xabc)), attempt: Attempt(3) };
         let tasks = vec![task("head"), task("worker-1")];
-        StartOrder { run, tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: Some(pod) }
+        StartOrder { run, tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, devices: None, pod: Some(pod) }
     }
 
     #[test]
