@@ -154,7 +154,7 @@ impl Engine {
                     if let Change::Node(node, Order { close: None, .. }) = &change {
                         self.rows.forget(node);
                     }
-                    let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    let answer = change::change(&mut core, &self.parts.seeds, &mut self.directory, &mut turn, change, now);
                     if is_gpu {
                         self.settle_gpus(&mut core);
                     }
