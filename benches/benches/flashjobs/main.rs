@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::load::Load;
 use crate::meters::{Requests, Seconds};
@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Controllers and the default scheduler keep to the rates of requests that they have by themselves.
     #[arg(long)]
     default_rates: bool,
+    /// Where the result and the daemon's log are left.
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Seconds after which it has failed.
     #[arg(long, default_value_t = 3_600)]
     limit: u64,
@@ -65,6 +68,7 @@ async fn measure(options: &Options) -> Result<Value> {
     let load = Load::new(options);
     let site = Site::start(options, &load)?;
     let client = site.client().await?;
+    site.known(&client).await?;
     let watcher = Watcher::start(client.clone(), &load, options).await?;
     let processes = site.processes();
     let before = (Requests::read(&client).await?, Seconds::read(&processes));
@@ -96,8 +100,13 @@ async fn measure(options: &Options) -> Result<Value> {
     load.check(&client).await?;
     // What is told late, as the letting go of the last pods, belongs to the count.
     let requests = site.settled(&client).await?.since(&before.0);
-    let seen = watcher.finish()?;
-    Ok(report::result(options, &load, makespan, &created, &seen, &requests, &seconds))
+    let seen = watcher.finish().await?;
+    let result = report::result(options, &load, makespan, &created, &seen, &requests, &seconds);
+    if let Some(out) = &options.out {
+        let name = format!("kueue-{}.json", result["what"].as_str().unwrap_or_default().to_lowercase());
+        std::fs::write(out.join(&name), format!("{result:#}\n")).with_context(|| format!("writing {name}"))?;
+    }
+    Ok(result)
 }
 
 fn run(options: &Options) -> Result<Value> {
@@ -119,7 +128,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(result) => {
             report::print(&result);
-            println!("{}", json!(result));
+            println!("{result}");
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -11,13 +11,17 @@ use kube::Client;
 pub(crate) struct Requests {
     pub(crate) requests: BTreeMap<String, u64>,
     pub(crate) told: BTreeMap<String, u64>,
+    /// Watches that are open, by resource.
+    pub(crate) watches: BTreeMap<String, u64>,
 }
 
 /// The value of a label in a line of metrics.
 fn label<'a>(line: &'a str, name: &str) -> &'a str {
     let from = |start: usize| line[start..].split('"').nth(1).unwrap_or_default();
     // Labels come one after the other: its name follows a brace or a comma.
-    line.match_indices(&format!("{name}=\"")).find(|(at, _)| matches!(&line[at - 1..*at], "{" | ",")).map_or("", |(at, _)| from(at))
+    line.match_indices(&format!("{name}=\""))
+        .find(|(at, _)| matches!(&line[at - 1..*at], "{" | ","))
+        .map_or("", |(at, _)| from(at))
 }
 
 impl Requests {
@@ -36,6 +40,8 @@ impl Requests {
                     let failed = if label(line, "code").starts_with('2') { "" } else { " (refused)" };
                     *all.requests.entry(format!("{} {resource}{failed}", label(line, "verb"))).or_default() += count as u64;
                 }
+            } else if line.starts_with("apiserver_longrunning_requests{") && label(line, "verb") == "WATCH" {
+                *all.watches.entry(label(line, "resource").to_owned()).or_default() += count as u64;
             } else if line.starts_with("apiserver_watch_events_total{") {
                 *all.told.entry(label(line, "resource").to_owned()).or_default() += count as u64;
             }
@@ -48,7 +54,8 @@ impl Requests {
             let left = now.iter().map(|(key, count)| (key.clone(), count - before.get(key).copied().unwrap_or(0).min(*count)));
             left.filter(|(_, count)| *count > 0).collect()
         };
-        Self { requests: minus(&self.requests, &before.requests), told: minus(&self.told, &before.told) }
+        let watches = self.watches.clone();
+        Self { requests: minus(&self.requests, &before.requests), told: minus(&self.told, &before.told), watches }
     }
 
     pub(crate) fn total(&self) -> u64 {

@@ -43,13 +43,19 @@ pub(crate) fn result(
         CLASSES.iter().enumerate().map(|(at, (name, _))| ((*name).to_owned(), of_class(at))).collect();
     admission.insert("all".to_owned(), all);
     let per_job = |counts: &std::collections::BTreeMap<String, u64>| -> serde_json::Map<String, Value> {
-        counts.iter().map(|(key, value)| (key.clone(), json!(rounded(*value as f64 / count, 3)))).collect()
+        // What was asked for once or twice is of the start and of the end.
+        let common = counts.iter().filter(|(_, value)| **value as f64 >= count / 100.0);
+        common.map(|(key, value)| (key.clone(), json!(rounded(*value as f64 / count, 3)))).collect()
     };
     let ours: f64 = seconds.0.iter().filter(|(name, _)| *name != MACHINE).map(|(_, value)| value).sum();
     let machine = seconds.0.get(MACHINE).copied().unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let cpu: serde_json::Map<String, Value> =
-        seconds.0.iter().filter(|(name, _)| *name != MACHINE).map(|(name, value)| (name.clone(), json!(rounded(*value, 1)))).collect();
+    let cpu: serde_json::Map<String, Value> = seconds
+        .0
+        .iter()
+        .filter(|(name, _)| *name != MACHINE)
+        .map(|(name, value)| (name.clone(), json!(rounded(*value, 1))))
+        .collect();
     json!({
         "what": if options.what == What::Flashjobs { "FlashJobs" } else { "Jobs" },
         "jobs": load.jobs.len(), "scale": options.scale, "seed": options.seed, "default_rates": options.default_rates,
@@ -62,7 +68,7 @@ pub(crate) fn result(
         "created": {"last_s": rounded(created.last_at.as_secs_f64(), 1), "latest_by_s": rounded(created.latest.as_secs_f64(), 2),
             "tried_again": created.refused},
         "requests_per_job": rounded(requests.total() as f64 / count, 2), "requests": per_job(&requests.requests),
-        "told_per_job": per_job(&requests.told),
+        "told_per_job": per_job(&requests.told), "pod_watches": requests.watches.get("pods"),
         "cpu_s": cpu, "cpu_s_all": rounded(ours, 1), "cpu_ms_per_job": rounded(ours * 1_000.0 / count, 1),
         "machine": {"cores": cores, "others_in_use": rounded((machine - ours).max(0.0) / span / cores as f64, 3)},
     })
@@ -71,7 +77,12 @@ pub(crate) fn result(
 pub(crate) fn print(result: &Value) {
     let line = |name: &str, value: String| println!("{name:<34} {value}");
     let percent = |value: &Value| format!("{:.1} %", value.as_f64().unwrap_or_default() * 100.0);
-    println!("\nKueue's baseline workload as {} {}, scale 1/{}", result["jobs"], result["what"].as_str().unwrap_or_default(), result["scale"]);
+    println!(
+        "\nKueue's baseline workload as {} {}, scale 1/{}",
+        result["jobs"],
+        result["what"].as_str().unwrap_or_default(),
+        result["scale"]
+    );
     line("makespan, bound (s)", format!("{}, {}", result["makespan_s"], result["bound_s"]));
     line("quota in use: by pods, by work", format!("{}, {}", percent(&result["use_by_pods"]), percent(&result["use_by_work"])));
     for (class, waits) in result["admission_s"].as_object().into_iter().flatten() {
@@ -92,5 +103,8 @@ pub(crate) fn print(result: &Value) {
         line(&format!("  {name}"), seconds.to_string());
     }
     line("others on the machine", percent(&result["machine"]["others_in_use"]));
-    line("created: latest by (s), tried again", format!("{}, {}", result["created"]["latest_by_s"], result["created"]["tried_again"]));
+    line(
+        "created: latest by (s), tried again",
+        format!("{}, {}", result["created"]["latest_by_s"], result["created"]["tried_again"]),
+    );
 }

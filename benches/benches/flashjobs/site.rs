@@ -36,7 +36,7 @@ const RATE: u32 = 5_000;
 pub(crate) struct Site {
     daemon: Option<(Child, PathBuf)>,
     cluster: Cluster,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 fn part_args(options: &Options) -> Vec<(Part, String)> {
@@ -54,7 +54,9 @@ impl Site {
         let flashd = match &options.flashd {
             Some(path) => path.clone(),
             // target/release/deps/flashjobs-..: programs are one folder above.
-            None => std::env::current_exe().context("finding this program")?.ancestors().nth(2).context("a folder")?.join("flashd"),
+            None => {
+                std::env::current_exe().context("finding this program")?.ancestors().nth(2).context("a folder")?.join("flashd")
+            }
         };
         if options.what == What::Flashjobs && !flashd.is_file() {
             bail!("{} is not there: `cargo build --release -p daemon` makes it", flashd.display());
@@ -65,9 +67,9 @@ impl Site {
         let nodes = (0..cpus.div_ceil(NODE_CPUS)).map(node).collect();
         let cluster = Cluster::start(control_plane::Options { nodes, part_args: part_args(options), ..Default::default() })?;
         let folder = tempfile::tempdir().context("making a folder")?;
-        let mut site = Self { daemon: None, cluster, _folder: folder };
+        let mut site = Self { daemon: None, cluster, folder };
         match options.what {
-            What::Flashjobs => site.install(flashd, load)?,
+            What::Flashjobs => site.install(options, flashd, load)?,
             What::Jobs => {
                 for (name, value) in CLASSES {
                     let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
@@ -79,11 +81,12 @@ impl Site {
         Ok(site)
     }
 
-    fn install(&mut self, flashd: PathBuf, load: &Load) -> Result<()> {
+    fn install(&mut self, options: &Options, flashd: PathBuf, load: &Load) -> Result<()> {
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
         self.cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests])?;
-        let folder = self._folder.path();
-        let (kubeconfig, config, log) = (folder.join("kubeconfig"), folder.join("flashd.toml"), folder.join("flashd.log"));
+        let folder = self.folder.path();
+        let log = options.out.as_deref().unwrap_or(folder).join("flashd.log");
+        let (kubeconfig, config) = (folder.join("kubeconfig"), folder.join("flashd.toml"));
         std::fs::write(&kubeconfig, self.cluster.kubeconfig_of("flash-system", "flashd")?).context("writing a kubeconfig")?;
         std::fs::write(&config, daemon_config(load)).context("writing flashd.toml")?;
         let output = std::fs::File::create(&log).context("making a log")?;
@@ -141,6 +144,19 @@ impl Site {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    /// Waits until the controllers have seen what was installed: until then the garbage collector asks for the owner of each pod by a
+    /// request of its own.
+    pub(crate) async fn known(&self, client: &Client) -> Result<()> {
+        let begun = Instant::now();
+        while self.daemon.is_some() && Requests::read(client).await?.watches.get("flashjobs").is_none_or(|count| *count < 2) {
+            if begun.elapsed() > PATIENCE {
+                bail!("the garbage collector does not follow FlashJobs: {}", self.said());
+            }
+            tokio::time::sleep(QUIET).await;
+        }
+        Ok(())
+    }
+
     /// Requests, once next to none are made any more.
     pub(crate) async fn settled(&self, client: &Client) -> Result<Requests> {
         let begun = Instant::now();
@@ -177,8 +193,7 @@ impl Drop for Site {
 
 /// Queues as the workload has them. Nobody waits his way up: it has no ageing.
 fn daemon_config(load: &Load) -> String {
-    let mut text =
-        "listen = \"off\"\nexecutors = [\"flashjob\"]\n\n[kubernetes]\nnamespace = \"flash-system\"\n".to_owned();
+    let mut text = "listen = \"off\"\nexecutors = [\"flashjob\"]\n\n[kubernetes]\nnamespace = \"flash-system\"\n".to_owned();
     let cohorts: BTreeMap<&str, u64> = load.cohorts();
     for (name, cores) in cohorts {
         // Writing to a String does not fail.

@@ -20,11 +20,14 @@ use crate::{Options, What};
 const FAULTS: usize = 5;
 
 #[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Meta {
     uid: String,
     name: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// None is left: its kubelet has let go of it, and only a finalizer keeps the object.
+    deletion_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -102,7 +105,8 @@ impl Seen {
         if phase == "Succeeded" {
             self.succeeded[number].get_or_insert(now);
         }
-        let ends = gone || matches!(phase, "Succeeded" | "Failed");
+        let released = pod.metadata.deletion_grace_period_seconds == Some(0);
+        let ends = gone || released || matches!(phase, "Succeeded" | "Failed");
         let node = pod.spec.node_name.clone().filter(|node| !node.is_empty());
         match (self.holds.get(uid), node) {
             (Some((before, _)), Some(node)) if *before != node => {
@@ -216,12 +220,12 @@ impl Watcher {
 
     /// # Errors
     /// Something was seen that must not be.
-    pub(crate) fn finish(self) -> Result<Seen> {
+    pub(crate) async fn finish(self) -> Result<Seen> {
         self.is_done()?;
         self.task.abort();
-        let dummy = Rc::clone(&self.seen);
-        drop(self);
-        Rc::try_unwrap(dummy).map(RefCell::into_inner).map_err(|_| anyhow!("the watcher is still at work"))
+        // It was ended by us.
+        let _ = self.task.await;
+        Rc::try_unwrap(self.seen).map(RefCell::into_inner).map_err(|_| anyhow!("the watcher is still at work"))
     }
 }
 

@@ -94,7 +94,7 @@ impl Importer {
 
     /// Whether it is held now is as it should be.
     async fn settle(&mut self, uid: &str, job: &Arc<FlashJob>) {
-        let ready = readiness(job, |key| self.board.get(key));
+        let ready = readiness(job, |key| self.board.find(key));
         let key = key_of(job);
         let hold = match ready {
             Readiness::Ready => {

@@ -23,7 +23,7 @@ use super::board::FlashJobs;
 use super::follow::follow;
 use super::gang::{FINALIZER, LIVE, is_live, live_selector, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
-use super::lone::LonePods;
+use super::lone::{LonePods, is_lone};
 use super::queues::ClusterQueues;
 
 use super::verdict::{Verdict, is_bound, verdict};
@@ -120,6 +120,14 @@ impl FlashJobExecutor {
         self.hub.runs().assembling.keys().copied().collect()
     }
 
+    /// Where a run stands that was assembled while a list was made. None if that was long enough ago that it is over and forgotten.
+    fn since_assembled(&self, run: RunId) -> Option<RunPhase> {
+        let is_there = self.hub.world().contains_key(&run);
+        let runs = self.hub.runs();
+        let going = (is_there && !runs.forgotten.contains(&run)).then_some(RunPhase::Starting);
+        runs.ended.get(&run).cloned().or(going)
+    }
+
     /// Where a run stands whose pods these are, all of them.
     fn phase(&self, run: RunId, pods: &[Pod]) -> RunPhase {
         let refs: Vec<&Pod> = pods.iter().collect();
@@ -139,6 +147,9 @@ impl FlashJobExecutor {
 
     /// Lets the pods of a run go: they stay for whoever reads their logs, unless they were deleted.
     async fn let_go(&self, run: RunId, pods: &[Pod]) -> Result<(), ExecutorError> {
+        // One that came by a request that had been given up is not left to run. What somebody else made, and nobody bound, is his.
+        let ours: Vec<Pod> = pods.iter().filter(|pod| is_bound(pod) || !is_lone(pod)).cloned().collect();
+        self.hub.delete("forget", &ours, None).await?;
         let labels = BTreeMap::from([(LIVE, None::<String>)]);
         let patch = Patch::Strategic(json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER], "labels": labels}}));
         let patch = &patch;
@@ -248,12 +259,15 @@ impl Executor for FlashJobExecutor {
 
     async fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
         // Both around the list: a run that was being assembled at either time may be half there in between.
-        let mut assembling = self.assembling();
+        let before = self.assembling();
         let world = self.list("observe").await?;
-        assembling.extend(self.assembling());
+        let assembling = self.assembling();
         let mut found: BTreeMap<RunId, RunPhase> = assembling.iter().map(|run| (*run, RunPhase::Starting)).collect();
+        for run in before.difference(&assembling) {
+            found.extend(self.since_assembled(*run).map(|phase| (*run, phase)));
+        }
         for (run, pods) in &world {
-            if !assembling.contains(run) && !self.hub.runs().forgotten.contains(run) {
+            if !before.contains(run) && !assembling.contains(run) && !self.hub.runs().forgotten.contains(run) {
                 found.insert(*run, self.phase(*run, pods));
             }
         }
@@ -264,9 +278,8 @@ impl Executor for FlashJobExecutor {
     }
 
     async fn forget(&self, runs: Vec<RunId>) -> Result<(), ExecutorError> {
-        for run in runs {
-            self.forget_one(run).await?;
-        }
-        Ok(())
+        let requests: Vec<_> = runs.into_iter().map(|run| self.forget_one(run)).collect();
+        let outcomes: Vec<_> = futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect().await;
+        outcomes.into_iter().collect()
     }
 }

@@ -92,6 +92,8 @@ pub(super) struct Hub {
     pub(super) writes: Semaphore,
     runs: Mutex<Runs>,
     world: Mutex<World>,
+    /// Namespaces where admission adds to what pods ask for.
+    grown: Mutex<BTreeSet<String>>,
     /// The watch is to look at these again.
     pub(super) look: Notify,
     again: Mutex<BTreeSet<RunId>>,
@@ -118,6 +120,7 @@ impl Hub {
             writes: Semaphore::new(WRITES),
             runs: Mutex::default(),
             world: Mutex::default(),
+            grown: Mutex::default(),
             look: Notify::new(),
             again: Mutex::default(),
         }
@@ -133,6 +136,15 @@ impl Hub {
 
     pub(super) fn pods_in(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Admission has added to what a pod of this namespace asks for: a LimitRange, a webhook, a runtime class.
+    pub(super) fn grows(&self, namespace: &str) {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned());
+    }
+
+    pub(super) fn has_grown(&self, namespace: &str) -> bool {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
     }
 
     /// The watch will look at a run again.

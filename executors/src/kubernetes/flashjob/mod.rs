@@ -15,6 +15,7 @@ mod follow;
 mod gang;
 mod hub;
 mod lone;
+mod pace;
 mod queues;
 mod status;
 mod take_on;

@@ -21,7 +21,7 @@ pub(super) fn takes(pod: &PodSpec) -> Amounts {
 }
 
 /// What a pod asks for while it runs: its containers and those that run beside them, or what one that runs before them needs if that is more.
-fn all_requests(pod: &PodSpec) -> Amounts {
+pub(in crate::kubernetes) fn all_requests(pod: &PodSpec) -> Amounts {
     let mut running = Amounts::new();
     pod.containers.iter().for_each(|container| add(&mut running, &asked(container)));
     let (mut beside, mut most) = (Amounts::new(), Amounts::new());

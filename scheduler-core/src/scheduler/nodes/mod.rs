@@ -16,6 +16,7 @@ mod change;
 mod choice;
 mod held;
 pub(crate) mod lines;
+mod named;
 mod offers;
 mod parts;
 mod search;
