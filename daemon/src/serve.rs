@@ -293,11 +293,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     });
     if let Some((board, pods, queues, leadership)) = flash_jobs {
         let stop = || engine_stop.clone();
-        let keeper = QueueImporter::new(queues, board.clone(), app.clone(), leadership.clone(), said_of_queues);
+        let queues = QueueImporter::new(queues, board.clone(), app.clone(), leadership.clone(), said_of_queues).run(stop());
         let jobs = Importer::new(board, app.clone(), leadership.clone()).run(stop());
-        let (pods, queues) = (PodImporter::new(pods, app.clone(), leadership).run(stop()), keeper.run(stop()));
+        let pods = PodImporter::new(pods, app.clone(), leadership).run(stop());
         parts.spawn(async move {
-            tokio::join!(jobs, pods, queues);
+            tokio::select! { () = jobs => {}, () = pods => {}, () = queues => {} }
             ("importers of the cluster's objects", Ok(()))
         });
     }
