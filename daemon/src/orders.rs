@@ -13,7 +13,7 @@ use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
 
 use crate::cluster::TOLERATED;
-use crate::flashjobs::{FLASH_JOB_NAME, FLASH_JOB_UID};
+use crate::flashjobs::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID};
 use crate::gpus::access::Access;
 
 /// By what in its folder an MPS daemon is known.
@@ -155,10 +155,13 @@ fn gang_order(record: &JobRecord, spec: &JobSpec, placement: &Placement, pod: Po
         let gpus = u32::try_from(slot.gpus.len()).unwrap_or(u32::MAX);
         GangPlace { index: before.sum::<u32>().saturating_add(slot.replica), node: slot.node.to_string(), gpus }
     };
-    let uid = annotation(FLASH_JOB_UID);
-    let imported = uid.is_some().then(|| annotation(FLASH_JOB_NAME)).flatten();
+    let lone = annotation(POD_UID).is_some();
+    let (uid, name) = if lone { (POD_UID, POD_NAME) } else { (FLASH_JOB_UID, FLASH_JOB_NAME) };
+    let uid = annotation(uid);
+    let imported = uid.is_some().then(|| annotation(name)).flatten();
     let gang = GangOrder {
         flash_job: imported.unwrap_or_else(|| flash_job_name(record.name.as_str(), record.id)),
+        lone,
         uid,
         queue: record.queue.to_string(),
         ttl_secs: Some(KEPT_SECS),

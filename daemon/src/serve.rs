@@ -34,7 +34,7 @@ use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, Told, rebuild};
-use crate::flashjobs::Importer;
+use crate::flashjobs::{Importer, PodImporter, QueueImporter};
 use crate::gpus::access::{Access, DeviceGuard};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
@@ -134,7 +134,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tapper = log.as_ref().map(DecisionLog::tapper);
     // Those of a cluster come and go: the engine enters them.
     let nodes = if cluster.is_some() { Vec::new() } else { nodes };
-    let seeds = seeds(&config, nodes).context("configuration of queues")?;
+    let mut seeds = seeds(&config, nodes).context("configuration of queues")?;
+    seeds.of_cluster = kind == ExecutorKind::FlashJob;
+    let said_of_queues = seeds.queues.iter().map(|(queue, _)| (queue.name.clone(), convert::queue_spec(queue))).collect();
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
     let told = Told::load(store.as_ref()).await.context("notes of the daemon")?;
     let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
@@ -195,9 +197,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         let instance = config.kubernetes.instance.as_str().to_owned();
         let reports = channels.reports.clone();
         if kind == ExecutorKind::FlashJob {
-            let (room, leadership) = (cluster.room(), Some(leadership));
-            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership });
-            flash_jobs = Some(executor.flash_jobs());
+            let (room, leads) = (cluster.room(), Some(leadership.clone()));
+            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership: leads });
+            flash_jobs = Some((executor.flash_jobs(), executor.lone_pods(), executor.cluster_queues(), leadership.clone()));
             Arc::new(executor)
         } else {
             Arc::new(
@@ -300,11 +302,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         retention.run(stop).await;
         ("retention", Ok(()))
     });
-    if let Some(board) = flash_jobs {
-        let (importer, stop) = (Importer::new(board, app.clone()), engine_stop.clone());
+    if let Some((board, pods, queues, leadership)) = flash_jobs {
+        let stop = || engine_stop.clone();
+        let queues = QueueImporter::new(queues, board.clone(), app.clone(), leadership.clone(), said_of_queues).run(stop());
+        let jobs = Importer::new(board, app.clone(), leadership.clone()).run(stop());
+        let pods = PodImporter::new(pods, app.clone(), leadership).run(stop());
         parts.spawn(async move {
-            importer.run(stop).await;
-            ("importer of FlashJobs", Ok(()))
+            tokio::select! { () = jobs => {}, () = pods => {}, () = queues => {} }
+            ("importers of the cluster's objects", Ok(()))
         });
     }
     let mut edge: JoinSet<Ended> = JoinSet::new();

@@ -155,8 +155,11 @@ pub enum VolumeSource {
 /// The FlashJob that a run belongs to, and where its pods go.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GangOrder {
-    /// Name of the FlashJob, in the namespace of the order.
+    /// Name of the FlashJob, in the namespace of the order; of the pod, where that is all.
     pub flash_job: String,
+    /// There is no FlashJob: the run is a pod that somebody else made, and the uid is its.
+    #[serde(default)]
+    pub lone: bool,
     /// Its uid, where somebody else made it: then its pods are like the templates that it has. Without one it is made by us, and its
     /// pods are like what the tasks of the order say.
     pub uid: Option<String>,

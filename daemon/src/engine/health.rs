@@ -133,7 +133,9 @@ impl Engine {
             fleet.forget_state(node);
         }
         let order = Order { close: Some(Closed::Draining), reason: Some(why), by: OWN_NAME.into() };
-        if let Err(error) = change::change(core, &mut self.directory, turn, Change::Node(node.clone(), order), now) {
+        if let Err(error) =
+            change::change(core, &self.parts.seeds, &mut self.directory, turn, Change::Node(node.clone(), order), now)
+        {
             tracing::error!(%node, %error, "setting a node aside");
         }
         self.teller.touch();

@@ -113,6 +113,7 @@ impl Turn {
             Changed::Created => "created",
             Changed::Replaced => "changed",
             Changed::Removed => "removed",
+            Changed::Nothing => return,
         };
         self.batch.notices.push(Notice {
             at: now,
@@ -189,7 +190,7 @@ impl Engine {
                         self.rows.forget(node);
                     }
                     let told = change::subject(&change);
-                    let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    let answer = change::change(&mut core, &self.parts.seeds, &mut self.directory, &mut turn, change, now);
                     if let Ok(changed) = &answer {
                         turn.tell(told, *changed, now);
                         self.teller.touch();
