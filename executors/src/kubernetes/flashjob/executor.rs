@@ -26,7 +26,7 @@ use super::hub::{AT_ONCE, Cancel, Hub, now};
 use super::lone::{LonePods, is_lone};
 use super::queues::ClusterQueues;
 
-use super::verdict::{Verdict, is_bound, verdict};
+use super::verdict::{Verdict, is_bound, is_over, verdict};
 use crate::contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder};
 use crate::kubernetes::lease::Leadership;
 
@@ -187,7 +187,8 @@ impl FlashJobExecutor {
         }
         let mut pods: Vec<Pod> = self.hub.world().get(&run).into_iter().flat_map(|pods| pods.values().cloned()).collect();
         let is_known = self.hub.runs().ended.contains_key(&run);
-        if pods.is_empty() || !is_known {
+        // The watch may be behind whoever told the end.
+        if pods.is_empty() || !is_known || !pods.iter().all(is_over) {
             pods = self.hub.pods_of("forget", run).await?;
         }
         if pods.is_empty() {
