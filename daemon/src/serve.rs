@@ -33,8 +33,9 @@ use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
-use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
-use crate::flashjobs::Importer;
+use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, Told, rebuild};
+use crate::flashjobs::{Importer, PodImporter, QueueImporter};
+use crate::gpus::access::{Access, DeviceGuard};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
@@ -99,6 +100,9 @@ fn runner_command(config: &Config) -> anyhow::Result<Vec<OsString>> {
     if let Some(root) = &config.local.cgroup_root {
         command.extend(["--cgroup-root".into(), root.clone().into_os_string()]);
     }
+    if let Some(root) = &config.local.device_cgroup_root {
+        command.extend(["--device-root".into(), root.clone().into_os_string()]);
+    }
     Ok(command)
 }
 
@@ -130,8 +134,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tapper = log.as_ref().map(DecisionLog::tapper);
     // Those of a cluster come and go: the engine enters them.
     let nodes = if cluster.is_some() { Vec::new() } else { nodes };
-    let seeds = seeds(&config, nodes).context("configuration of queues")?;
+    let mut seeds = seeds(&config, nodes).context("configuration of queues")?;
+    seeds.of_cluster = kind == ExecutorKind::FlashJob;
+    let said_of_queues = seeds.queues.iter().map(|(queue, _)| (queue.name.clone(), convert::queue_spec(queue))).collect();
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
+    let told = Told::load(store.as_ref()).await.context("notes of the daemon")?;
     let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
     let core = Arc::new(Mutex::new(first));
     let directory = SharedDirectory::default();
@@ -176,6 +183,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         holding: holding.clone(),
         boot,
         observed,
+        told,
         known_gpus,
         cluster: cluster.as_ref().map(Cluster::state),
         gate: sees.then_some(gate),
@@ -183,14 +191,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let pods = cluster.is_some();
     let mut flash_jobs = None;
+    let mut device_access = None;
     let executor: Arc<dyn Executor> = if let Some(cluster) = &cluster {
         let (client, leadership) = (cluster.client.clone(), cluster.leadership.clone());
         let instance = config.kubernetes.instance.as_str().to_owned();
         let reports = channels.reports.clone();
         if kind == ExecutorKind::FlashJob {
-            let (room, leadership) = (cluster.room(), Some(leadership));
-            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership });
-            flash_jobs = Some(executor.flash_jobs());
+            let (room, leads) = (cluster.room(), Some(leadership.clone()));
+            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership: leads });
+            flash_jobs = Some((executor.flash_jobs(), executor.lone_pods(), executor.cluster_queues(), leadership.clone()));
             Arc::new(executor)
         } else {
             Arc::new(
@@ -201,7 +210,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
-        Arc::new(LocalExecutor::new(options).context("local executor")?)
+        let executor = LocalExecutor::new(options).context("local executor")?;
+        device_access = Some(DeviceGuard { access: Access::new(board.clone(), &config.gpu), runner: executor.device_access() });
+        Arc::new(executor)
     };
     let (adopted_sender, adopted) = watch::channel(false);
     let ready = adopted.clone();
@@ -213,6 +224,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         adopted: adopted.clone(),
         board,
+        devices: device_access.clone(),
         cluster: cluster.as_ref().map(Cluster::state),
         stopping: stopping.clone(),
     };
@@ -228,6 +240,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             pods,
             binds: kind == ExecutorKind::FlashJob,
             mps_pipes: Some(config.gpu.mps_pipe_directory.clone()),
+            access: device_access.as_ref().map(|guard| guard.access.clone()),
         },
     };
     let reconciler = Reconciler {
@@ -289,11 +302,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         retention.run(stop).await;
         ("retention", Ok(()))
     });
-    if let Some(board) = flash_jobs {
-        let (importer, stop) = (Importer::new(board, app.clone()), engine_stop.clone());
+    if let Some((board, pods, queues, leadership)) = flash_jobs {
+        let stop = || engine_stop.clone();
+        let queues = QueueImporter::new(queues, board.clone(), app.clone(), leadership.clone(), said_of_queues).run(stop());
+        let jobs = Importer::new(board, app.clone(), leadership.clone()).run(stop());
+        let pods = PodImporter::new(pods, app.clone(), leadership).run(stop());
         parts.spawn(async move {
-            importer.run(stop).await;
-            ("importer of FlashJobs", Ok(()))
+            tokio::select! { () = jobs => {}, () = pods => {}, () = queues => {} }
+            ("importers of the cluster's objects", Ok(()))
         });
     }
     let mut edge: JoinSet<Ended> = JoinSet::new();

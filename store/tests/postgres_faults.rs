@@ -226,10 +226,10 @@ async fn what_cannot_be_opened_says_why_and_no_password() {
 
     let Some(schema) = schema_for_test("tables that are not ours") else { return };
     open(&schema.url()).await.close().await;
-    schema.execute("UPDATE _sqlx_migrations SET version = 1000");
+    schema.execute("UPDATE _sqlx_migrations SET version = 1000 WHERE version = 2");
     let newer = open_as(&schema.url(), "a", PATIENCE).await.err().unwrap();
     assert!(matches!(newer, StoreError::Newer { found: 1_000, .. }), "{newer}");
-    schema.execute("UPDATE _sqlx_migrations SET version = 1, checksum = '\\x00'");
+    schema.execute("UPDATE _sqlx_migrations SET version = 2, checksum = '\\x00' WHERE version = 1000");
     let other = open_as(&schema.url(), "a", PATIENCE).await.err().unwrap();
     assert!(matches!(other, StoreError::Corrupt { .. }), "{other}");
 }

@@ -19,7 +19,7 @@ pub use file::{Fault, FileError};
 pub use gpus::StaticGpu;
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
-use values::{After, Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
+use values::{After, DeviceCgroup, Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
 
 use crate::cluster::OWN_INSTANCE;
 use crate::telemetry::{LogFormat, LogLevel};
@@ -134,6 +134,12 @@ pub struct Gpu {
     pub foreign: Foreign,
     /// What is done with a process of a job that is still on a GPU when the job has ended.
     pub orphans: Orphans,
+    /// How long such a process has after SIGTERM.
+    pub orphan_grace: Duration,
+    /// Whether jobs are kept from device nodes of GPUs that are not their own.
+    pub device_cgroup: DeviceCgroup,
+    /// Folder of those device nodes.
+    pub device_directory: PathBuf,
     /// Pause between two looks.
     pub interval: Duration,
     /// How long the driver may take for one answer.
@@ -163,6 +169,8 @@ pub struct GpuIdle {
     pub exempt_queues: Vec<Label>,
 }
 
+/// Where device nodes are.
+const DEVICES: &str = "/dev";
 /// Where CUDA looks for an MPS daemon by default.
 const MPS_PIPES: &str = "/tmp/nvidia-mps";
 
@@ -175,6 +183,9 @@ pub struct Local {
     /// Delegated cgroup v2 folder, where it is not to be found out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_root: Option<PathBuf>,
+    /// Folder in which jobs are kept from devices, where it is not to be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_cgroup_root: Option<PathBuf>,
     /// Threads that start processes.
     pub spawn_threads: u64,
 }
@@ -393,6 +404,9 @@ impl Config {
                 mps_pipe_directory: settings.gpu_mps_pipe_directory.unwrap_or_else(|| PathBuf::from(MPS_PIPES)),
                 foreign: settings.gpu_foreign.unwrap_or_default(),
                 orphans: settings.gpu_orphans.unwrap_or_default(),
+                orphan_grace: settings.gpu_orphan_grace.map_or(seconds(2), |time| time.0),
+                device_cgroup: settings.gpu_device_cgroup.unwrap_or_default(),
+                device_directory: settings.gpu_device_directory.unwrap_or_else(|| PathBuf::from(DEVICES)),
                 interval: settings.gpu_interval.map_or(seconds(2), |time| time.0),
                 patience: settings.gpu_patience.map_or(seconds(10), |time| time.0),
                 release_timeout: settings.gpu_release_timeout.map_or(seconds(10), |time| time.0),
@@ -405,6 +419,7 @@ impl Config {
             },
             local: Local {
                 cgroup_root: settings.local_cgroup_root,
+                device_cgroup_root: settings.local_device_cgroup_root,
                 spawn_threads: settings.local_spawn_threads.map_or(processors.min(8), |count| count.0),
             },
             kubernetes: Kubernetes {

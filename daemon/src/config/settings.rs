@@ -11,7 +11,9 @@ use clap::Args;
 use super::file::Slot;
 use super::gpus::StaticGpus;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
-use super::values::{After, Count, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size};
+use super::values::{
+    After, Count, DeviceCgroup, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size,
+};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.
@@ -74,6 +76,15 @@ pub struct Settings {
     /// What is done with a process of a job that is still on a GPU when the job has ended [default: end]
     #[arg(long, env = "FLASHD_GPU_ORPHANS", value_enum, help_heading = "GPUs")]
     pub gpu_orphans: Option<Orphans>,
+    /// How long such a process has after SIGTERM [default: 2s]
+    #[arg(long, env = "FLASHD_GPU_ORPHAN_GRACE", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_orphan_grace: Option<Interval>,
+    /// Whether jobs are kept from device nodes of GPUs that are not their own, by a cgroup [default: auto]
+    #[arg(long, env = "FLASHD_GPU_DEVICE_CGROUP", value_enum, help_heading = "GPUs")]
+    pub gpu_device_cgroup: Option<DeviceCgroup>,
+    /// Folder of the device nodes of GPUs [default: /dev]
+    #[arg(long, env = "FLASHD_GPU_DEVICE_DIRECTORY", value_name = "FOLDER", help_heading = "GPUs")]
+    pub gpu_device_directory: Option<PathBuf>,
     /// Pause between two looks at the GPUs [default: 2s]
     #[arg(long, env = "FLASHD_GPU_INTERVAL", value_name = "TIME", help_heading = "GPUs")]
     pub gpu_interval: Option<Interval>,
@@ -104,6 +115,9 @@ pub struct Settings {
     /// cgroup v2 folder that is delegated to the daemon [default: found out]
     #[arg(long, env = "FLASHD_LOCAL_CGROUP_ROOT", value_name = "DIR", help_heading = "Machine")]
     pub local_cgroup_root: Option<PathBuf>,
+    /// Folder of cgroup v1's devices controller or of cgroup v2 in which jobs are kept from devices [default: found out]
+    #[arg(long, env = "FLASHD_LOCAL_DEVICE_CGROUP_ROOT", value_name = "DIR", help_heading = "Machine")]
+    pub local_device_cgroup_root: Option<PathBuf>,
     /// Threads that start processes [default: one a processor, at most 8]
     #[arg(long, env = "FLASHD_LOCAL_SPAWN_THREADS", value_name = "N", help_heading = "Machine")]
     pub local_spawn_threads: Option<Count<1, 256>>,
@@ -212,6 +226,9 @@ impl Settings {
             ("gpu.mps_pipe_directory", &mut self.gpu_mps_pipe_directory),
             ("gpu.foreign", &mut self.gpu_foreign),
             ("gpu.orphans", &mut self.gpu_orphans),
+            ("gpu.orphan_grace", &mut self.gpu_orphan_grace),
+            ("gpu.device_cgroup", &mut self.gpu_device_cgroup),
+            ("gpu.device_directory", &mut self.gpu_device_directory),
             ("gpu.interval", &mut self.gpu_interval),
             ("gpu.patience", &mut self.gpu_patience),
             ("gpu.release_timeout", &mut self.gpu_release_timeout),
@@ -222,6 +239,7 @@ impl Settings {
             ("gpu.idle.exempt_queues", &mut self.gpu_idle_exempt_queues),
             ("gpu.static", &mut self.gpu_static),
             ("local.cgroup_root", &mut self.local_cgroup_root),
+            ("local.device_cgroup_root", &mut self.local_device_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
             ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
             ("kubernetes.instance", &mut self.kubernetes_instance),

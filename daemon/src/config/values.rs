@@ -231,6 +231,19 @@ pub enum Orphans {
     Hold,
 }
 
+/// Whether a job is kept from device nodes of GPUs that are not its own.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceCgroup {
+    /// Where that can be done.
+    #[default]
+    Auto,
+    /// No.
+    Off,
+    /// Yes, or it does not begin.
+    Required,
+}
+
 /// What `CUDA_VISIBLE_DEVICES` would call a GPU.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GpuUuid(String);

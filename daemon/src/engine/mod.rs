@@ -14,6 +14,7 @@ mod handle;
 mod health;
 mod idempotency;
 mod nodes;
+mod notices;
 mod rebuild;
 mod snapshot;
 mod turn;
@@ -27,7 +28,7 @@ use executors::Report;
 use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::record::Recorded;
-use store::{RunSample, Store, StoreError};
+use store::{Notice, RunSample, Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -41,9 +42,10 @@ use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
-pub use gpus::{GatedEnd, GpuCommands, GpuRun, Observed, holders, runs};
+pub use gpus::{Aside, Cause, GatedEnd, GpuCommands, GpuRun, Observed, holders, runs};
 pub use handle::EngineHandle;
 pub use handle::HandleParts;
+pub use notices::Told;
 pub use rebuild::{RebuildError, rebuild};
 pub(crate) use turn::run_of;
 use turn::{Turn, Waiters};
@@ -86,6 +88,8 @@ pub(crate) enum Command {
     Gpus(Box<Observed>),
     /// The end of a run whose GPUs have been looked at.
     Checked(Report),
+    /// What happened to GPUs, to be told.
+    Notices(Vec<Notice>),
     /// What was seen of runs with GPUs.
     Samples(Vec<RunSample>),
     /// A run leaves its GPUs idle: its user is warned, or it is stopped.
@@ -118,6 +122,8 @@ pub struct Parts {
     pub boot: Boot,
     /// What is known of the GPUs at the start.
     pub observed: Observed,
+    /// What was told of GPUs and nodes before this start.
+    pub told: Option<Told>,
     /// The GPUs as the core knows them.
     pub known_gpus: Vec<scheduler_core::GpuDevice>,
     /// The cluster in which jobs run, if they do in one.
@@ -140,6 +146,7 @@ pub struct Engine {
     usage: usage::UsageClock,
     /// Failures in a row, by node.
     rows: health::Rows,
+    teller: notices::Teller,
     boot: Boot,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
@@ -191,6 +198,7 @@ impl Engine {
         gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
         let fleet = parts.cluster.take().map(fleet::Fleet::new);
         let rows = health::Rows::new(parts.failures_in_a_row);
+        let teller = notices::Teller::new(parts.told.take());
         let engine = Self {
             parts,
             fleet,
@@ -198,6 +206,7 @@ impl Engine {
             directory,
             usage: usage::UsageClock::new(),
             rows,
+            teller,
             commands,
             reports,
             keys: idempotency::RecentKeys::default(),
@@ -298,7 +307,8 @@ impl Engine {
         }
         let turn = self.decide(commands, reports);
         let batch = &turn.batch;
-        if [batch.submits.len(), batch.changes.len(), batch.objects.len(), batch.samples.len()] == [0; 4] {
+        let things = [batch.objects.len(), batch.notices.len(), batch.samples.len()];
+        if (batch.submits.len(), batch.changes.len(), things) == (0, 0, [0; 3]) {
             self.finish(turn.waiters, turn.effects);
             if self.degraded.is_some() {
                 self.probe(turn.batch).await?;
@@ -307,8 +317,9 @@ impl Engine {
         }
         self.count(&turn.batch);
         let Turn { batch, records, effects, waiters, again, nudge, .. } = turn;
-        let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
-        let notes_boot = batch.objects.iter().any(|object| object.kind == store::ObjectKind::Note);
+        let size = batch.submits.len() + batch.changes.len() + batch.objects.len() + batch.notices.len();
+        let notes_boot = batch.objects.iter().any(Boot::is_note);
+        let notices = batch.notices.clone();
         let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
@@ -320,10 +331,11 @@ impl Engine {
                 if notes_boot {
                     self.boot.noted();
                 }
+                self.teller.committed();
                 if redirected {
                     self.parts.directory.set(self.directory.clone());
                 }
-                self.parts.feed.publish(committed.last, || turn::number(records, committed));
+                self.parts.feed.publish(committed.last, || turn::number(records, notices, committed));
                 self.finish(waiters, effects);
                 if nudge {
                     self.parts.nudge.notify_one();
@@ -366,7 +378,7 @@ impl Engine {
                 }
                 Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
                 // Reconciling brings the end back; the next look, what a run does.
-                Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } => {}
+                Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } | Command::Notices(_) => {}
                 Command::Gpus(observed) => self.observe(*observed),
             }
         }
@@ -407,6 +419,7 @@ impl Engine {
             _ => {}
         }
         self.keys.clear();
+        self.teller.failed();
         let now = clock::now();
         let used = lock(&self.parts.core).usage_snapshot(now);
         if let Some(fleet) = &mut self.fleet {

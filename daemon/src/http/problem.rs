@@ -11,6 +11,7 @@ use scheduler_core::event::Rejected;
 use store::StoreError;
 
 use super::view;
+use super::why::words;
 use crate::backend::{BackendError, Refused, Resource};
 use crate::objects::Invalid;
 
@@ -87,8 +88,16 @@ impl ApiError {
     fn refused(refused: &Refused) -> Self {
         let (resource, detail) = match refused {
             Refused::TaskTooLarge { task, resource, asked, largest } => {
-                let [asked, largest] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
-                (resource, format!("task {task} asks for {asked}, the largest node has {largest}"))
+                let [all, most] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
+                let detail = match resource {
+                    Resource::Gpu => {
+                        let asked = words::amount(*resource, (*asked).into());
+                        let most = if *largest == 0 { "none".to_owned() } else { most };
+                        format!("task {task} asks for {asked}, the largest node has {most}")
+                    }
+                    _ => format!("task {task} asks for {all}, the largest node has {most}"),
+                };
+                (resource, detail)
             }
             Refused::JobTooLarge { resource, asked, total, task, possible } => {
                 let [asked, total] = [*asked, *total].map(|number| view::amount(*resource, number));

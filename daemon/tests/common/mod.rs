@@ -332,6 +332,11 @@ impl Events {
 
     /// The next event's data; `None` at the stream's end.
     pub async fn next(&mut self) -> Option<Value> {
+        Some(self.typed().await?.1)
+    }
+
+    /// The same with its type, where it has one.
+    pub async fn typed(&mut self) -> Option<(Option<String>, Value)> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
@@ -340,7 +345,8 @@ impl Events {
                 if data.is_empty() {
                     continue;
                 }
-                return Some(serde_json::from_str(&data.join("\n")).unwrap());
+                let kind = text.lines().find_map(|line| line.strip_prefix("event:")).map(|kind| kind.trim().to_owned());
+                return Some((kind, serde_json::from_str(&data.join("\n")).unwrap()));
             }
             let frame = self.body.frame().await?.ok()?;
             if let Ok(data) = frame.into_data() {

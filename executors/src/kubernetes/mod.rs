@@ -15,6 +15,7 @@ pub mod flashjob;
 pub mod lease;
 mod manifest;
 pub mod nodes;
+mod objects;
 mod phase;
 mod quantity;
 mod watch;
@@ -22,3 +23,5 @@ mod world;
 
 pub use connect::{ConnectError, connect};
 pub use executor::{JobExecutor, JobOptions};
+pub use objects::{News, ObjectKey};
+pub use quantity::thousandths;

@@ -37,8 +37,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::usage::Day;
 use crate::{
-    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUse, KeyRecord, ObjectKind, ObjectRecord,
-    StateCounts, Store, StoreError, TokenRecord, UsageBy, UsagePage, UsageQuery, UsageRow,
+    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUse, KeyRecord, NoticeQuery, NoticeRecord,
+    ObjectKind, ObjectRecord, StateCounts, Store, StoreError, TokenRecord, UsageBy, UsagePage, UsageQuery, UsageRow,
 };
 use fault::At;
 use live::Shared;
@@ -167,6 +167,11 @@ impl Store for SqliteStore {
 
     async fn events(&self, after: Revision, job: Option<JobId>, limit: u32) -> Result<Vec<EventRecord>, StoreError> {
         self.readers.read("read events", move |db| read::events(db, after, job, limit)).await
+    }
+
+    async fn notices(&self, query: &NoticeQuery) -> Result<Vec<NoticeRecord>, StoreError> {
+        let query = query.clone();
+        self.readers.read("read notices", move |db| read::notices(db, &query)).await
     }
 
     async fn key(&self, scope: &str, key: &str) -> Result<Option<KeyRecord>, StoreError> {

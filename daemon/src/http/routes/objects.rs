@@ -82,7 +82,7 @@ pub(super) async fn merge(app: &App, headers: &HeaderMap, body: Body) -> ApiResu
 pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> ApiResult<Changed> {
     permit(caller)?;
     let what = match &change {
-        Change::Queue(name, _) => format!("queue {name}"),
+        Change::Queue(name, _) | Change::ClusterQueue(name, _) => format!("queue {name}"),
         Change::Cohort(name, _) => format!("cohort {name}"),
         Change::Class(name, _) => format!("priority class {name}"),
         Change::Gpu(uuid, order) => format!("GPU {uuid} to {}", if order.close.is_some() { "drained" } else { "ready" }),

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use scheduler_core::ids::JobId;
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, Refused, SubmitRequest};
+use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, Refused, Resource, SubmitRequest};
 use crate::http::App;
 use crate::http::auth::Asker;
 use crate::http::body::{self, Kind};
@@ -114,18 +114,41 @@ pub(super) async fn create_batch(
     }
 }
 
-/// Who asks for a label that no node has is told which there are.
+/// Who asks for a label that no node has is told which there are; who asks for GPUs where there are none, why that is so.
 async fn refused(app: &App, error: BackendError) -> ApiError {
-    let no_such_label =
-        matches!(&error, BackendError::Refused { refused: Refused::NoNode { there, .. }, .. } if there.is_empty());
+    let (no_such_label, no_gpus) = match &error {
+        BackendError::Refused { refused: Refused::NoNode { there, .. }, .. } => (there.is_empty(), false),
+        BackendError::Refused { refused, .. } => (false, may_be_without_gpus(refused)),
+        _ => (false, false),
+    };
     let error = ApiError::from(error);
-    if !no_such_label {
+    if !no_such_label && !no_gpus {
         return error;
     }
     let Ok(snapshot) = app.backend.snapshot().await else { return error };
+    if no_gpus {
+        let none = snapshot.nodes.iter().all(|node| node.gpus.is_empty());
+        let note = snapshot.gpu_note.as_ref().filter(|_| none);
+        return match note {
+            Some(note) => error.adding(&format!("; why there are none: {note}")),
+            None => error,
+        };
+    }
     let labels: BTreeSet<&str> = snapshot.nodes.iter().flat_map(|node| node.labels.keys().map(String::as_str)).collect();
     let shown: Vec<_> = labels.into_iter().take(LABELS_TOLD).collect();
     error.adding(&format!("; there are: {}", shown.join(", ")))
+}
+
+/// Whether this is what somebody is told where no node has a GPU.
+fn may_be_without_gpus(refused: &Refused) -> bool {
+    match refused {
+        Refused::TaskTooLarge { resource: Resource::Gpu, largest, .. } => *largest == 0,
+        Refused::JobTooLarge { resource: Resource::Gpu, total, .. } => *total == 0,
+        Refused::NoGpuModel { there, .. } | Refused::NoGpuKind { there, .. } | Refused::NoSuchGpu { there, .. } => {
+            there.is_empty()
+        }
+        _ => false,
+    }
 }
 
 /// Runs what computes for long, or asks a disk, where it holds up nobody.
