@@ -147,4 +147,8 @@ impl Backend for EngineHandle {
             None => Readiness::Ready,
         }
     }
+
+    fn standby(&self) -> Option<String> {
+        None
+    }
 }

@@ -17,8 +17,10 @@ mod manifest;
 pub mod nodes;
 mod phase;
 mod quantity;
+mod review;
 mod watch;
 mod world;
 
 pub use connect::{ConnectError, connect};
 pub use executor::{JobExecutor, JobOptions};
+pub use review::{ReviewError, Reviewed, review};

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -22,10 +22,10 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use scheduler_core::ids::{Attempt, JobId};
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::super::error::{Meaning, chain, meaning};
+use super::super::error::{Meaning, chain, meaning, watch_error};
 use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
 use super::pace::Pace;
@@ -126,6 +126,9 @@ pub struct FlashJobs {
     client: Client,
     leadership: Option<Leadership>,
     books: Mutex<Books>,
+    /// Why FlashJobs cannot be seen now, and who is told.
+    unseen: Mutex<Option<String>>,
+    told: OnceLock<watch::Sender<Option<String>>>,
     wake: Notify,
     recorder: Recorder,
 }
@@ -138,11 +141,37 @@ impl FlashJobs {
     pub(super) fn new(client: Client, leadership: Option<Leadership>) -> Self {
         let reporter = Reporter { controller: "flash-sched".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { recorder, client, leadership, books: Mutex::new(Books::new(Instant::now())), wake: Notify::new() }
+        Self {
+            recorder,
+            client,
+            leadership,
+            books: Mutex::new(Books::new(Instant::now())),
+            unseen: Mutex::default(),
+            told: OnceLock::new(),
+            wake: Notify::new(),
+        }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says there why FlashJobs cannot be seen, whenever they cannot. Only the first call counts.
+    pub fn tell_unseen(&self, told: watch::Sender<Option<String>>) {
+        // Whoever was there first goes on being told.
+        let _ = self.told.set(told);
+    }
+
+    /// Gives what was so before.
+    fn set_unseen(&self, why: Option<String>) -> Option<String> {
+        if let Some(told) = self.told.get() {
+            told.send_if_modified(|present| {
+                let is_news = *present != why;
+                present.clone_from(&why);
+                is_news
+            });
+        }
+        std::mem::replace(&mut *self.unseen.lock().unwrap_or_else(PoisonError::into_inner), why)
     }
 
     /// All there are, as the watch told them last.
@@ -201,15 +230,14 @@ impl FlashJobs {
             watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500)).default_backoff();
         let mut events = pin!(events);
         let mut listed: BTreeMap<FlashJobKey, Arc<FlashJob>> = BTreeMap::new();
-        let mut away = false;
         while let Some(event) = events.next().await {
             let told = match event {
                 Err(error) => {
-                    if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(
-                            error = chain(&error),
-                            "FlashJobs are not seen; trying again. `kubectl apply --server-side -k k8s` installs them"
-                        );
+                    let why = watch_error("FlashJobs", &error);
+                    // A watch may end at any time; only what is found when it is begun anew says something.
+                    let is_start = !matches!(error, watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_));
+                    if is_start && self.set_unseen(Some(why.clone())).is_none() {
+                        tracing::warn!(why, "FlashJobs are not seen; trying again");
                     }
                     continue;
                 }
@@ -225,7 +253,9 @@ impl FlashJobs {
                 Ok(Event::Apply(job)) => self.applied(slim(job)),
                 Ok(Event::Delete(job)) => self.gone(slim(job)),
             };
-            away = false;
+            if self.set_unseen(None).is_some() {
+                tracing::info!("FlashJobs are seen again");
+            }
             for one in told {
                 if news.send(one).await.is_err() {
                     return;
