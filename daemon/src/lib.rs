@@ -21,6 +21,7 @@ pub mod orders;
 pub mod reconcile;
 pub mod retention;
 pub mod serve;
+pub mod standby;
 pub mod systemd;
 pub mod telemetry;
 pub mod users;

@@ -15,13 +15,12 @@ use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
-use executors::kubernetes::{JobExecutor, JobOptions};
+use executors::kubernetes::{JobExecutor, JobOptions, connect};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
 use store::Store;
-use store::sqlite::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -37,6 +36,7 @@ use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, Told, re
 use crate::flashjobs::{Importer, PodImporter, QueueImporter};
 use crate::gpus::access::{Access, DeviceGuard};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
+use crate::http::cluster_auth::ClusterAuth;
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
 use crate::orders::OrderContext;
@@ -44,7 +44,7 @@ use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
 use crate::watch::Feed;
-use crate::{clock, http, machine};
+use crate::{clock, http, machine, standby};
 
 /// Ends of runs that wait for their GPUs, at most; more are believed at once.
 const GATE: usize = 4_096;
@@ -106,6 +106,18 @@ fn runner_command(config: &Config) -> anyhow::Result<Vec<OsString>> {
     Ok(command)
 }
 
+/// Who knows users of the cluster, if they are to be known here: the cluster in which jobs run, or the one of the configuration.
+pub(crate) async fn cluster_auth(config: &Config, cluster: Option<&Cluster>) -> anyhow::Result<Option<ClusterAuth>> {
+    if !config.auth.kubernetes {
+        return Ok(None);
+    }
+    let client = match cluster {
+        Some(cluster) => cluster.client.clone(),
+        None => connect(config.kubernetes.kubeconfig.as_deref()).await.context("auth.kubernetes")?,
+    };
+    Ok(Some(ClusterAuth::new(client, &config.auth)))
+}
+
 /// Runs the daemon until it is told to stop.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
@@ -113,11 +125,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
+    let Some((store, tcp)) = standby::open(&config, &mut signals).await? else { return Ok(()) };
+    let table = Arc::new(store);
+    let store: Arc<dyn Store> = table.clone();
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
-    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config).await?).unzip() } else { (None, None) };
+    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config, table).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -199,6 +213,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         if kind == ExecutorKind::FlashJob {
             let (room, leads) = (cluster.room(), Some(leadership.clone()));
             let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership: leads });
+            cluster.follows(&executor.flash_jobs());
             flash_jobs = Some((executor.flash_jobs(), executor.lone_pods(), executor.cluster_queues(), leadership.clone()));
             Arc::new(executor)
         } else {
@@ -264,8 +279,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     // Two stages, so that HTTP is drained while the engine still answers.
     let engine_stop = CancellationToken::new();
-    let app = http::App::new(&config, logs, backend, directory, metrics, stopping.clone());
-    let listeners = http::Listeners::bind(&config).await?;
+    let cluster_auth = cluster_auth(&config, cluster.as_ref()).await?;
+    let app = http::App::new(&config, logs, backend, directory, metrics, cluster_auth, stopping.clone());
+    let listeners = http::Listeners::bind(&config, tcp).await?;
     tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let stop = engine_stop.clone();
@@ -390,7 +406,7 @@ fn report(ended: Result<Ended, tokio::task::JoinError>) {
 }
 
 /// The signals that end the daemon.
-struct Signals {
+pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
@@ -403,7 +419,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

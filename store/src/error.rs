@@ -103,6 +103,12 @@ pub enum StoreError {
         /// What was being done.
         op: &'static str,
     },
+    /// The table was opened for reading: another daemon writes it.
+    #[error("{op}: this daemon is a standby and only reads")]
+    Standby {
+        /// What was to be done.
+        op: &'static str,
+    },
     /// Anything else.
     #[error("{op} on {subject}: {detail}")]
     Other {

@@ -19,7 +19,7 @@ pub use file::{Fault, FileError};
 pub use gpus::StaticGpu;
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
-use values::{After, DeviceCgroup, Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
+use values::{After, DeviceCgroup, Discipline, ExecutorKind, Foreign, Label, Listen, Member, NodeLabels, Orphans, Text};
 
 use crate::cluster::OWN_INSTANCE;
 use crate::telemetry::{LogFormat, LogLevel};
@@ -35,6 +35,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Executors that are on.
     pub executors: Vec<ExecutorKind>,
+    /// Whether it waits for a data folder that another daemon has.
+    pub standby: bool,
     /// Namespaces that jobs may belong to; the first one is the default.
     pub namespaces: Vec<Label>,
     /// Where it is written down what the scheduler is asked and answers; nowhere unless that is said.
@@ -53,6 +55,8 @@ pub struct Config {
     pub local: Local,
     /// The cluster that the executor `job` uses.
     pub kubernetes: Kubernetes,
+    /// Users of a cluster.
+    pub auth: Auth,
     /// How long things are kept.
     pub retention: Retention,
     /// Who may read metrics.
@@ -207,6 +211,23 @@ pub struct Kubernetes {
     pub node_grace: Duration,
 }
 
+/// Users of a cluster: who is known by its tokens, and what they may do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Auth {
+    /// Whether there are any.
+    pub kubernetes: bool,
+    /// What their tokens have to be made for; the API server's own where nothing is said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
+    /// Groups whose members are administrators.
+    pub admin_groups: Vec<String>,
+    /// Groups whose members belong to a namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+    /// How long it is remembered whose a token is.
+    pub cache: Duration,
+}
+
 /// How long things are kept.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Retention {
@@ -292,6 +313,9 @@ pub const DEFAULT_QUEUE: &str = "default-batch";
 /// Where jobs belong that name no namespace.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
+/// The group that may do everything in a cluster.
+const CLUSTER_ADMINS: &str = "system:masters";
+
 /// Failures in a row after which a node takes no more runs, where nothing is said.
 const FAILURES_IN_A_ROW: u64 = 5;
 
@@ -328,6 +352,18 @@ fn idle(settings: &mut Settings) -> Result<GpuIdle, ConfigError> {
     Ok(idle)
 }
 
+/// Who is known by tokens of a cluster.
+fn auth(settings: &mut Settings, in_cluster: bool) -> Auth {
+    let texts = |list: Option<Vec<Text>>| list.map(|list| list.into_iter().map(|text| text.0).collect());
+    Auth {
+        kubernetes: settings.auth_kubernetes.unwrap_or(in_cluster),
+        audiences: texts(settings.auth_audiences.take()).unwrap_or_default(),
+        admin_groups: texts(settings.auth_admin_groups.take()).unwrap_or_else(|| vec![CLUSTER_ADMINS.to_owned()]),
+        members: settings.auth_members.take().unwrap_or_default(),
+        cache: settings.auth_cache.map_or(Duration(60_000_000), |time| time.0),
+    }
+}
+
 /// `text` is one of this module's own labels.
 fn own_label(text: &'static str) -> Result<Label, ConfigError> {
     text.parse().map_err(|_| ConfigError::Missing("usable built-in name"))
@@ -354,6 +390,8 @@ impl Config {
             return Err(ConfigError::Executors(several.len()));
         }
         let reservations = reservations(&settings)?;
+        let in_cluster = settings.executors.iter().flatten().any(|executor| executor.is_cluster());
+        let auth = auth(&mut settings, in_cluster);
         let data = settings
             .data
             .or_else(paths::default_data)
@@ -385,6 +423,7 @@ impl Config {
             socket,
             data,
             executors: settings.executors.filter(|list| !list.is_empty()).unwrap_or_else(|| vec![ExecutorKind::Local]),
+            standby: settings.standby.unwrap_or(in_cluster),
             namespaces: match settings.namespaces.filter(|list| !list.is_empty()) {
                 Some(namespaces) => namespaces,
                 None => vec![own_label(DEFAULT_NAMESPACE)?],
@@ -429,6 +468,7 @@ impl Config {
                 lease_duration: settings.kubernetes_lease_duration.map_or(seconds(15), |time| time.0),
                 node_grace: settings.kubernetes_node_grace.map_or(seconds(60), |time| time.0),
             },
+            auth,
             retention: Retention {
                 events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),
                 jobs: settings.retention_jobs.map_or(seconds(30 * 86_400), |time| time.0),

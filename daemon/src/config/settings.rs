@@ -12,7 +12,8 @@ use super::file::Slot;
 use super::gpus::StaticGpus;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
 use super::values::{
-    After, Count, DeviceCgroup, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size,
+    After, Count, DeviceCgroup, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, Member, NodeLabels, Orphans, Pause,
+    Size, Text,
 };
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -46,6 +47,9 @@ pub struct Settings {
     /// What runs jobs: local (processes of this machine) or job (Kubernetes Jobs); one of them [default: local]
     #[arg(long, env = "FLASHD_EXECUTORS", value_name = "NAMES", value_delimiter = ',')]
     pub executors: Option<Vec<ExecutorKind>>,
+    /// Wait for a data folder that another daemon has, and take over when that one ends [default: true where jobs run in a cluster]
+    #[arg(long, env = "FLASHD_STANDBY", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub standby: Option<bool>,
     /// Namespaces that jobs may belong to [default: default]
     #[arg(long, env = "FLASHD_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     pub namespaces: Option<Vec<Label>>,
@@ -136,6 +140,21 @@ pub struct Settings {
     /// How long a node of the cluster may be silent until its runs are lost [default: 60s]
     #[arg(long, env = "FLASHD_KUBERNETES_NODE_GRACE", value_name = "TIME", help_heading = "Kubernetes")]
     pub kubernetes_node_grace: Option<Pause>,
+    /// Take tokens of the cluster as those of its users [default: true where jobs run in one]
+    #[arg(long, env = "FLASHD_AUTH_KUBERNETES", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Kubernetes")]
+    pub auth_kubernetes: Option<bool>,
+    /// Audiences that a token of the cluster has to be made for, one of them [default: that of the API server]
+    #[arg(long, env = "FLASHD_AUTH_AUDIENCES", value_name = "NAMES", value_delimiter = ',', help_heading = "Kubernetes")]
+    pub auth_audiences: Option<Vec<Text>>,
+    /// Groups of the cluster whose members are administrators here [default: system:masters]
+    #[arg(long, env = "FLASHD_AUTH_ADMIN_GROUPS", value_name = "GROUPS", value_delimiter = ',', help_heading = "Kubernetes")]
+    pub auth_admin_groups: Option<Vec<Text>>,
+    /// Groups of the cluster whose members belong to a namespace (GROUP=NAMESPACE); service accounts belong to their own
+    #[arg(long, env = "FLASHD_AUTH_MEMBERS", value_name = "MEMBERS", value_delimiter = ',', help_heading = "Kubernetes")]
+    pub auth_members: Option<Vec<Member>>,
+    /// How long it is remembered whose a token of the cluster is, up to an hour [default: 1m]
+    #[arg(long, env = "FLASHD_AUTH_CACHE", value_name = "TIME", help_heading = "Kubernetes")]
+    pub auth_cache: Option<Interval>,
     /// How long events can be watched from [default: 7d]
     #[arg(long, env = "FLASHD_RETENTION_EVENTS", value_name = "TIME", help_heading = "Retention")]
     pub retention_events: Option<Pause>,
@@ -216,6 +235,7 @@ impl Settings {
             ("decision_log", &mut self.decision_log),
             ("decision_log_limit", &mut self.decision_log_limit),
             ("executors", &mut self.executors),
+            ("standby", &mut self.standby),
             ("namespaces", &mut self.namespaces),
             ("node.name", &mut self.node_name),
             ("node.cpus", &mut self.node_cpus),
@@ -246,6 +266,11 @@ impl Settings {
             ("kubernetes.namespace", &mut self.kubernetes_namespace),
             ("kubernetes.lease_duration", &mut self.kubernetes_lease_duration),
             ("kubernetes.node_grace", &mut self.kubernetes_node_grace),
+            ("auth.kubernetes", &mut self.auth_kubernetes),
+            ("auth.audiences", &mut self.auth_audiences),
+            ("auth.admin_groups", &mut self.auth_admin_groups),
+            ("auth.members", &mut self.auth_members),
+            ("auth.cache", &mut self.auth_cache),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),
             ("retention.usage", &mut self.retention_usage),

@@ -39,7 +39,7 @@ macro_rules! from_text {
     )+};
 }
 
-from_text!(Listen, Label, ExecutorKind, GpuUuid, After);
+from_text!(Listen, Label, ExecutorKind, GpuUuid, After, Member, Text);
 
 /// Where TCP is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +90,50 @@ impl FromStr for Label {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A word of somebody else's choice: printable, without spaces at its ends, 1 to 1,024 characters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Text(pub String);
+
+impl FromStr for Text {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let fits = (1..=1_024).contains(&text.chars().count()) && text.trim() == text && !text.chars().any(char::is_control);
+        if fits { Ok(Self(text.to_owned())) } else { Err(error(text, "1 to 1024 characters of one line")) }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A group of a cluster, and the namespace that its members belong to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The group.
+    pub group: String,
+    /// The namespace.
+    pub namespace: Label,
+}
+
+impl FromStr for Member {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        // Groups may have anything in their names, namespaces may not.
+        let parts =
+            text.rsplit_once('=').and_then(|(group, namespace)| Some((group.parse::<Text>().ok()?, namespace.parse().ok()?)));
+        let wrong = || error(text, "a group and the namespace that its members belong to: write GROUP=NAMESPACE");
+        parts.map(|(group, namespace)| Self { group: group.0, namespace }).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.group, self.namespace)
     }
 }
 

@@ -152,4 +152,8 @@ impl Backend for EngineHandle {
             None => Readiness::Ready,
         }
     }
+
+    fn standby(&self) -> Option<String> {
+        None
+    }
 }

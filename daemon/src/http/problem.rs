@@ -187,7 +187,11 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full { .. } | StoreError::ReadOnly { .. } | StoreError::Closed { .. } | StoreError::Fenced { .. } => {
+            StoreError::Full { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::Closed { .. }
+            | StoreError::Standby { .. }
+            | StoreError::Fenced { .. } => {
                 tracing::warn!(%error, "request refused");
                 Self::new(codes::UNAVAILABLE, error.to_string())
             }

@@ -109,7 +109,7 @@ pub fn job(record: &JobRecord, caller: &Caller) -> ApiResult<Job> {
     let mut spec = spec(record)?;
     let now_placed = record.lifecycle.state.placement().or(record.last_placement.as_ref());
     let placement = now_placed.map(|found| placement(&spec, found)).unwrap_or_default();
-    if !caller.may_act_for(record.owner.uid) {
+    if !caller.may_act_on(&record.namespace, &record.owner) {
         let tasks = spec.tasks.iter_mut().flat_map(|task| task.env.values_mut());
         for value in spec.env.values_mut().chain(tasks) {
             REDACTED.clone_into(value);

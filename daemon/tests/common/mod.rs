@@ -11,6 +11,7 @@
 
 pub mod flash;
 pub mod gpus;
+pub mod tcp;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -106,6 +107,20 @@ impl Daemon {
             }
             assert!(begun.elapsed() < PATIENCE, "flashd did not become ready\n{}", self.log());
         }
+    }
+
+    /// As [`Daemon::restart`], for one that will not be ready: returns when it answers at all.
+    pub fn restart_unready(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("flashd.log")).unwrap();
+        let mut child = self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none() && begun.elapsed() < PATIENCE, "flashd does not answer: {ended:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child = Some(child);
     }
 
     pub fn pid(&self) -> Pid {

@@ -3,8 +3,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod identity;
 mod leader;
 mod nodes;
 mod outage;
+mod pod;
 mod rig;
 mod runs;

@@ -18,6 +18,7 @@ pub mod nodes;
 mod objects;
 mod phase;
 mod quantity;
+mod review;
 mod watch;
 mod world;
 
@@ -25,3 +26,4 @@ pub use connect::{ConnectError, connect};
 pub use executor::{JobExecutor, JobOptions};
 pub use objects::{News, ObjectKey};
 pub use quantity::thousandths;
+pub use review::{ReviewError, Reviewed, review};

@@ -15,7 +15,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::error::chain;
+use super::error::watch_error;
 
 /// Namespace (empty for what has none) and name of an object.
 pub type ObjectKey = (String, String);
@@ -35,12 +35,13 @@ pub(super) fn key_of<K: Resource>(object: &K) -> ObjectKey {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// Follows until nobody wants news any more. `take` sees all news first, and says what is to be told. `missing` says what mends it where there is
-/// no such kind.
+/// Follows until nobody wants news any more. `what` they are called for people; `seen` hears why they cannot be seen, and when they can be again.
+/// `take` sees all news first, and says what is to be told.
 pub(super) async fn follow<K>(
     (api, config): (Api<K>, watcher::Config),
     news: &mpsc::Sender<News<K>>,
-    missing: &str,
+    what: &str,
+    seen: impl Fn(Option<&str>),
     mut take: impl FnMut(&News<K>) -> bool,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -52,9 +53,14 @@ pub(super) async fn follow<K>(
     while let Some(event) = events.next().await {
         let told = match event {
             Err(error) => {
-                // Once for each time that it goes away: it is tried again and again.
-                if !std::mem::replace(&mut away, true) {
-                    tracing::warn!(error = chain(&error), "{missing}");
+                // A watch may end at any time; only what is found when it is begun anew says something.
+                if !matches!(error, watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)) {
+                    let why = watch_error(what, &error);
+                    seen(Some(&why));
+                    // Once for each time that it goes away: it is tried again and again.
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(why, "{what} are not seen; trying again");
+                    }
                 }
                 continue;
             }
@@ -78,7 +84,10 @@ pub(super) async fn follow<K>(
                 vec![News::Gone(slim(object))]
             }
         };
-        away = false;
+        seen(None);
+        if std::mem::take(&mut away) {
+            tracing::info!("{what} are seen again");
+        }
         for one in told {
             if take(&one) && news.send(one).await.is_err() {
                 return;

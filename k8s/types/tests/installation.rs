@@ -76,8 +76,19 @@ fn the_manifests_install_and_what_is_wrong_is_refused_with_what_to_write() {
     assert!(may(&cluster, "watch", "pods") && may(&cluster, "delete", "pods") && may(&cluster, "list", "nodes"));
     // Pods of FlashJobs are made and bound by us.
     assert!(may(&cluster, "create", "pods") && may(&cluster, "create", "pods/binding"));
-    let forbidden =
-        [("get", "secrets"), ("update", "pods"), ("create", "pods/exec"), ("delete", "nodes"), ("create", "deployments.apps")];
+    // Whose a token is may be asked; nobody's rights are, nobody's token is made, and nobody is played.
+    assert!(may(&cluster, "create", "tokenreviews.authentication.k8s.io"));
+    let forbidden = [
+        ("get", "secrets"),
+        ("update", "pods"),
+        ("create", "pods/exec"),
+        ("delete", "nodes"),
+        ("create", "deployments.apps"),
+        ("create", "subjectaccessreviews.authorization.k8s.io"),
+        ("create", "serviceaccounts/token"),
+        ("get", "serviceaccounts"),
+        ("impersonate", "users"),
+    ];
     for (verb, resource) in forbidden {
         assert!(!may(&cluster, verb, resource), "{verb} {resource}");
     }

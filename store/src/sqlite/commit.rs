@@ -18,6 +18,7 @@ use crate::{Batch, Committed, JobUpdate, KeyRecord, Notice, ObjectChange, StoreE
 
 const OP: &str = "commit";
 
+static RAISE_TERM: &str = include_str!("queries/raise_term.sql");
 static TERM: &str = include_str!("queries/term.sql");
 static PROBE: &str = include_str!("queries/probe.sql");
 static INSERT_KEY: &str = include_str!("queries/insert_key.sql");
@@ -140,11 +141,24 @@ impl Writer {
         Ok(progress)
     }
 
+    /// Raises the number of this term to `least`, unless it is that large.
+    pub(super) fn raise_term(&mut self, least: Term) -> Result<Term, StoreError> {
+        const RAISE: &str = "raise the term";
+        let raised = self.term.max(least);
+        self.transaction(RAISE, |writer| {
+            writer.check_term(writer.term)?;
+            writer.execute(RAISE, RAISE_TERM, &[int(raised.0)]).map(drop)
+        })?;
+        self.term = raised;
+        Ok(raised)
+    }
+
     /// The term in the table, and not the one in memory, says who may write.
     fn check_term(&mut self, ours: Term) -> Result<(), StoreError> {
         let current = self.db.first(TERM, &[], |row| row.number(0)).map_err(|error| self.at(OP).sqlite(error))?;
         match current.map(Term) {
-            Some(current) if current == ours && current == self.term => Ok(()),
+            // What was begun before the number of this term was raised is of this term too.
+            Some(current) if current == self.term && (self.begun..=self.term).contains(&ours) => Ok(()),
             Some(current) if current > ours || current > self.term => {
                 Err(StoreError::Fenced { ours: ours.min(self.term), current })
             }

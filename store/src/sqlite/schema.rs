@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqlSafeStr as _}
 
 use super::fault::At;
 use super::raw::{Arg, Connection, RawError, system_errno};
+use super::readers::ReadError;
 use super::{SqliteOptions, connect};
 use crate::{Head, StoreError};
 
@@ -138,6 +139,21 @@ async fn migrate(db: &mut SqliteConnection, path: &Path, version: i64) -> Result
         }
         error => Refusal::Found(at.other(error.to_string())),
     })
+}
+
+/// Where a table stands that another daemon writes, if it is one of this version.
+pub(super) fn readable(db: &mut Connection, path: &Path) -> Result<Head, ReadError> {
+    let at = At { op: "open for reading", path };
+    let application = db.first(APPLICATION, &[], |row| row.int(0))?;
+    if application != Some(APPLICATION_ID) {
+        return Err(ReadError::Store(at.other("it is not a job table yet")));
+    }
+    let (found, known) = (db.first(VERSION, &[], |row| row.int(0))?.unwrap_or(0), MIGRATIONS.len() as i64);
+    if found != known {
+        let detail = format!("it has schema version {found}, this binary reads version {known}");
+        return Err(ReadError::Store(at.other(detail)));
+    }
+    Ok(head(db)?)
 }
 
 /// Begins the term after the stored one, durably, and reads where the table stands.

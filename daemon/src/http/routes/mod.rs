@@ -40,7 +40,7 @@ use super::problem::ApiError;
     info(
         title = "flashd",
         description = "Queues, schedules and runs jobs on the CPUs and GPUs of a machine. Errors are RFC 9457 problems with a stable `code`. \
-                       The Unix socket knows its peer; over TCP every request carries a bearer token."
+                       The Unix socket knows its peer; over TCP every request carries a bearer token, of the daemon or of the cluster in which jobs run."
     ),
     modifiers(&Token),
     security(("token" = []), ())

@@ -47,7 +47,11 @@ pub(super) fn permit(caller: &Caller) -> ApiResult<()> {
     if caller.admin {
         return Ok(());
     }
-    let detail = format!("only root and the user that the daemon runs as may change this, not {}", caller.user);
+    let who = match caller.membership() {
+        Some(_) => "members of auth.admin_groups",
+        None => "root and the user that the daemon runs as",
+    };
+    let detail = format!("only {who} may change this, not {}", caller.user);
     Err(ApiError::new(codes::FORBIDDEN, detail))
 }
 

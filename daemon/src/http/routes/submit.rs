@@ -14,10 +14,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use scheduler_core::ids::JobId;
+use scheduler_core::ids::{JobId, Name};
 use sha2::{Digest as _, Sha256};
 
 use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, Refused, Resource, SubmitRequest};
+use crate::config::values::ExecutorKind;
 use crate::http::App;
 use crate::http::auth::Asker;
 use crate::http::body::{self, Kind};
@@ -59,7 +60,8 @@ pub(super) async fn create(
     if let Some(ids) = replayed(&app, key.as_ref()).await? {
         return one(&ids, true);
     }
-    let spec: JobSpec = body::parse(&bytes, "")?;
+    let mut spec: JobSpec = body::parse(&bytes, "")?;
+    belong(&mut spec, &app, &caller)?;
     let job = if app.admission.is_quick(&spec, &caller) {
         app.admission.admit(spec, &caller, now())?
     } else {
@@ -169,11 +171,39 @@ fn admit_all(app: &App, caller: &Caller, kind: Kind, bytes: &Bytes) -> ApiResult
         return Err(ApiError::invalid("jobs", format!("{} jobs; a batch has 1 to {most}", specs.len())));
     }
     let now = now();
-    let admit = |(index, spec)| {
-        let admitted = app.admission.admit(spec, caller, now);
-        admitted.map_err(|invalid| ApiError::from(invalid.under(&format!("jobs[{index}]"))))
+    let admit = |(index, mut spec): (usize, JobSpec)| {
+        let at = format!("jobs[{index}]");
+        belong(&mut spec, app, caller).map_err(|error| error.under(&at))?;
+        app.admission.admit(spec, caller, now).map_err(|invalid| ApiError::from(invalid.under(&at)))
     };
     specs.into_iter().enumerate().map(admit).collect()
+}
+
+/// A job of a user of the cluster belongs to a namespace of that user: the first one, if it names none.
+fn belong(spec: &mut JobSpec, app: &App, caller: &Caller) -> ApiResult<()> {
+    let Some(member) = caller.membership() else { return Ok(()) };
+    let forbidden = |detail: String| Err(ApiError::new(codes::FORBIDDEN, detail));
+    let user = &caller.user;
+    if app.admission.executor() == ExecutorKind::Local {
+        return forbidden(format!(
+            "jobs run here as users of this machine, and {user} is one of the cluster's: `flash token` lets in"
+        ));
+    }
+    let Some(asked) = &spec.namespace else {
+        spec.namespace = member.namespaces.first().map(ToString::to_string);
+        return if spec.namespace.is_some() || caller.admin {
+            Ok(())
+        } else {
+            forbidden(format!("{user} belongs to no namespace; auth.members says whose groups belong to which"))
+        };
+    };
+    if caller.admin || member.namespaces.iter().any(|own| own.as_str() == asked) {
+        return Ok(());
+    }
+    let own: Vec<_> = member.namespaces.iter().map(Name::as_str).collect();
+    let own = if own.is_empty() { "none".to_owned() } else { own.join(", ") };
+    forbidden(format!("{user} may submit in its own namespaces ({own}), not in `{}`", asked.escape_debug()))
+        .map_err(|error| error.at("namespace"))
 }
 
 /// The idempotency key of a request, if it has one.
@@ -188,7 +218,7 @@ fn key(headers: &HeaderMap, caller: &Caller, route: &str, bytes: &Bytes) -> ApiR
     hasher.update(route);
     hasher.update([0]);
     hasher.update(bytes);
-    Ok(Some(IdempotencyKey { scope: format!("uid:{}", caller.uid), key: key.to_owned(), fingerprint: hasher.finalize().into() }))
+    Ok(Some(IdempotencyKey { scope: caller.key_scope(), key: key.to_owned(), fingerprint: hasher.finalize().into() }))
 }
 
 /// What was answered to the same request before. What is under way at this moment is settled behind the seam.

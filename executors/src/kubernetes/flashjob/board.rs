@@ -8,7 +8,7 @@
 //! - What is said of a job reaches only its own FlashJob, also where another one has its name by now.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -20,7 +20,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use scheduler_core::ids::{Attempt, JobId};
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::super::error::{Meaning, chain, meaning};
@@ -114,6 +114,8 @@ pub struct FlashJobs {
     client: Client,
     leadership: Option<Leadership>,
     books: Mutex<Books>,
+    /// Who is told why FlashJobs cannot be seen now.
+    unseen: OnceLock<watch::Sender<Option<String>>>,
     wake: Notify,
     recorder: Recorder,
     /// Seconds for which finished ones are kept that do not say so themselves, by queue.
@@ -124,12 +126,35 @@ impl FlashJobs {
     pub(super) fn new(client: Client, leadership: Option<Leadership>) -> Self {
         let reporter = Reporter { controller: "flash-sched".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        let books = Mutex::new(Books::new(Instant::now()));
-        Self { recorder, client, leadership, books, wake: Notify::new(), kept: Mutex::default() }
+        Self {
+            recorder,
+            client,
+            leadership,
+            books: Mutex::new(Books::new(Instant::now())),
+            unseen: OnceLock::new(),
+            wake: Notify::new(),
+            kept: Mutex::default(),
+        }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says there why FlashJobs cannot be seen, whenever they cannot. Only the first call counts.
+    pub fn tell_unseen(&self, told: watch::Sender<Option<String>>) {
+        // Whoever was there first goes on being told.
+        let _ = self.unseen.set(told);
+    }
+
+    fn seen(&self, why: Option<&str>) {
+        if let Some(told) = self.unseen.get() {
+            told.send_if_modified(|present| {
+                let is_news = present.as_deref() != why;
+                *present = why.map(ToOwned::to_owned);
+                is_news
+            });
+        }
     }
 
     /// All there are, as the watch told them last.
@@ -200,9 +225,8 @@ impl FlashJobs {
     }
 
     async fn follow(&self, news: &mpsc::Sender<News<FlashJob>>) {
-        let missing = "FlashJobs are not seen; trying again. `kubectl apply --server-side -k k8s` installs them";
         let api = Api::<FlashJob>::all(self.client.clone());
-        objects::follow((api, watcher::Config::default()), news, missing, |news| {
+        objects::follow((api, watcher::Config::default()), news, "FlashJobs", |why| self.seen(why), |news| {
             let mut books = self.books();
             match news {
                 News::Applied(job) => {

@@ -94,8 +94,8 @@ impl LonePods {
     pub async fn run(self: Arc<Self>, news: mpsc::Sender<News<Pod>>) {
         let ours = format!("spec.schedulerName={SCHEDULER_NAME}");
         let config = watcher::Config::default().fields(&ours).labels(&format!("!{FLASH_JOB}"));
-        let missing = "pods without a FlashJob are not seen; trying again";
-        objects::follow((Api::<Pod>::all(self.client.clone()), config), &news, missing, |news| match news {
+        let what = "pods without a FlashJob";
+        objects::follow((Api::<Pod>::all(self.client.clone()), config), &news, what, |_| {}, |news| match news {
             News::Applied(pod) => {
                 let ours = self.is_ours(pod);
                 if ours {

@@ -58,8 +58,7 @@ impl ClusterQueues {
 
     /// Follows until nobody wants news any more.
     pub async fn run(self: Arc<Self>, news: mpsc::Sender<News<ClusterResourceQueue>>) {
-        let missing = "ClusterResourceQueues are not seen; trying again. `kubectl apply --server-side -k k8s` installs them";
-        objects::follow((self.api.clone(), watcher::Config::default()), &news, missing, |news| {
+        objects::follow((self.api.clone(), watcher::Config::default()), &news, "ClusterResourceQueues", |_| {}, |news| {
             match news {
                 News::Applied(queue) => drop(self.known().insert(queue.name_any(), queue.clone())),
                 News::Gone(queue) => drop(self.known().remove(&queue.name_any())),
