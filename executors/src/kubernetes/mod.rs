@@ -15,6 +15,7 @@ pub mod flashjob;
 pub mod lease;
 mod manifest;
 pub mod nodes;
+mod pauses;
 mod phase;
 mod quantity;
 mod watch;

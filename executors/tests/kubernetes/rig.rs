@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use control_plane::{Cluster, NodeSpec, Options, for_test};
+pub(crate) use control_plane::PATIENCE;
+use control_plane::{Cluster, Gate, NodeSpec, Options, for_test};
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
 use executors::kubernetes::{JobExecutor, JobOptions, connect};
 use executors::{Executor, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
@@ -16,9 +17,6 @@ use scheduler_core::job::StopPolicy;
 use scheduler_core::time::Span;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-
-/// After this long a test that waits has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A cluster in which everything is installed, and a kubeconfig with the daemon's rights.
 pub(crate) struct Site {
@@ -32,10 +30,23 @@ impl Site {
     }
 
     pub(crate) fn with(what: &str, nodes: Vec<NodeSpec>) -> Option<Self> {
-        let cluster = for_test(what, Options { nodes, ..Options::default() })?;
+        Self::on(for_test(what, Options { nodes, ..Options::default() })?, None)
+    }
+
+    /// One whose executors can be cut off; `None` also where the cluster is not ours to hurt.
+    pub(crate) fn behind_gate(what: &str, options: Options) -> Option<(Self, Gate)> {
+        let cluster = for_test(what, options).filter(Cluster::is_ours)?;
+        let gate = cluster.gate().unwrap();
+        Some((Self::on(cluster, Some(&gate))?, gate))
+    }
+
+    fn on(cluster: Cluster, gate: Option<&Gate>) -> Option<Self> {
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
         cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
-        let text = cluster.kubeconfig_of("flash-system", "flashd").unwrap();
+        let mut text = cluster.kubeconfig_of("flash-system", "flashd").unwrap();
+        if let Some(gate) = gate {
+            text = cluster.through(gate, &text).unwrap();
+        }
         let folder = cluster.folder().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
         let kubeconfig = folder.join(format!("flashd-{}.kubeconfig", std::process::id()));
         std::fs::write(&kubeconfig, text).unwrap();
@@ -132,8 +143,7 @@ impl Rig {
         }
         let wait = async {
             loop {
-                let report = self.inbox.recv().await.unwrap();
-                self.told.push(report.clone());
+                let report = self.news().await;
                 if so(&report) {
                     return report;
                 }
@@ -153,6 +163,13 @@ impl Rig {
             Report::Ended { result, .. } => result,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The next report.
+    pub(crate) async fn news(&mut self) -> Report {
+        let report = self.inbox.recv().await.unwrap();
+        self.told.push(report.clone());
+        report
     }
 
     /// How often an end was told so far.

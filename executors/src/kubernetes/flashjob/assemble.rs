@@ -29,8 +29,6 @@ use crate::contract::{RunPhase, StartOrder};
 
 /// How long an assembly waits for what may change by itself: room, a quota, a name that is still taken.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the watch may take to show what was bound; if it is away that long, nobody knows of others either.
-const SHOWN: Duration = Duration::from_secs(5);
 /// Pause before something is tried again: doubled each time, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -83,11 +81,21 @@ impl Assembly {
     }
 
     async fn finish(self, outcome: Result<(), Fault>) {
-        if let Err(fault) = outcome {
-            let phase = self.take_back(&fault).await;
+        let end = match outcome {
+            Ok(()) => None,
+            Err(fault) => Some(self.take_back(&fault).await),
+        };
+        {
+            // Settled before others may look, and theirs before it is told: whoever hears of it may have it forgotten at once.
+            let mut runs = self.hub.runs();
+            if let Some(phase) = &end {
+                runs.ended.entry(self.run).or_insert_with(|| phase.clone());
+            }
+            runs.assembling.remove(&self.run);
+        }
+        if let Some(phase) = end {
             self.hub.tell_end(self.run, phase).await;
         }
-        self.hub.runs().assembling.remove(&self.run);
         self.hub.look_at(self.run);
     }
 
@@ -266,15 +274,22 @@ impl Assembly {
         .await
     }
 
-    /// Others bind pods as well. The watch tells in the order in which things were written: once it shows our pods, it has shown all that was
-    /// bound before them.
+    /// Others bind pods as well. The watch tells in the order in which things were written: once it has shown our pods, or all that there are
+    /// after them, it has shown all that was bound before them. While it is away nobody knows of the others, and this waits.
     async fn still_alone(&self, pods: &[Pod]) -> Result<(), Fault> {
         let keys: Vec<Key> = pods.iter().map(key).collect();
         let mut room = self.hub.room.subscribe();
-        let Ok(Ok(room)) = tokio::time::timeout(SHOWN, room.wait_for(|room| room.shows(&keys))).await else { return Ok(()) };
+        let lists = room.borrow().lists_begun;
+        let mut told = self.cancel.told.subscribe();
+        let room = tokio::select! {
+            room = room.wait_for(|room| room.has_shown(&keys, lists)) => room,
+            // Both ends are ours: the channels do not close.
+            _ = told.wait_for(|told| *told) => return Err(Fault::Cancelled),
+        };
+        let Ok(room) = room else { return Ok(()) };
         let mut nodes = pods.iter().filter_map(node).map(|called| room.node(called));
-        match nodes.find_map(|node| room.over(node)) {
-            Some(over) => Err(Fault::NotNow(format!("somebody else took the room: {over}"))),
+        match nodes.find_map(|node| room.lacks(node)) {
+            Some(lack) => Err(Fault::NotNow(lack)),
             None => Ok(()),
         }
     }

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::super::error::{Meaning, chain, meaning};
+use super::super::pauses::Pauses;
 use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
 use super::status::{Counts, Stand, is_finished, status_of};
@@ -141,7 +142,7 @@ impl FlashJobs {
 
     async fn follow(&self, news: &mpsc::Sender<FlashJobNews>) {
         let events =
-            watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500)).default_backoff();
+            watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500)).backoff(Pauses::default());
         let mut events = pin!(events);
         let mut listed: BTreeMap<FlashJobKey, Arc<FlashJob>> = BTreeMap::new();
         let mut away = false;

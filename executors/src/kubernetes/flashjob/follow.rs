@@ -18,6 +18,7 @@ use scheduler_core::ids::RunId;
 
 use super::super::error::chain;
 use super::super::manifest::run_of;
+use super::super::pauses::Pauses;
 use super::super::phase::{pod_phase, started_at};
 use super::gang::{flash_job, index, is_live, live_selector};
 use super::hub::{Hub, World, now};
@@ -57,9 +58,9 @@ struct Follower {
 pub(super) async fn follow(hub: Arc<Hub>) {
     let client = hub.client.clone();
     let config = || watcher::Config::default().page_size(500);
-    let own = watcher(Api::<Pod>::all(client.clone()), config().labels(&live_selector(&hub.instance))).default_backoff();
-    let bound = watcher(Api::<Pod>::all(client.clone()), config().fields(TAKES_ROOM)).default_backoff();
-    let nodes = watcher(Api::<Node>::all(client), config()).default_backoff();
+    let own = watcher(Api::<Pod>::all(client.clone()), config().labels(&live_selector(&hub.instance))).backoff(Pauses::default());
+    let bound = watcher(Api::<Pod>::all(client.clone()), config().fields(TAKES_ROOM)).backoff(Pauses::default());
+    let nodes = watcher(Api::<Node>::all(client), config()).backoff(Pauses::default());
     let away = |error: watcher::Error| News::Away(chain(&error));
     let news = futures::stream::select(
         own.map(|event| event.map_or_else(away, News::Own)),
@@ -101,7 +102,10 @@ impl Follower {
         match news {
             News::Away(message) => return self.disturbed(message).await,
             News::Own(event) => return self.own(event).await,
-            News::Bound(Event::Init) => self.new_bound.clear(),
+            News::Bound(Event::Init) => {
+                self.new_bound.clear();
+                self.hub.room.send_modify(|room| room.lists_begun += 1);
+            }
             News::Bound(Event::InitApply(pod)) => self.new_bound.extend(Bound::of(&pod)),
             News::Bound(Event::InitDone) => {
                 let bound = std::mem::take(&mut self.new_bound);
