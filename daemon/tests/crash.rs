@@ -125,7 +125,22 @@ fn no_run_began_twice(ledger: &Path) {
     }
 }
 
-/// Waits until all these jobs are finished. Driven by the event stream: it fails only if nothing at all happens for long.
+/// What the daemon knows of jobs that do not go on: for the first few what they are, why they wait, and what happened to them.
+async fn stuck(daemon: &Daemon, open: &BTreeSet<String>) -> String {
+    let mut text = daemon.log();
+    for id in open.iter().take(5) {
+        for part in ["", "/why", "/events"] {
+            let (status, body) = daemon.get(&format!("/api/v1/jobs/{id}{part}")).await;
+            text.push_str(&format!("{id}{part}: {status} {body}\n"));
+        }
+        let lines = text.lines().filter(|line| line.contains(id.as_str())).map(ToOwned::to_owned).collect::<Vec<_>>();
+        text.push_str(&format!("the log of {id}: {lines:#?}\n"));
+    }
+    text
+}
+
+/// Waits until all these jobs are finished. Driven by the event stream: it fails only if nothing at all happens for long, and longer than
+/// the pause after the seventh loss of one job.
 async fn drain(daemon: &Daemon, jobs: &BTreeMap<String, Asked>) {
     let (_, info) = daemon.get("/api/v1/info").await;
     let mut events = daemon.events(&format!("/api/v1/events?after={}", info["revision"])).await;
@@ -136,8 +151,8 @@ async fn drain(daemon: &Daemon, jobs: &BTreeMap<String, Asked>) {
         }
     }
     while !open.is_empty() {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await;
-        let event = event.unwrap_or_else(|_| panic!("{} jobs do not finish\n{}", open.len(), daemon.log()));
+        let event = tokio::time::timeout(PATIENCE * 3, events.next()).await;
+        let Ok(event) = event else { panic!("{} jobs do not finish\n{}", open.len(), stuck(daemon, &open).await) };
         let event = event.expect("the stream ended early");
         if event["state"] == "finished" {
             open.remove(event["job"].as_str().unwrap());
@@ -164,7 +179,8 @@ async fn nothing_is_lost_or_run_twice_over_kills_at_seeded_points() {
     let mut folder = tempfile::tempdir().unwrap();
     folder.disable_cleanup(std::env::var_os("FLASH_CRASH_KEEP").is_some());
     let ledger = folder.path().join("ledger");
-    let config = "listen = \"off\"\n[node]\ncpus = 4\n";
+    // On a slow machine the runner is killed five times before a run gets through; that is this test's doing, and no fault of the node.
+    let config = "listen = \"off\"\n[node]\ncpus = 4\nfailures_in_a_row = 0\n";
     let mut daemon = Daemon::start(&folder.path().join("data"), config);
     let book = Arc::new(Book::default());
     let clients: Vec<_> = (0..6)
@@ -286,7 +302,7 @@ async fn what_is_lined_up_begins_once_over_kills_of_either_side() {
     let mut random = Random(setting("FLASH_CRASH_SEED", 20_261_121));
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");
-    let mut daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 2\n");
+    let mut daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 2\nfailures_in_a_row = 0\n");
     let mut ids = BTreeSet::new();
     let mut cancelled = BTreeSet::new();
     let (mut runner_kills, mut most_lined_up) = (0, 0);

@@ -27,9 +27,9 @@ pub fn retry(run: RunId, window: Span) -> Span {
     within(xxh3_64(&bytes), window)
 }
 
-/// The pause before the try that follows `attempt`: `base` doubled with each try, at most `max`.
-pub fn backoff(attempt: Attempt, base: Span, max: Span) -> Span {
-    let doublings = attempt.0.saturating_sub(1).min(63);
+/// The pause after so many tries were lost: `base` doubled with each after the first, at most `max`.
+pub fn backoff(lost: u32, base: Span, max: Span) -> Span {
+    let doublings = lost.saturating_sub(1).min(63);
     Span(base.0.saturating_mul(1 << doublings).min(max.0))
 }
 
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_its_bound() {
-        let got = [0, 1, 2, 3, 4, 200].map(|attempt| backoff(Attempt(attempt), Span(10), Span(75)).0);
+        let got = [0, 1, 2, 3, 4, 200].map(|lost| backoff(lost, Span(10), Span(75)).0);
         assert_eq!(got, [10, 10, 20, 40, 75, 75]);
     }
 }

@@ -260,3 +260,29 @@ fn memory_is_counted_apart() {
     let node = world.core.nodes().next().unwrap();
     assert_eq!((node.cpu_used.0, node.memory_used.0), (2000, GIB));
 }
+
+/// A run handed back says nothing of how well the next would go: only tries that were lost lengthen the pause.
+#[test]
+fn being_handed_back_does_not_lengthen_the_pause_after_a_loss() {
+    let mut world = small();
+    world.submit(&job(1), ms(0));
+    for _ in 0..20 {
+        assert_eq!(world.plan(ms(0)), [1]);
+        let run = RunId { job: id(1), attempt: world.core.view(id(1)).unwrap().lifecycle.attempt };
+        not_begun(&mut world, vec![run], ms(0));
+    }
+    let mut pauses = Vec::new();
+    let mut now = ms(0);
+    for _ in 0..3 {
+        assert_eq!(world.plan(now), [1]);
+        let run = RunId { job: id(1), attempt: world.core.view(id(1)).unwrap().lifecycle.attempt };
+        let retry_at = world.core.retry_at(run, now);
+        pauses.push(retry_at.since(now).0 / 1_000_000);
+        let result = RunResult::Lost { message: "its runner was killed".into() };
+        world.core.handle(run.job, Event::Ended { attempt: run.attempt, result, at: now, retry_at }, now).unwrap();
+        now = retry_at;
+        world.core.tick(now, 10);
+    }
+    // A second, two, four, each with a jitter of up to the same length.
+    assert!((1..2).contains(&pauses[0]) && (2..4).contains(&pauses[1]) && (4..8).contains(&pauses[2]), "{pauses:?}");
+}

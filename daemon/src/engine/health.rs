@@ -4,7 +4,9 @@
 //! What must hold:
 //! - What counts is a row of ends on one node, with nothing between them that says that the node is well: a run that succeeded, or a program
 //!   that failed after it had run for a while.
-//! - A run that infrastructure lost counts. Losses that come within a second of each other are one: the runner was killed, with all that it had.
+//! - A run that infrastructure lost counts, once for each incident: what is lost within a second of another loss, or had begun before the
+//!   incident was noticed, belongs to it. A runner that is killed leaves runs behind that end one by one over hours, each as lost; the node
+//!   is well all the while.
 //! - A program that fails at once counts once for each namespace: one user's faulty sweep is no fault of the node, the same of several users is.
 //! - The end of a run that was told to end, and of one on several nodes, says nothing of a node.
 //! - Nothing of this is written down but the order that follows: after a restart the row begins anew.
@@ -26,7 +28,7 @@ use crate::objects::nodes::{Closed, Order};
 const OWN_NAME: &str = "flashd";
 /// A program that fails within this time has not done anything yet.
 const AT_ONCE: Span = Span(10_000_000);
-/// Losses that are no further apart are one.
+/// Losses that are no further apart are one incident.
 const ONE_INCIDENT: Span = Span(1_000_000);
 /// Characters of the last fault that a reason repeats.
 const LAST_CHARS: usize = 180;
@@ -44,7 +46,8 @@ pub(super) struct End<'a> {
 #[derive(Default, Debug)]
 struct Row {
     failures: u32,
-    lost: Option<Timestamp>,
+    /// When the latest incident was noticed, and when its latest loss was.
+    incident: Option<(Timestamp, Timestamp)>,
     namespaces: BTreeSet<Name>,
 }
 
@@ -74,9 +77,11 @@ impl Rows {
         let last = match end.result {
             RunResult::Lost { message } => {
                 let row = self.nodes.entry(node.clone()).or_default();
-                let same = row.lost.is_some_and(|lost| end.at.since(lost) < ONE_INCIDENT);
-                row.lost = Some(end.at);
-                row.failures += u32::from(!same);
+                let same = row.incident.filter(|(noticed, latest)| {
+                    end.at.since(*latest) < ONE_INCIDENT || end.started.is_some_and(|started| started < *noticed)
+                });
+                row.incident = Some((same.map_or(end.at, |(noticed, _)| noticed), end.at));
+                row.failures += u32::from(same.is_none());
                 format!("a run was lost: {message}")
             }
             RunResult::Failed { reason } if end.started.is_none_or(|started| end.at.since(started) < AT_ONCE) => {
@@ -205,6 +210,15 @@ mod tests {
             assert_eq!(rows.ended(&"box".into(), end(at * SECOND / 40)), None, "{at}");
         }
         assert!(rows.ended(&"box".into(), end(9 * SECOND)).is_some());
+    }
+
+    #[test]
+    fn what_had_begun_before_an_incident_belongs_to_it() {
+        let mut node = Node::new(2);
+        for took in [60, 3_600, 86_400, 70] {
+            assert_eq!(node.end("a", &lost(), took), None, "begun before the first of them was lost");
+        }
+        assert!(node.end("a", &lost(), 1).is_some(), "begun after it");
     }
 
     #[test]

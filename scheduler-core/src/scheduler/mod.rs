@@ -235,9 +235,12 @@ impl Scheduler {
         timer.into_iter().chain(self.lineup.next_wakeup()).min()
     }
 
-    /// When a run that infrastructure loses now is tried again: exponential backoff with a jitter of up to the same length.
+    /// When a run that infrastructure loses now is tried again: exponential backoff with a jitter of up to the same length. It grows with
+    /// the tries that were lost, not with all: one that was handed back, made room or was started over by its user says nothing of how
+    /// well the next would go.
     pub fn retry_at(&self, run: RunId, now: Timestamp) -> Timestamp {
-        let pause = jitter::backoff(run.attempt, self.retry_backoff, self.retry_backoff_max);
+        let lost_before = self.jobs.find(run.job).map_or(0, |index| self.jobs[index].lifecycle.lost);
+        let pause = jitter::backoff(lost_before.saturating_add(1), self.retry_backoff, self.retry_backoff_max);
         now + pause + jitter::retry(run, pause)
     }
 
