@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use control_plane::{Cluster, Fault, Injector, NodeSpec, Options, Part, Referee, Seeded, Signs};
+use control_plane::{Cluster, Fault, Injector, NodeSpec, Options, Part, Referee, Seeded};
 use executors::{ExecutorError, Observed, Report, RunPhase, StartOrder};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
@@ -18,12 +18,6 @@ use crate::gangs::{of_run, on, pods};
 use crate::rig::{PATIENCE, Rig, Site, instance, order, stop_after};
 
 const NODES: [&str; 8] = ["gpu-0", "gpu-1", "gpu-2", "gpu-3", "gpu-4", "gpu-5", "gpu-6", "gpu-7"];
-const SIGNS: Signs = Signs {
-    scheduler: "flash-scheduler",
-    gang: &["scheduling.flash-sched.io/job-id", "scheduling.flash-sched.io/attempt"],
-    size: "scheduling.flash-sched.io/gang-size",
-    gpus: 8,
-};
 /// What is done in a round.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Deed {
@@ -94,7 +88,8 @@ impl Keeper<'_> {
                     changed = changes.changed() => { changed.unwrap(); None }
                 }
             };
-            match timeout(PATIENCE, news).await.unwrap_or_else(|_| panic!("not over in time: {over:?}")) {
+            let Ok(news) = timeout(PATIENCE, news).await else { panic!("not over in time: {}", self.stuck(orders, &over).await) };
+            match news {
                 Some(Report::Ended { run, result, started_at, at }) if is_one_of(orders, run) => {
                     over.insert(run, RunPhase::Ended { result, started_at, at });
                 }
@@ -107,6 +102,17 @@ impl Keeper<'_> {
         let runs: Vec<RunId> = over.keys().copied().collect();
         while self.rig.executor.forget(runs.clone()).await.is_err() {}
         over
+    }
+
+    /// What is known of those that are not over.
+    async fn stuck(&self, orders: &[StartOrder], over: &BTreeMap<RunId, RunPhase>) -> String {
+        let mut text = format!("{:?}\n", self.rig.executor.observe().await);
+        for order in orders.iter().filter(|order| !over.contains_key(&order.run)) {
+            for pod in pods(self.site, &of_run(order.run)) {
+                text += &format!("{} {} {}\n", pod["metadata"], pod["spec"]["nodeName"], pod["status"]);
+            }
+        }
+        text + &self.site.cluster.kubectl(&["get", "nodes,pods", "--output", "wide"]).unwrap_or_default()
     }
 
     async fn compare(&self, found: Vec<Observed>, orders: &[StartOrder], over: &mut BTreeMap<RunId, RunPhase>) {
@@ -174,7 +180,7 @@ async fn gangs_are_whole_or_nothing_whatever_fails() {
     first.extend([Deed::ExecutorKilled, Deed::Stopped, Deed::ExecutorKilled, Deed::Nothing]);
     let rounds = number("FLASH_TEST_ROUNDS", 12);
     let mut rng = Seeded::new(seed);
-    let referee = Referee::begin(site.cluster.kubeconfig(), SIGNS).await;
+    let referee = Referee::begin(site.cluster.kubeconfig(), 8).await;
     let mut injector = Injector::new(&site.cluster, gate, specs);
     let instance = instance();
     let mut keeper = Keeper { site: &site, rig: rebuilt(&site, &instance).await, instance };
@@ -191,6 +197,9 @@ async fn gangs_are_whole_or_nothing_whatever_fails() {
         block_in_place(|| rng.pause(350));
         let deed = Deed::of(round, &first, &mut rng);
         *deeds.entry(deed.name()).or_default() += 1;
+        if round % 50 == 49 {
+            eprintln!("round {round}: {ends:?}");
+        }
         match deed {
             Deed::Nothing => {}
             Deed::ExecutorKilled => keeper.kill().await,

@@ -31,6 +31,6 @@ pub use gate::Gate;
 pub use node::NodeSpec;
 pub use part::Part;
 pub use programs::{Missing, Programs};
-pub use referee::{Referee, Signs};
+pub use referee::Referee;
 pub use required::for_test;
 pub use watched::{Objects, PATIENCE, Told, Watched};

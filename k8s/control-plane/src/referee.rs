@@ -1,6 +1,6 @@
 //! Whether pods are bound as they may be: somebody who schedules nothing looks at every change, over a connection of its own.
 //!
-//! What must hold of pods that ask for one scheduler:
+//! What must hold of pods that ask for our scheduler:
 //! - None is bound twice, or goes from one node to another.
 //! - On no node do they hold more GPUs than it has, at any time.
 //! - Of a gang none is bound before all are there.
@@ -17,18 +17,12 @@ use serde_json::Value;
 
 use crate::watched::{Told, Watched};
 
-/// How its pods say what they are.
-#[derive(Clone, Debug)]
-pub struct Signs {
-    /// The scheduler that they ask for.
-    pub scheduler: &'static str,
-    /// Labels whose values together name the gang.
-    pub gang: &'static [&'static str],
-    /// Annotation: how many pods the gang has.
-    pub size: &'static str,
-    /// GPUs of each node.
-    pub gpus: u64,
-}
+/// The scheduler that they ask for.
+const SCHEDULER: &str = "flash-scheduler";
+/// Labels whose values together name their gang.
+const GANG: [&str; 3] = ["scheduling.flash-sched.io/instance", "scheduling.flash-sched.io/job-id", "scheduling.flash-sched.io/attempt"];
+/// Annotation: how many pods the gang has.
+const SIZE: &str = "scheduling.flash-sched.io/gang-size";
 
 #[derive(Debug, Default)]
 struct Books {
@@ -52,11 +46,11 @@ pub struct Referee {
 }
 
 impl Referee {
-    /// Looks from now on.
-    pub async fn begin(kubeconfig: &Path, signs: Signs) -> Self {
+    /// Looks from now on, at nodes that have so many GPUs each.
+    pub async fn begin(kubeconfig: &Path, gpus: u64) -> Self {
         let books = Arc::<Mutex<Books>>::default();
         let own = books.clone();
-        let pods = Watched::each::<Pod>(kubeconfig, move |told| lock(&own).see(&signs, told)).await;
+        let pods = Watched::each::<Pod>(kubeconfig, move |told| lock(&own).see(gpus, told)).await;
         Self { books, pods }
     }
 
@@ -89,37 +83,37 @@ fn is_over(pod: &Value) -> bool {
     matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
 
-fn gang(signs: &Signs, pod: &Value) -> Vec<String> {
-    signs.gang.iter().map(|label| text(&pod["metadata"]["labels"][*label])).collect()
+fn gang(pod: &Value) -> Vec<String> {
+    GANG.iter().map(|label| text(&pod["metadata"]["labels"][label])).collect()
 }
 
 impl Books {
-    fn see(&mut self, signs: &Signs, told: Told<'_>) {
+    fn see(&mut self, capacity: u64, told: Told<'_>) {
         match told {
-            Told::Is(pod) => self.pod(signs, pod, false),
-            Told::Gone(pod) => self.pod(signs, pod, true),
+            Told::Is(pod) => self.pod(capacity, pod, false),
+            Told::Gone(pod) => self.pod(capacity, pod, true),
             Told::List(pods) => {
                 // It does not say what came first: those that are over or gone have left before others came.
                 let there: BTreeSet<String> = pods.values().map(|pod| text(&pod["metadata"]["uid"])).collect();
                 self.holds.retain(|uid, _| there.contains(uid));
-                pods.values().for_each(|pod| self.enter(signs, pod));
+                pods.values().for_each(|pod| self.enter(pod));
                 let (over, live): (Vec<_>, Vec<_>) = pods.values().partition(|pod| is_over(pod));
-                over.into_iter().chain(live).for_each(|pod| self.pod(signs, pod, false));
+                over.into_iter().chain(live).for_each(|pod| self.pod(capacity, pod, false));
             }
         }
     }
 
     /// The gang of a pod that is one of those.
-    fn enter(&mut self, signs: &Signs, pod: &Value) {
-        if pod["spec"]["schedulerName"] == signs.scheduler {
-            self.gangs.entry(gang(signs, pod)).or_default().insert(text(&pod["metadata"]["uid"]));
+    fn enter(&mut self, pod: &Value) {
+        if pod["spec"]["schedulerName"] == SCHEDULER {
+            self.gangs.entry(gang(pod)).or_default().insert(text(&pod["metadata"]["uid"]));
         }
     }
 
-    fn pod(&mut self, signs: &Signs, pod: &Value, gone: bool) {
-        self.enter(signs, pod);
+    fn pod(&mut self, capacity: u64, pod: &Value, gone: bool) {
+        self.enter(pod);
         let (uid, name, node) = (text(&pod["metadata"]["uid"]), text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]));
-        let is_one = pod["spec"]["schedulerName"] == signs.scheduler;
+        let is_one = pod["spec"]["schedulerName"] == SCHEDULER;
         if node.is_empty() {
             return;
         }
@@ -128,8 +122,8 @@ impl Books {
             Some(before) if *before != node => self.wrong.push(format!("{name} was bound to {before}, then to {node}")),
             None if is_one => {
                 self.bound += 1;
-                let there = self.gangs.get(&gang(signs, pod)).map_or(0, BTreeSet::len);
-                let size = text(&pod["metadata"]["annotations"][signs.size]).parse().unwrap_or(1);
+                let there = self.gangs.get(&gang(pod)).map_or(0, BTreeSet::len);
+                let size = text(&pod["metadata"]["annotations"][SIZE]).parse().unwrap_or(1);
                 if there < size {
                     self.wrong.push(format!("{name} was bound when {there} of its {size} were there"));
                 }
@@ -149,9 +143,9 @@ impl Books {
         let used = |own: bool| -> u64 {
             self.holds.values().filter(|(at, _, is_one)| *at == node && (*is_one || !own)).map(|(_, gpus, _)| gpus).sum()
         };
-        if used(true) > signs.gpus {
-            self.wrong.push(format!("{node} has {} GPUs, and with {name} pods of {} hold {}", signs.gpus, signs.scheduler, used(true)));
-        } else if used(false) > signs.gpus {
+        if used(true) > capacity {
+            self.wrong.push(format!("{node} has {} GPUs, and with {name} pods of {} hold {}", capacity, SCHEDULER, used(true)));
+        } else if used(false) > capacity {
             self.overlaps += 1;
         }
     }

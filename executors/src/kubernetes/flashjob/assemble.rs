@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::super::error::{Meaning, meaning};
 use super::super::manifest::run_of;
-use super::gang::{binding, flash_job_of, live_run, made_for, node, parts, pods};
+use super::gang::{binding, flash_job_of, live_run, made_for, node, parts, pods, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
 use super::room::{Key, Wish, key};
 use super::verdict::{Known, Verdict, is_over, verdict};
@@ -68,16 +68,31 @@ impl Assembly {
     }
 
     /// From the pods that an earlier executor left: goes on where all are there, else takes back what is.
-    pub(super) async fn resume(self, found: Vec<Pod>) {
-        let known = self.hub.runs().known(self.run);
-        let refs: Vec<&Pod> = found.iter().collect();
-        let outcome = match verdict(&refs, &known, true, now()) {
-            Verdict::Goes(_) => self.bind_all(found).await,
-            Verdict::Breaks | Verdict::Over(_) => {
-                Err(Fault::NotNow("whoever made its pods was ended before all were there".to_owned()))
+    pub(super) async fn resume(self) {
+        let outcome = self.go_on().await;
+        self.finish(outcome).await;
+    }
+
+    async fn go_on(&self) -> Result<(), Fault> {
+        // Read anew, now that nobody else acts on it: what was found may have been half of what is there.
+        let list = || async {
+            match self.hub.pods_of("resume", self.run).await {
+                Ok(pods) => Answer::Done(pods),
+                Err(_) => Answer::Later,
             }
         };
-        self.finish(outcome).await;
+        let found = self.ask(list).await?;
+        let known = self.hub.runs().known(self.run);
+        let refs: Vec<&Pod> = found.iter().collect();
+        let all_there = found.first().is_some_and(|pod| found.len() >= size(pod));
+        match verdict(&refs, &known, true, now()) {
+            Verdict::Goes(_) if all_there => self.bind_all(found).await,
+            // It has come about without us.
+            Verdict::Over(_) if all_there => Ok(()),
+            Verdict::Goes(_) | Verdict::Breaks | Verdict::Over(_) => {
+                Err(Fault::NotNow("whoever made its pods was ended before all were there".to_owned()))
+            }
+        }
     }
 
     async fn finish(self, outcome: Result<(), Fault>) {
