@@ -3,38 +3,42 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
 mod common;
+#[path = "kubernetes/rig.rs"]
+#[allow(dead_code, reason = "shared with the tests of the other executor")]
+mod rig;
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use common::Daemon;
-use control_plane::{Cluster, NodeSpec, Options, for_test};
-use hyper::StatusCode;
+use control_plane::{NodeSpec, Watched};
+use k8s_types::FlashJob;
+use rig::flash_job;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_mins(2);
-
 struct Site {
-    daemon: Daemon,
-    cluster: Cluster,
-    _folder: tempfile::TempDir,
+    site: rig::Site,
+    flash_jobs: Watched,
+}
+
+impl std::ops::Deref for Site {
+    type Target = rig::Site;
+    fn deref(&self) -> &rig::Site {
+        &self.site
+    }
+}
+
+impl std::ops::DerefMut for Site {
+    fn deref_mut(&mut self) -> &mut rig::Site {
+        &mut self.site
+    }
 }
 
 impl Site {
-    fn start(what: &str) -> Option<Self> {
+    async fn start(what: &str) -> Option<Self> {
         let nodes = vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::with_gpus("gpu-1"), NodeSpec::plain("node-0")];
-        let cluster = for_test(what, Options { nodes, ..Options::default() })?;
-        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
-        cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, cluster.kubeconfig_of("flash-system", "flashd").unwrap()).unwrap();
-        let mut daemon = Daemon::prepare(
-            &folder.path().join("data"),
-            "listen = \"off\"\nexecutors = [\"flashjob\"]\n[kubernetes]\nnamespace = \"flash-system\"\nlease_duration = \"3s\"\n",
-        );
-        daemon.extra = vec!["--kubernetes-kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
-        daemon.restart();
-        Some(Self { daemon, cluster, _folder: folder })
+        let mut site = rig::Site::prepare(what, nodes, rig::FLASH_JOBS)?;
+        site.daemon.restart();
+        let flash_jobs = Watched::all::<FlashJob>(site.cluster.kubeconfig()).await;
+        Some(Self { site, flash_jobs })
     }
 
     fn apply(&self, object: &Value) {
@@ -46,45 +50,20 @@ impl Site {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Looks at a FlashJob until it is so.
-    async fn until(&self, name: &str, so: impl Fn(&Value) -> bool) -> Value {
-        let begun = Instant::now();
-        loop {
-            let object = self.get(name);
-            if so(&object) {
-                return object;
-            }
-            assert!(begun.elapsed() < PATIENCE, "not so in time: {object:#}\n{}", self.daemon.log());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+    async fn until(&self, name: &str, so: impl Fn(&Value) -> bool) -> Arc<Value> {
+        self.flash_jobs.until(name, so).await
     }
 
-    async fn phase(&self, name: &str, phase: &str) -> Value {
+    async fn phase(&self, name: &str, phase: &str) -> Arc<Value> {
         self.until(name, |object| object["status"]["phase"] == phase).await
     }
 
     /// The job of a FlashJob, once there is one.
     async fn job_of(&self, name: &str) -> String {
-        let begun = Instant::now();
-        loop {
-            let (status, list) = self.daemon.get("/api/v1/jobs").await;
-            assert_eq!(status, StatusCode::OK, "{list}");
-            let is_it = |job: &&Value| job["spec"]["annotations"]["scheduling.flash-sched.io/flashjob-name"] == name;
-            if let Some(job) = list["items"].as_array().unwrap().iter().find(is_it) {
-                return job["id"].as_str().unwrap().to_owned();
-            }
-            assert!(begun.elapsed() < PATIENCE, "{name} did not become a job: {list:#}\n{}", self.daemon.log());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let is_it = |job: &Value| job["spec"]["annotations"]["scheduling.flash-sched.io/flashjob-name"] == name;
+        let job = self.daemon.first_job(is_it).await;
+        job["id"].as_str().unwrap().to_owned()
     }
-}
-
-fn flash_job(name: &str, tasks: usize, gpus: u32, duration: &str, code: &str) -> Value {
-    let task = json!({"spec": {"containers": [{"name": "c", "image": "any",
-        "env": [{"name": "SIM_DURATION", "value": duration}, {"name": "SIM_EXIT", "value": code}],
-        "resources": {"requests": {"cpu": "100m"}, "limits": {"nvidia.com/gpu": gpus.to_string()}}}]}});
-    json!({"apiVersion": "scheduling.flash-sched.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": "default"},
-        "spec": {"minAvailable": tasks, "tasks": vec![task; tasks]}})
 }
 
 fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
@@ -94,7 +73,7 @@ fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_queue_whichever_way_a_job_comes() {
-    let Some(mut site) = Site::start("FlashJobs and jobs") else { return };
+    let Some(mut site) = Site::start("FlashJobs and jobs").await else { return };
     // Applied: it becomes a job, runs on both nodes, and says so.
     site.apply(&flash_job("pair", 2, 8, "400ms", "0"));
     let id = site.job_of("pair").await;

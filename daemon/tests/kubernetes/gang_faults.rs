@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use control_plane::{Fault, Injector, NodeSpec, Options, Referee, Seeded, Told, Watched};
+use control_plane::{Fault, Injector, NodeSpec, Objects, Options, Referee, Seeded, Told, Watched};
 use hyper::StatusCode;
 use k8s_types::FlashJob;
 use serde_json::{Value, json};
@@ -102,6 +102,15 @@ async fn table(daemon: &Client) -> BTreeMap<String, Value> {
     }
 }
 
+/// What helps to see why something does not go on.
+fn stuck(referee: &Referee, daemon: &Client) -> String {
+    let log = daemon.log();
+    let tail = log.get(log.floor_char_boundary(log.len().saturating_sub(6_000))..).unwrap_or_default();
+    let pods = referee.pods.now();
+    let held = pods.values().filter(|pod| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")));
+    held.map(|pod| format!("{} {} {}\n", pod["metadata"], pod["spec"]["nodeName"], pod["status"])).collect::<String>() + tail
+}
+
 /// How often each job has finished, by the events.
 async fn ends(daemon: &Client) -> BTreeMap<String, u32> {
     let (_, info) = daemon.get("/api/v1/info").await;
@@ -130,7 +139,7 @@ struct Asked {
 }
 
 /// Job and FlashJob tell the same end, and the right one.
-fn check(asked: &Asked, jobs: &BTreeMap<String, Value>, flash_jobs: &control_plane::Objects) -> BTreeMap<String, u32> {
+fn check(asked: &Asked, jobs: &BTreeMap<String, Value>, flash_jobs: &Objects) -> BTreeMap<String, u32> {
     let (mut tally, mut known) = (BTreeMap::<String, u32>::new(), 0);
     let mut by_flash_job = BTreeMap::<&str, Vec<&Value>>::new();
     for job in jobs.values() {
@@ -245,11 +254,20 @@ async fn flash_jobs_end_once_whoever_is_killed() {
             _ => {}
         }
         injector.tidy().unwrap();
+        if round % 50 == 49 {
+            eprintln!("round {round}: {} pods bound, faults {faults:?}", referee.bound());
+        }
         assert_eq!(referee.wrong(), Vec::<String>::new(), "seed {seed}, round {round}, {fault:?}");
         let what = format!("seed {seed}, round {round}, {fault:?}: at most {OPEN} are open");
-        flash_jobs.find(what, |all| (all.values().filter(|object| !is_complete(object)).count() <= OPEN).then_some(())).await;
+        let few = |all: &Objects| (all.values().filter(|object| !is_complete(object)).count() <= OPEN).then_some(());
+        if let Err(late) = flash_jobs.try_find(what, few).await {
+            panic!("{late}\n{}", stuck(&referee, daemon));
+        }
     }
-    flash_jobs.find("all are over", |all| all.values().all(|object| is_complete(object)).then_some(())).await;
+    let over = |all: &Objects| all.values().all(|object| is_complete(object)).then_some(());
+    if let Err(late) = flash_jobs.try_find("all are over", over).await {
+        panic!("{late}\n{}", stuck(&referee, daemon));
+    }
     for id in asked.sent.keys() {
         daemon.finished(id).await;
     }

@@ -159,8 +159,8 @@ fn check(site: &Site, run: RunId, phase: &RunPhase, wide: usize, deed: Deed, say
     let phase_of = |pod: &Value| pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
     match phase {
         RunPhase::Ended { result: RunResult::Succeeded, .. } => {
-            // Those that were deleted when they had succeeded go when the run is forgotten.
-            let may_go = matches!(deed, Deed::Cluster(Fault::PodDeleted | Fault::NodeDeleted | Fault::NodeSilent) | Deed::Stopped);
+            // Those that were deleted when they had succeeded are gone, or go when the run is forgotten.
+            let may_go = matches!(deed, Deed::Cluster(Fault::PodDeleted | Fault::PodRemoved | Fault::NodeDeleted | Fault::NodeSilent) | Deed::Stopped);
             assert!(left.len() == wide || (may_go && left.len() < wide), "{says}: {left:?}");
             assert!(left.iter().all(|pod| phase_of(pod) == "Succeeded"), "{says}: {left:?}");
         }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 pub(crate) use control_plane::PATIENCE;
-use control_plane::{Cluster, Gate, NodeSpec, Options, for_test};
+use control_plane::{Cluster, Gate, NodeSpec, Options, Watched, for_test};
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
 use executors::kubernetes::{JobExecutor, JobOptions, connect};
 use executors::{Executor, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
+use k8s_openapi::api::batch::v1::Job;
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::{Attempt, JobId, RunId};
 use scheduler_core::job::StopPolicy;
@@ -65,7 +65,7 @@ impl Site {
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
         let executor = JobExecutor::new(JobOptions { client, instance: instance.to_owned(), reports });
         executor.adopt().await.unwrap();
-        Rig { executor: Box::new(executor), inbox, told: Vec::new() }
+        Rig { executor: Box::new(executor), inbox, told: Vec::new(), kubeconfig: self.kubeconfig.clone() }
     }
 
     /// The other executor, likewise.
@@ -80,7 +80,7 @@ impl Site {
         let executor =
             FlashJobExecutor::new(FlashJobOptions { client, instance: instance.to_owned(), reports, leadership: None });
         executor.adopt().await.ok()?;
-        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new() })
+        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new(), kubeconfig: self.kubeconfig.clone() })
     }
 }
 
@@ -127,6 +127,7 @@ pub(crate) struct Rig {
     pub(crate) executor: Box<dyn Executor>,
     inbox: mpsc::Receiver<Report>,
     told: Vec<Report>,
+    kubeconfig: PathBuf,
 }
 
 impl Rig {
@@ -186,11 +187,17 @@ impl Rig {
         observed.into_iter().find(|observed| observed.run == run).map(|Observed { phase, .. }| phase)
     }
 
-    /// Looks until it is so.
-    pub(crate) async fn until(&self, run: RunId, so: impl Fn(&Option<RunPhase>) -> bool) {
+    /// Looks until it is so, whenever something changes in the cluster or is told.
+    pub(crate) async fn until(&mut self, run: RunId, so: impl Fn(&Option<RunPhase>) -> bool) {
+        let (pods, jobs) = (Watched::pods(&self.kubeconfig).await, Watched::all::<Job>(&self.kubeconfig).await);
+        let (mut pods, mut jobs) = (pods.changes(), jobs.changes());
         let look = async {
             while !so(&self.phase(run).await) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::select! {
+                    changed = pods.changed() => changed.unwrap(),
+                    changed = jobs.changed() => changed.unwrap(),
+                    _ = self.news() => {}
+                }
             }
         };
         timeout(PATIENCE, look).await.expect("so in time");

@@ -137,6 +137,10 @@ impl<'a> Injector<'a> {
                 rng.pause(600);
                 self.cluster.add_nodes(std::slice::from_ref(&node))?;
                 self.cluster.wait_node(&node.name)?;
+                // kwok may overlook a pod that is bound while it takes a node over. A kubelet looks at its pods again and again; here a
+                // change makes it look.
+                let there = format!("--field-selector=spec.nodeName={}", node.name);
+                kubectl(&["annotate", "pods", &there, "--overwrite", &format!("{MARK}={}", self.number)])?;
                 return Ok(node.name);
             }
             Fault::NodeSilent => {

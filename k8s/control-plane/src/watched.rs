@@ -81,17 +81,24 @@ impl Watched {
     ///
     /// # Panics
     /// If it does not come in time; then with the objects as they are.
-    pub async fn find<T>(&self, what: impl Debug, mut so: impl FnMut(&Objects) -> Option<T>) -> T {
+    pub async fn find<T>(&self, what: impl Debug, so: impl FnMut(&Objects) -> Option<T>) -> T {
+        self.try_find(what, so).await.unwrap_or_else(|late| panic!("{late}"))
+    }
+
+    /// As [`Self::find`], for who has more to say.
+    ///
+    /// # Errors
+    /// It does not come in time.
+    pub async fn try_find<T>(&self, what: impl Debug, mut so: impl FnMut(&Objects) -> Option<T>) -> Result<T, String> {
         let mut objects = self.objects.clone();
         let mut found = None;
         let look = objects.wait_for(|objects| {
             found = so(objects);
             found.is_some()
         });
-        let came = matches!(tokio::time::timeout(PATIENCE, look).await, Ok(Ok(_)));
-        let there = || format!("{:#?}", self.objects.borrow().values().map(|object| object.to_string()).collect::<Vec<_>>());
-        assert!(came, "{what:?} did not come in time; {}: {}", self.kind, there());
-        found.unwrap_or_else(|| panic!("{what:?} came and went"))
+        // What was found is kept: the watch goes on while nobody looks.
+        let _ = tokio::time::timeout(PATIENCE, look).await.map(|found| found.is_ok());
+        found.ok_or_else(|| format!("{what:?} did not come in time; {}:\n{}", self.kind, shown(&self.objects.borrow())))
     }
 
     /// Waits until the object of this name in namespace `default` is so.
@@ -118,6 +125,14 @@ impl Drop for Watched {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// The latest of them, without what they ask for.
+fn shown(objects: &Objects) -> String {
+    let mut all: Vec<&Arc<Value>> = objects.values().collect();
+    all.sort_by_key(|object| std::cmp::Reverse(object["metadata"]["creationTimestamp"].as_str()));
+    let line = |object: &&Arc<Value>| format!("{} node {} {}", object["metadata"], object["spec"]["nodeName"], object["status"]);
+    all.iter().take(20).map(line).collect::<Vec<_>>().join("\n")
 }
 
 async fn client(kubeconfig: &Path) -> Client {
