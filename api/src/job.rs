@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::quantity::{Cpu, Duration, GpuMillis, Memory};
 use crate::select::{AnyOf, Arrangement, NodeExpression, NodeSelector};
 use crate::usage::JobUsage;
+use crate::volume::Volume;
 
 /// A job as it is sent. Everything but a command is optional; unknown fields are refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -42,6 +43,9 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "registry.example.org/train:1")]
     pub image: Option<String>,
+    /// What its containers mount, at most 32, where the executor is `job` or `flashjob`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
     /// Environment of every task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -156,6 +160,11 @@ pub struct Resources {
     /// Memory that each of its GPUs has at least. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory: Option<Memory>,
+    /// Its GPUs, by UUID, as `flash gpus` names them: it gets exactly these, and waits while somebody has one of them. They are all on one node.
+    /// Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["GPU-6d1a3c0e-8f0b-4c1a-9b1e-2a5b8f0c7d11"]))]
+    pub gpu_uuids: Option<Vec<String>>,
     /// How much of the memory of its GPU it may use, where it has a part of one. Default: as large a part of it as of the GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory_share: Option<Memory>,

@@ -10,6 +10,7 @@ pub mod queue;
 pub mod select;
 pub mod shortfall;
 pub mod usage;
+pub mod volume;
 pub mod why;
 
 pub use cluster::*;
@@ -20,4 +21,5 @@ pub use queue::*;
 pub use select::{AnyOf, Arrangement, NodeExpression, NodeSelector, Operator};
 pub use shortfall::*;
 pub use usage::*;
+pub use volume::*;
 pub use why::*;

@@ -3,10 +3,18 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::why::JobRef;
+
 /// What a job lacks. Nothing stands here of a job that is so far back in a long queue that it was not looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Shortfall {
+    /// The first of the GPUs that it asks for by UUID and cannot have now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_gpus: Vec<TakenGpu>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "crate::why::is_zero")]
+    pub more_taken_gpus: u64,
     /// Where a part of a GPU is asked for: what shared GPUs have left, if none has enough and none is whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_part: Option<NoGpuPart>,
@@ -22,6 +30,25 @@ pub struct Shortfall {
     /// Where not even one task finds a node: which node has room for one first, and when at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_at: Option<RoomAt>,
+}
+
+/// A GPU that is asked for by UUID and cannot be had now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TakenGpu {
+    /// Its UUID.
+    pub uuid: String,
+    /// Its node.
+    pub node: String,
+    /// The job that has it, or the first of those that have parts of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobRef>,
+    /// How many more have parts of it.
+    #[serde(default, skip_serializing_if = "crate::why::is_zero")]
+    pub more_jobs: u64,
+    /// Why it is set aside, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<String>,
 }
 
 /// No GPU has the part that is asked for.

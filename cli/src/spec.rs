@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
-use api::{AnyOf, Arrangement, JobSpec, NodeSelector, Resources, Retry, Stop, TaskSpec};
+use api::{AnyOf, Arrangement, EmptyDir, JobSpec, Medium, NodeSelector, Resources, Retry, Stop, TaskSpec, Volume};
 use clap::{Args, ValueHint};
 use jiff::Timestamp;
 
@@ -101,6 +101,9 @@ pub(crate) struct NeedArgs {
     /// Memory that each GPU has at least (40Gi)
     #[arg(long, value_name = "BYTES")]
     pub(crate) gpu_memory: Option<Memory>,
+    /// UUID of a GPU that each task gets, as `flash gpus -o wide` shows it; may be given several times: all of them, and no others
+    #[arg(long, value_name = "UUID")]
+    pub(crate) gpu_uuid: Vec<String>,
     /// With a part of a GPU: how much of its memory it may use (20Gi) [default: as large a part of it]
     #[arg(long, value_name = "BYTES", requires = "gpus")]
     pub(crate) gpu_memory_share: Option<Memory>,
@@ -119,6 +122,12 @@ pub(crate) struct NeedArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Where it runs")]
 pub(crate) struct PlaceArgs {
+    /// Container image to run it in, on a cluster: then no folder and no variables go along but those that are named
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// What the container mounts: CLAIM:/path, CLAIM:/path:ro, or memory:/dev/shm; may be given several times
+    #[arg(long = "volume", value_name = "VOLUME", value_parser = volume, requires = "image")]
+    pub(crate) volumes: Vec<Volume>,
     /// Folder to start in [default: the current one]
     #[arg(short = 'w', long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub(crate) workdir: Option<PathBuf>,
@@ -169,16 +178,32 @@ fn selector(text: &str) -> Result<Labels, String> {
     text.split(',').map(|part| pair(part).map_err(|_| format!("`{part}` is not LABEL=VALUE"))).collect()
 }
 
+/// `CLAIM:/path`, `CLAIM:/path:ro`, `memory:/path`.
+fn volume(text: &str) -> Result<Volume, String> {
+    let (path_and_mode, read_only) = text.strip_suffix(":ro").map_or((text, false), |rest| (rest, true));
+    let (source, path) = path_and_mode
+        .split_once(':')
+        .filter(|(source, path)| !source.is_empty() && path.starts_with('/'))
+        .ok_or("write CLAIM:/path, CLAIM:/path:ro or memory:/path")?;
+    let mount = Volume { mount_path: path.to_owned(), read_only, ..Volume::default() };
+    Ok(if source == "memory" {
+        Volume { empty_dir: Some(EmptyDir { medium: Some(Medium::Memory), size_limit: None }), ..mount }
+    } else {
+        Volume { claim: Some(source.to_owned()), ..mount }
+    })
+}
+
 impl NeedArgs {
     fn resources(&self) -> Option<Resources> {
         let gpu_model = (!self.gpu_model.is_empty()).then(|| AnyOf(self.gpu_model.clone()));
-        let one = self.mig.as_ref().map(|_| GpuMillis::whole(1));
+        let one = self.mig.as_ref().filter(|_| self.gpu_uuid.is_empty()).map(|_| GpuMillis::whole(1));
         let resources = Resources {
             cpu: self.cpus,
             memory: self.mem,
             gpu: self.gpus.or(one),
             gpu_model,
             gpu_memory: self.gpu_memory,
+            gpu_uuids: (!self.gpu_uuid.is_empty()).then(|| self.gpu_uuid.clone()),
             gpu_memory_share: self.gpu_memory_share,
             mig_profile: self.mig.clone(),
         };
@@ -247,14 +272,26 @@ pub(crate) fn from_command(
     if command.is_empty() {
         return Err(Error::usage("nothing to run: give the command behind `--`, as in `flash submit -- python train.py`"));
     }
-    let folder = match &place.workdir {
-        Some(folder) => around.folder.join(folder),
-        None => around.folder.clone(),
+    // A folder of an image is not one of this machine, and an image knows where its programs start.
+    let folder = match (&place.workdir, &place.image) {
+        (Some(folder), None) => Some(around.folder.join(folder)),
+        (Some(folder), Some(_)) => Some(folder.clone()),
+        (None, None) => Some(around.folder.clone()),
+        (None, Some(_)) => None,
     };
-    let folder = folder.into_os_string().into_string().map_err(|folder| {
-        Error::usage(format!("--workdir: `{}` is not UTF-8, and cannot be sent", crate::table::clean(&folder.to_string_lossy())))
-    })?;
-    let mut spec = JobSpec { env: environment(place, &around.vars)?, working_dir: Some(folder), ..JobSpec::default() };
+    let folder = folder.map(|folder| {
+        folder.into_os_string().into_string().map_err(|folder| {
+            let shown = crate::table::clean(&folder.to_string_lossy());
+            Error::usage(format!("--workdir: `{shown}` is not UTF-8, and cannot be sent"))
+        })
+    });
+    let mut spec = JobSpec {
+        image: place.image.clone(),
+        volumes: place.volumes.clone(),
+        env: environment(place, &around.vars)?,
+        working_dir: folder.transpose()?,
+        ..JobSpec::default()
+    };
     spec.resources = needs.resources();
     spec.node_selector = needs.selector();
     let command = Some(command.to_vec());
@@ -274,7 +311,8 @@ fn environment(place: &PlaceArgs, vars: &[(OsString, OsString)]) -> Result<BTree
         for (name, value) in vars {
             // What is not UTF-8 cannot be sent; only what was asked for by name is worth an error.
             let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
-            let wanted = place.env_all || USUAL.contains(&name) || name.starts_with(USUAL_PREFIX);
+            let usual = place.image.is_none() && (USUAL.contains(&name) || name.starts_with(USUAL_PREFIX));
+            let wanted = place.env_all || usual;
             if wanted && !NEVER.contains(&name) {
                 env.insert(name.to_owned(), value.to_owned());
             }
@@ -383,6 +421,10 @@ mod tests {
             "NVIDIA A100",
             "--gpu-memory",
             "40Gi",
+            "--gpu-uuid",
+            "GPU-2",
+            "--gpu-uuid",
+            "GPU-1",
             "--spread",
             "--env-none",
             "--",
@@ -392,9 +434,26 @@ mod tests {
         let expected = serde_json::json!({
             "command": ["true"], "workingDir": "/here/dir", "placement": "spread",
             "nodeSelector": {"zone": ["a", "b"], "disk": "ssd"},
-            "resources": {"gpu": "1", "gpuModel": ["NVIDIA H100 80GB HBM3", "NVIDIA A100"], "gpuMemory": "40Gi"},
+            "resources": {"gpu": "1", "gpuModel": ["NVIDIA H100 80GB HBM3", "NVIDIA A100"], "gpuMemory": "40Gi", "gpuUuids": ["GPU-2", "GPU-1"]},
         });
         assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn an_image_gets_its_volumes_and_nothing_of_this_machine() {
+        let line = "--image train:1 --volume sets:/data:ro --volume memory:/dev/shm -e A=1 -w /work -- true";
+        let sent = serde_json::to_value(spec(&line.split(' ').collect::<Vec<_>>()).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "command": ["true"], "image": "train:1", "env": {"A": "1"}, "workingDir": "/work",
+            "volumes": [{"mountPath": "/data", "claim": "sets", "readOnly": true},
+                {"mountPath": "/dev/shm", "emptyDir": {"medium": "Memory"}}],
+        });
+        assert_eq!(sent, expected);
+        assert_eq!(spec(&["--image", "a", "--", "true"]).unwrap().working_dir, None);
+        for wrong in ["sets", "sets:data", ":/data"] {
+            assert!(spec(&["--image", "a", "--volume", wrong, "--", "true"]).is_err(), "{wrong}");
+        }
+        assert!(spec(&["--volume", "sets:/data", "--", "true"]).is_err(), "processes mount nothing");
     }
 
     #[test]

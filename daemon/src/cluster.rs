@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use executors::kubernetes::connect;
 use executors::kubernetes::lease::{Leadership, LeaseKeeper, LeaseOptions, LeaseState};
-use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, NodeWatch, WatchOptions};
+use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, NodeRoom, NodeWatch, WatchOptions};
 use kube::Client;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::Name;
@@ -112,6 +112,10 @@ impl Cluster {
 
     pub(crate) fn views(&self) -> ClusterViews {
         self.watch.views()
+    }
+
+    pub(crate) fn room(&self) -> NodeRoom {
+        self.watch.room()
     }
 
     pub(crate) fn state(&self) -> ClusterState {

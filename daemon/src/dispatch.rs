@@ -5,6 +5,7 @@
 //! - Orders wait in a line only where the executor holds orders. Elsewhere whoever had room begins at once, and who had none has not begun.
 //! - A start is given only while the core still says that the run is starting: an order that waited behind a cancel starts nothing.
 //! - An order that could not be given is not retried here. The reconciler finds what is missing by comparing the table with the world.
+//! - Nobody waits for what is forgotten: it takes a cluster a request for each pod, and starts do not wait for that.
 
 use std::sync::Arc;
 
@@ -48,6 +49,11 @@ impl Dispatcher {
         if adopted.wait_for(|adopted| *adopted).await.is_err() {
             return;
         }
+        let (forgets, ended) = mpsc::channel(QUEUE);
+        tokio::join!(self.serve(&mut orders, forgets), self.forget(ended));
+    }
+
+    async fn serve(&self, orders: &mut mpsc::Receiver<Vec<Effect>>, forgetting: mpsc::Sender<Vec<RunId>>) {
         let mut gathered = Vec::with_capacity(GATHER);
         while orders.recv_many(&mut gathered, GATHER).await > 0 {
             let mut starts = Vec::new();
@@ -75,9 +81,17 @@ impl Dispatcher {
                     self.failed("stop", &error);
                 }
             }
-            if !forgets.is_empty()
-                && let Err(error) = self.executor.forget(forgets).await
-            {
+            // Where too many wait, the reconciler finds them.
+            if !forgets.is_empty() && forgetting.try_send(forgets).is_err() {
+                self.nudge.notify_one();
+            }
+        }
+    }
+
+    async fn forget(&self, mut ended: mpsc::Receiver<Vec<RunId>>) {
+        let mut gathered = Vec::with_capacity(GATHER);
+        while ended.recv_many(&mut gathered, GATHER).await > 0 {
+            if let Err(error) = self.executor.forget(gathered.drain(..).flatten().collect()).await {
                 self.failed("forget", &error);
             }
         }
@@ -91,6 +105,10 @@ impl Dispatcher {
     async fn start(&self, runs: &[RunId]) {
         let wanted = runs.iter().filter(|run| still_starting(&self.core, **run));
         let ids: Vec<JobId> = wanted.map(|run| run.job).collect();
+        if ids.len() < runs.len() {
+            // One that is being stopped already was never begun, and the executor will not speak of it.
+            self.nudge.notify_one();
+        }
         if ids.is_empty() {
             return;
         }
@@ -106,7 +124,7 @@ impl Dispatcher {
                 Some(Ok(order)) if is_ahead && !holds_orders => self.take_back(order.run).await,
                 Some(Ok(order)) if !holds_orders && order.line.is_some() => orders.push(StartOrder { line: None, ..order }),
                 Some(Ok(order)) if still_starting(&self.core, order.run) => orders.push(order),
-                Some(Ok(_)) | None => {}
+                Some(Ok(_)) | None => self.nudge.notify_one(),
                 Some(Err((run, message))) => self.give_up(run, message).await,
             }
         }

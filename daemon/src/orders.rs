@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use api::{JobSpec, TaskSpec};
 use executors::kubernetes::flashjob::flash_job_name;
-use executors::{GangOrder, GangPlace, Line, PodOrder, PodToleration, StartOrder, TaskOrder};
+use executors::{GangOrder, GangPlace, Line, PodOrder, PodToleration, PodVolume, StartOrder, TaskOrder, VolumeSource};
 use scheduler_core::amounts::GpuShare;
 use scheduler_core::ids::RunId;
 use scheduler_core::state::{Placement, Slot};
@@ -119,6 +119,7 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
     let grace = spec.stop.as_ref().and_then(|stop| stop.grace).map_or(30, |grace| grace.0.div_ceil(1_000_000));
     PodOrder {
         image: spec.image.clone().unwrap_or_default(),
+        volumes: spec.volumes.iter().map(pod_volume).collect(),
         gpus: resources.gpu.and_then(api::quantity::GpuMillis::gpus).unwrap_or(0),
         nodes,
         grace_secs: grace,
@@ -126,6 +127,20 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
         time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
         ..PodOrder::new(record.namespace.as_str())
     }
+}
+
+/// It was checked when it was submitted: without a claim it is an empty folder.
+fn pod_volume(volume: &api::Volume) -> PodVolume {
+    let empty = volume.empty_dir.clone().unwrap_or_default();
+    let source = match &volume.claim {
+        Some(claim) => VolumeSource::Claim(claim.clone()),
+        None => VolumeSource::Empty {
+            in_memory: empty.medium == Some(api::Medium::Memory),
+            limit_bytes: empty.size_limit.map(|limit| limit.0),
+        },
+    };
+    let (mount_path, sub_path) = (volume.mount_path.clone(), volume.sub_path.clone());
+    PodVolume { mount_path, source, sub_path, read_only: volume.read_only }
 }
 
 /// Each task on its own node, as pods of the job's FlashJob.

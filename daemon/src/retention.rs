@@ -1,8 +1,15 @@
 //! Forgets what is old, in bounded steps: events and idempotency keys first, finished jobs with their logs later, sums of what was used last.
 //!
 //! Removing many files slows the creation of others for seconds; so a round removes few, and pauses after it are long.
+//!
+//! A job leaves the table before its logs leave the disk. What a crash in between, or a file that could not be removed, leaves behind is
+//! looked for once after each start, a piece of the folder each round: a log whose job the table does not have is removed. No log is
+//! there before its job is.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirEntry, ReadDir};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +29,8 @@ const BUSY_PERIOD: Duration = Duration::from_millis(500);
 const EVENTS: u32 = 5_000;
 /// Jobs removed a round, at most.
 const JOBS: u32 = 200;
+/// Files looked at a round, at most, while the folder is searched for logs of nobody's.
+const SEARCHED: usize = 1_000;
 
 /// The retention service.
 pub struct Retention {
@@ -40,8 +49,13 @@ pub struct Retention {
 impl Retention {
     /// Runs rounds until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        let mut search = std::fs::read_dir(&self.logs).ok();
         loop {
-            let pause = match self.run_once().await {
+            let round = async {
+                let more = self.run_once().await?;
+                Ok(self.search(&mut search).await? || more)
+            };
+            let pause = match round.await {
                 Ok(true) => BUSY_PERIOD,
                 Ok(false) => PERIOD,
                 Err(StoreError::Closed { .. }) => return,
@@ -75,21 +89,69 @@ impl Retention {
         }
         Ok(more)
     }
+
+    /// Goes on with the search for logs of nobody's; true where there is more of it.
+    async fn search(&self, search: &mut Option<ReadDir>) -> Result<bool, StoreError> {
+        let Some(mut folder) = search.take() else { return Ok(false) };
+        let read = tokio::task::spawn_blocking(move || {
+            let mut jobs = BTreeMap::<JobId, Vec<PathBuf>>::new();
+            let mut looked_at = 0;
+            for entry in folder.by_ref().take(SEARCHED).map_while(Result::ok) {
+                looked_at += 1;
+                if let Some(job) = job_of(&entry) {
+                    jobs.entry(job).or_default().push(entry.path());
+                }
+            }
+            (jobs, (looked_at == SEARCHED).then_some(folder))
+        });
+        let Ok((jobs, rest)) = read.await else { return Ok(false) };
+        *search = rest;
+        let mut removed = 0;
+        for (job, files) in jobs {
+            if self.store.ids_between(job, job, 1).await?.is_empty() {
+                removed += files.len();
+                remove(&files);
+            }
+        }
+        if removed > 0 {
+            tracing::info!(files = removed, "removed logs of jobs that are not in the table");
+        }
+        Ok(search.is_some())
+    }
 }
 
-fn remove_logs(folder: &std::path::Path, jobs: &[JobId]) -> std::io::Result<()> {
+/// Whose log a file is, if it is one.
+fn job_of(entry: &DirEntry) -> Option<JobId> {
+    let name = entry.file_name();
+    let (job, _) = name.to_str()?.split_once('.')?;
+    uuid::Uuid::try_parse(job).ok().map(JobId)
+}
+
+/// One that cannot be removed does not keep the others; it is found again after the next start.
+fn remove(files: &[PathBuf]) {
+    for file in files {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %file.display(), %error, "a log could not be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn remove_logs(folder: &Path, jobs: &[JobId]) -> io::Result<()> {
     if jobs.is_empty() {
         return Ok(());
     }
-    let wanted: std::collections::BTreeSet<String> = jobs.iter().map(ToString::to_string).collect();
+    let wanted: BTreeSet<JobId> = jobs.iter().copied().collect();
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let Some((job, _)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
-        if wanted.contains(job) {
-            std::fs::remove_file(entry.path())?;
+        if job_of(&entry).is_some_and(|job| wanted.contains(&job)) {
+            files.push(entry.path());
         }
     }
+    remove(&files);
     Ok(())
 }
 

@@ -188,7 +188,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         let instance = config.kubernetes.instance.as_str().to_owned();
         let reports = channels.reports.clone();
         if kind == ExecutorKind::FlashJob {
-            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, leadership: Some(leadership) });
+            let (room, leadership) = (cluster.room(), Some(leadership));
+            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership });
             flash_jobs = Some(executor.flash_jobs());
             Arc::new(executor)
         } else {

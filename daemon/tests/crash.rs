@@ -9,6 +9,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -131,10 +132,10 @@ async fn stuck(daemon: &Daemon, open: &BTreeSet<String>) -> String {
     for id in open.iter().take(5) {
         for part in ["", "/why", "/events"] {
             let (status, body) = daemon.get(&format!("/api/v1/jobs/{id}{part}")).await;
-            text.push_str(&format!("{id}{part}: {status} {body}\n"));
+            writeln!(text, "{id}{part}: {status} {body}").unwrap();
         }
         let lines = text.lines().filter(|line| line.contains(id.as_str())).map(ToOwned::to_owned).collect::<Vec<_>>();
-        text.push_str(&format!("the log of {id}: {lines:#?}\n"));
+        writeln!(text, "the log of {id}: {lines:#?}").unwrap();
     }
     text
 }

@@ -6,8 +6,9 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Daemon, request, shell};
+use common::{Daemon, PATIENCE, request, shell};
 use hyper::StatusCode;
+use rustix::fs::inotify;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -223,4 +224,31 @@ async fn a_gang_starts_with_what_it_needs_at_least_or_not_at_all() {
     let mut lines: Vec<String> = std::fs::read_to_string(&out).unwrap().lines().map(str::to_owned).collect();
     lines.sort();
     assert_eq!(lines, ["worker-0 3", "worker-1 3", "worker-2 3"]);
+}
+
+/// What a crash between removing a job and removing its logs leaves behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_of_jobs_that_are_gone_are_removed_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(&folder.path().join("data"), CONFIG);
+    let id = daemon.submit(shell("echo kept")).await;
+    daemon.finished(&id).await;
+    daemon.terminate();
+    let logs = daemon.dir.join("logs");
+    let nobodys = logs.join("0192f0c1-2345-7abc-8def-0123456789ab.1.task.out");
+    std::fs::write(&nobodys, "gone\n").unwrap();
+    std::fs::write(logs.join("notes.txt"), "not a log\n").unwrap();
+
+    let removals = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&removals, &logs, inotify::WatchFlags::DELETE).unwrap();
+    daemon.restart();
+    let removed = tokio::task::spawn_blocking(move || {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
+        inotify::Reader::new(removals, &mut buffer).next().unwrap().file_name().unwrap().to_owned()
+    });
+    let removed = tokio::time::timeout(PATIENCE, removed).await.unwrap_or_else(|_| panic!("{}", daemon.log())).unwrap();
+    assert_eq!(removed.to_str().unwrap(), nobodys.file_name().unwrap());
+    let kept = daemon.send(request("GET", &format!("/api/v1/jobs/{id}/logs"), String::new(), &[])).await.unwrap();
+    assert_eq!((kept.0, kept.1.as_ref()), (StatusCode::OK, b"kept\n".as_slice()));
+    assert!(logs.join("notes.txt").exists());
 }

@@ -71,6 +71,9 @@ pub struct PodOrder {
     pub namespace: String,
     /// The container's image.
     pub image: String,
+    /// What the container mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<PodVolume>,
     /// Whole GPUs of each pod.
     pub gpus: u32,
     /// The resource under which the cluster has its GPUs.
@@ -88,6 +91,33 @@ pub struct PodOrder {
     /// Which node each task goes on, where we bind pods ourselves. An executor that leaves that to the cluster does not look at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gang: Option<GangOrder>,
+}
+
+/// A folder that a container mounts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PodVolume {
+    /// Absolute path in the container.
+    pub mount_path: String,
+    /// What is there.
+    pub source: VolumeSource,
+    /// Only this folder of it.
+    pub sub_path: Option<String>,
+    /// Nothing is written to it.
+    pub read_only: bool,
+}
+
+/// What a container mounts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum VolumeSource {
+    /// A PersistentVolumeClaim of the pod's namespace, by name.
+    Claim(String),
+    /// A folder of the pod's own.
+    Empty {
+        /// In memory, not on the node's disk.
+        in_memory: bool,
+        /// Most bytes that it may hold.
+        limit_bytes: Option<u64>,
+    },
 }
 
 /// The FlashJob that a run belongs to, and where its pods go.
@@ -123,6 +153,7 @@ impl PodOrder {
         Self {
             namespace: namespace.into(),
             image: String::new(),
+            volumes: Vec::new(),
             gpus: 0,
             gpu_resource: "nvidia.com/gpu".to_owned(),
             nodes: Vec::new(),

@@ -15,6 +15,6 @@ pub mod local;
 pub mod node;
 
 pub use contract::{
-    Executor, ExecutorError, GangOrder, GangPlace, Line, Observed, PodOrder, PodToleration, Report, RunPhase, StartOrder,
-    TaskOrder, log_file_name,
+    Executor, ExecutorError, GangOrder, GangPlace, Line, Observed, PodOrder, PodToleration, PodVolume, Report, RunPhase,
+    StartOrder, TaskOrder, VolumeSource, log_file_name,
 };

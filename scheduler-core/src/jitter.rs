@@ -5,7 +5,7 @@
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::ids::{Attempt, RunId};
+use crate::ids::RunId;
 use crate::time::Span;
 
 /// By how much a recurring job is shifted within its window, from 0 to less than `window`: `xxh3(namespace/name) % window`.
@@ -42,7 +42,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::ids::JobId;
+    use crate::ids::{Attempt, JobId};
 
     fn run(attempt: u32) -> RunId {
         let job = JobId(Uuid::from_u128(0x0192_f0c1_2345_7abc_8def_0123_4567_89ab));

@@ -56,21 +56,31 @@ pub struct Constraints {
     /// jobs have one, and those without anything here are compared and hashed as such.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_share: Option<GpuShare>,
+    /// The task gets exactly these GPUs, by UUID, each once and in order: as many as [`Request::gpus`] says, MIG instances as well where no
+    /// profile is asked for. None: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpu_uuids: Vec<Name>,
 }
 
 impl Hash for Constraints {
     /// Most jobs ask for nothing, and every submit hashes them.
     fn hash<H: Hasher>(&self, state: &mut H) {
         if !self.is_none() {
-            (&self.nodes, &self.gpu_models, self.gpu_memory, &self.mig_profile, self.gpu_share).hash(state);
+            (&self.nodes, &self.gpu_models, self.gpu_memory, &self.mig_profile, self.gpu_share, &self.gpu_uuids).hash(state);
         }
     }
 }
 
 impl Constraints {
     /// Any node, any whole GPU.
-    pub const NONE: Self =
-        Self { nodes: Vec::new(), gpu_models: Vec::new(), gpu_memory: MemoryBytes::ZERO, mig_profile: None, gpu_share: None };
+    pub const NONE: Self = Self {
+        nodes: Vec::new(),
+        gpu_models: Vec::new(),
+        gpu_memory: MemoryBytes::ZERO,
+        mig_profile: None,
+        gpu_share: None,
+        gpu_uuids: Vec::new(),
+    };
 
     /// True where nothing is asked.
     pub const fn is_none(&self) -> bool {
@@ -79,6 +89,7 @@ impl Constraints {
             && self.gpu_memory.0 == 0
             && self.mig_profile.is_none()
             && self.gpu_share.is_none()
+            && self.gpu_uuids.is_empty()
     }
 }
 

@@ -23,5 +23,5 @@ pub use scheduler::{
     Discipline, Estimate, Explanation, Exposure, FairShare, Fragmentation, Gang, GpuDevice, GpuKind, GpuUse, Hole, Inquiry,
     JobRef, JobView, Limits, LostRuns, NoPart, NodeConfig, NodeState, NodeUse, Position, Preemption, QueueConfig, QueueStanding,
     QueueUse, Refused, Reservation, Resource, RestoreError, Rule, Scheduler, ShortFirst, Shortage, Shortfall, Standing,
-    Suggestion, TenantLimits, TenantStanding, Unknown, UsageRecord, Violation, Weight, Whose, Why, line_of,
+    Suggestion, TakenGpu, TenantLimits, TenantStanding, Unknown, UsageRecord, Violation, Weight, Whose, Why, line_of,
 };

@@ -287,6 +287,8 @@ fn less_memory_or_fewer_cores() {
         why(&world, 2, 1),
         Why::Resources {
             shortfall: Shortfall {
+                taken: Vec::new(),
+                more_taken: 0,
                 part: None,
                 shortages: vec![Shortage {
                     resource: Resource::Cpu,

@@ -36,7 +36,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let job = 0..60_u64;
     prop_oneof![
-        8 => (0..7_u8, 0..9_u8, prop::option::of(1..200_u64), prop::bool::weighted(0.2))
+        8 => (0..8_u8, 0..14_u8, prop::option::of(1..200_u64), prop::bool::weighted(0.2))
             .prop_map(|(kind, constraints, limit, spread)| Step::Submit { kind, constraints, limit, spread }),
         5 => job.clone().prop_map(Step::Started),
         5 => (job.clone(), prop::bool::weighted(0.2)).prop_map(|(job, lost)| Step::Ended { job, lost }),
@@ -87,6 +87,11 @@ fn constraints(number: u8) -> Constraints {
             gpu_memory: memory,
             ..Constraints::NONE
         },
+        // Two jobs may ask for the same GPU, and one for a GPU that is not there.
+        9..14 => Constraints {
+            gpu_uuids: vec![format!("{}-gpu{}", NAMES[usize::from(number - 9)], number % 2).into()],
+            ..Constraints::NONE
+        },
         _ => Constraints::NONE,
     }
 }
@@ -99,6 +104,7 @@ fn kind(number: u64, kind: u8) -> Build {
         3 => job(number).asks(2, 1, 2),
         4 => job(number).asks(1, 6, 0),
         5 => job(number).asks(4, 2, 0),
+        6 => job(number).asks(1, 1, 0).named(&["a-gpu0", "a-gpu1"]),
         _ => job(number).asks(1, 0, 0),
     }
 }
@@ -123,7 +129,10 @@ impl World {
     fn run(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match step {
             Step::Submit { kind: number, constraints: wanted, limit, spread } => {
-                let mut build = kind(self.jobs.len() as u64, *number).attempts(2).wants(&constraints(*wanted));
+                let mut build = kind(self.jobs.len() as u64, *number).attempts(2);
+                if *number != 6 {
+                    build = build.wants(&constraints(*wanted));
+                }
                 build = if *spread { build.spread() } else { build };
                 build.policy.time_limit = limit.map(Span::from_secs);
                 // What no node can hold as they are now is refused, whatever comes later.
@@ -341,7 +350,8 @@ impl World {
                 prop_assert!(constraints.gpu_models.is_empty() || constraints.gpu_models.contains(&gpu.model));
                 prop_assert!(gpu.memory >= constraints.gpu_memory);
                 let profile = if let GpuKind::Mig { profile } = &gpu.kind { Some(profile) } else { None };
-                prop_assert_eq!(profile, constraints.mig_profile.as_ref());
+                prop_assert!(!constraints.gpu_uuids.is_empty() || profile == constraints.mig_profile.as_ref());
+                prop_assert!(constraints.gpu_uuids.is_empty() || constraints.gpu_uuids.contains(uuid));
             }
             let requests = self.slots().filter(|(_, other)| other.node == slot.node);
             let requests = requests.map(|(number, other)| self.jobs[number as usize].tasks[usize::from(other.group)].request);

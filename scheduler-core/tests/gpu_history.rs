@@ -68,8 +68,9 @@ struct World {
     books: BTreeMap<Name, Promised>,
     next: u64,
     seconds: i64,
-    /// How much of each kind was promised: whole GPUs, parts, parts with memory, MIG instances; and the most parts on one GPU.
-    seen: [u64; 5],
+    /// How much of each kind was promised: whole GPUs, parts, parts with memory, MIG instances; the most parts on one GPU; whole GPUs, parts and MIG
+    /// instances by UUID.
+    seen: [u64; 8],
 }
 
 fn gpus(node: usize, divided: &BTreeSet<(usize, usize)>) -> Vec<GpuDevice> {
@@ -111,7 +112,7 @@ impl World {
         let core = Scheduler::new(config.clone()).unwrap();
         let (lost, aside) = (BTreeSet::new(), BTreeSet::new());
         let (rows, books) = (BTreeMap::new(), BTreeMap::new());
-        Self { seed, random, core, config, lost, aside, divided, rows, books, next: 1, seconds: 0, seen: [0; 5] }
+        Self { seed, random, core, config, lost, aside, divided, rows, books, next: 1, seconds: 0, seen: [0; 8] }
     }
 
     fn now(&self) -> Timestamp {
@@ -134,12 +135,19 @@ impl World {
             let group = &tasks[usize::from(slot.group)];
             let asked = &group.constraints;
             assert_eq!(slot.gpus.len(), group.request.gpus as usize);
+            assert_eq!(slot.gpus.iter().collect::<BTreeSet<_>>().len(), slot.gpus.len(), "seed {}", self.seed);
             for uuid in &slot.gpus {
                 let Some((node, gpu)) = self.device(uuid) else { self.fail(&format!("{uuid} is not listed")) };
                 assert_eq!(*node, slot.node, "seed {}", self.seed);
                 let profile = if let GpuKind::Mig { profile } = &gpu.kind { Some(profile) } else { None };
-                assert_eq!(profile, asked.mig_profile.as_ref(), "seed {}", self.seed);
                 let total = gpu.memory.0;
+                if asked.gpu_uuids.is_empty() {
+                    assert_eq!(profile, asked.mig_profile.as_ref(), "seed {}", self.seed);
+                } else if asked.gpu_uuids.contains(uuid) {
+                    self.seen[if profile_is_mig(uuid) { 7 } else { 5 + usize::from(asked.gpu_share.is_some()) }] += 1;
+                } else {
+                    self.fail(&format!("{number} named {:?} and got {uuid}", asked.gpu_uuids));
+                }
                 if self.aside.contains(uuid) || self.lost.contains(&slot.node) {
                     self.fail(&format!("{uuid} of {} is out of service and was promised to {number}", slot.node));
                 }
@@ -198,6 +206,20 @@ impl World {
         }
     }
 
+    /// One to three GPUs of a node, or instances; now and then one that is gone.
+    fn some_gpus(&mut self) -> Vec<Name> {
+        let index = self.random.below(NODES as u64) as usize;
+        let listed: Vec<Name> = node(index, &self.divided).gpus.into_iter().map(|gpu| gpu.uuid).collect();
+        let mut chosen: BTreeSet<Name> = BTreeSet::new();
+        for _ in 0..=self.random.below(3) {
+            chosen.extend(self.random.of(&listed).cloned());
+        }
+        if self.random.below(20) == 0 {
+            chosen.insert(format!("GPU-{index}-{}", self.random.below(GPUS as u64)).as_str().into());
+        }
+        chosen.into_iter().collect()
+    }
+
     fn submit(&mut self) {
         let number = self.next;
         self.next += 1;
@@ -208,7 +230,7 @@ impl World {
         let build = if self.random.below(6) == 0 { build.queue("high") } else { build };
         let memory = (1 + self.random.below(40)) * GIB;
         let millis = [100, 250, 300, 500, 700, 999][self.random.below(6) as usize];
-        let build = match self.random.below(9) {
+        let build = match self.random.below(13) {
             0 => build.asks(1, 1, 1 + self.random.below(8) as u32),
             1 => build.asks(tasks, 1, 1 + self.random.below(2) as u32),
             2 => {
@@ -223,6 +245,15 @@ impl World {
                 let mut mixed = build.asks(1, 1, 1).part(millis, 0).task("whole", 1, 1, 1);
                 mixed.tasks[0].name = "part".into();
                 mixed
+            }
+            9..12 => {
+                let uuids = self.some_gpus();
+                let uuids: Vec<&str> = uuids.iter().map(Name::as_str).collect();
+                match self.random.below(4) {
+                    0 => build.asks(1, 1, 0).named(&uuids[..1]).part(millis, 0),
+                    1 => build.asks(1, 1, 0).named(&uuids).task("other", 1, 1, 1 + self.random.below(3) as u32),
+                    _ => build.asks(1, 1, 0).named(&uuids),
+                }
             }
             _ => build.asks(1, 1, 1).part(millis, 0),
         };
@@ -384,7 +415,7 @@ fn profile_is_mig(uuid: &Name) -> bool {
     uuid.as_str().starts_with("MIG")
 }
 
-fn run(seed: u64) -> [u64; 5] {
+fn run(seed: u64) -> [u64; 8] {
     let mut world = World::new(seed);
     for step in 0..STEPS {
         world.step();
@@ -406,7 +437,10 @@ fn no_gpu_is_promised_twice_whatever_comes_ends_and_breaks() {
     };
     for seed in seeds {
         let seen = run(seed);
-        println!("seed {seed}: {seen:?} whole GPUs, parts, parts with memory, MIG instances; most parts on one GPU");
-        assert!(seen[..4].iter().all(|count| *count > 100) && seen[4] >= 4, "seed {seed} showed nothing: {seen:?}");
+        println!(
+            "seed {seed}: {seen:?} whole GPUs, parts, parts with memory, MIG instances; most parts on one GPU; whole GPUs, parts and MIG instances by UUID"
+        );
+        let by_uuid = seen[5] > 100 && seen[6] > 40 && seen[7] > 20;
+        assert!(seen[..4].iter().all(|count| *count > 100) && seen[4] >= 4 && by_uuid, "seed {seed} showed nothing: {seen:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Parts of GPUs and reservations: whoever starts beside the blocked head, with parts or with whole GPUs, never moves the time that it was
+//! Parts of GPUs, GPUs by UUID, and reservations: whoever starts beside the blocked head, whatever GPUs it asks for, never moves the time that it was
 //! promised, and at that time it starts.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -18,6 +18,8 @@ use scheduler_core::time::Timestamp;
 enum Step {
     /// Replicas; whole GPUs, or thousandths and GiB of one; seconds.
     Submit(u32, u32, u32, u64, u64),
+    /// Certain GPUs, all of them or thousandths of the first; seconds.
+    Named(usize, u32, u64),
     /// Somebody is done before his time.
     End(usize),
     Advance(i64),
@@ -28,10 +30,14 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..4_u32, 0..3_u32, millis, prop_oneof![Just(0), 1..80_u64], 1..200_u64)
             .prop_map(|(replicas, gpus, millis, gib, seconds)| Step::Submit(replicas, gpus, millis, gib, seconds)),
+        3 => (0..NAMED.len(), prop_oneof![3 => Just(0_u32), 1 => 1..1000_u32], 1..200_u64)
+            .prop_map(|(which, millis, seconds)| Step::Named(which, millis, seconds)),
         2 => any::<usize>().prop_map(Step::End),
         3 => (1..60_i64).prop_map(Step::Advance),
     ]
 }
+
+const NAMED: [&[&str]; 4] = [&["a-gpu0"], &["a-gpu1"], &["a-gpu0", "a-gpu1"], &["b-gpu0"]];
 
 struct History {
     core: Scheduler,
@@ -76,6 +82,13 @@ impl History {
         Ok(())
     }
 
+    fn submit(&mut self, build: &common::Build, seconds: u64) {
+        if self.core.submit(build.build(at(self.now)), at(self.now)).is_ok() {
+            self.limits.insert(id(self.next), seconds);
+        }
+        self.next += 1;
+    }
+
     fn run(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match *step {
             Step::Submit(replicas, gpus, millis, gib, seconds) => {
@@ -83,10 +96,12 @@ impl History {
                 if millis > 0 {
                     build = build.part(millis, gib * GIB);
                 }
-                if self.core.submit(build.build(at(self.now)), at(self.now)).is_ok() {
-                    self.limits.insert(id(self.next), seconds);
-                }
-                self.next += 1;
+                self.submit(&build, seconds);
+            }
+            Step::Named(which, millis, seconds) => {
+                let build = job(self.next).asks(1, 1, 0).limit(seconds);
+                let build = if millis > 0 { build.named(&NAMED[which][..1]).part(millis, 0) } else { build.named(NAMED[which]) };
+                self.submit(&build, seconds);
             }
             Step::End(which) => {
                 let runs: Vec<JobId> = self.ends.keys().copied().collect();

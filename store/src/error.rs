@@ -29,6 +29,16 @@ pub enum StoreError {
         /// The process that holds the lock, where it wrote that down.
         pid: Option<u32>,
     },
+    /// Another daemon holds the lease of the table.
+    #[error("the job table {subject} is held by {holder}, whose lease lasts {} s more if it is not heard of", left.as_millis().div_ceil(1_000))]
+    Held {
+        /// Address of the database.
+        subject: String,
+        /// What the holder calls itself.
+        holder: String,
+        /// How long its lease lasts if it is not renewed.
+        left: std::time::Duration,
+    },
     /// Its schema was made by a newer version.
     #[error("the database {subject} has schema version {found}, this binary knows versions up to {known}; use the newer flashd")]
     Newer {

@@ -8,9 +8,14 @@
 //! - Reads never wait for the writer.
 //! - What a run was promised is counted once, in the transaction that writes its end; it stays when the job is removed.
 
+mod codec;
 pub mod error;
+mod intern;
+mod ledger;
 pub mod model;
 pub mod object;
+pub mod postgres;
+mod reckon;
 pub mod sqlite;
 pub mod usage;
 
@@ -25,6 +30,7 @@ pub use model::{
     Owner, StateCounts, Submit, TokenRecord,
 };
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::bench_chart::{Series, draw};
+use crate::bench_kueue;
 use crate::bench_plan::{Figure, GROUPS, Line, Section, sections};
 use crate::bench_table::{Row, table};
 use crate::peers;
@@ -37,6 +38,8 @@ struct Options {
     rounds: Option<u32>,
     only: Vec<String>,
     peers: Vec<String>,
+    /// Of Kueue's workload: a Nth of the jobs.
+    scale: String,
 }
 
 fn names(text: Option<&String>) -> Vec<String> {
@@ -45,7 +48,8 @@ fn names(text: Option<&String>) -> Vec<String> {
 
 fn options(args: &[String]) -> Result<Options> {
     let all = peers::ALL.map(str::to_owned).to_vec();
-    let mut options = Options { quick: false, build: true, install: true, rounds: None, only: Vec::new(), peers: all };
+    let mut options =
+        Options { quick: false, build: true, install: true, rounds: None, only: Vec::new(), peers: all, scale: "1".to_owned() };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -58,15 +62,25 @@ fn options(args: &[String]) -> Result<Options> {
                 options.rounds = Some(rounds.with_context(|| format!("--rounds is from 1 to 100, not `{text}`"))?);
             }
             "--only" => options.only = names(args.next()).iter().map(|name| name.to_uppercase()).collect(),
+            "--scale" => {
+                let text = args.next().map(String::as_str).unwrap_or_default();
+                let scale = text.parse::<u32>().ok().filter(|scale| (1..=350).contains(scale));
+                options.scale = scale.with_context(|| format!("--scale is from 1 to 350, not `{text}`"))?.to_string();
+            }
             "--peers" => {
                 options.peers = names(args.next());
                 options.peers.retain(|name| name != "none");
             }
-            other => bail!("bench takes --quick, --rounds N, --only .., --peers .., --no-install and --no-build, not `{other}`"),
+            other => bail!(
+                "bench takes --quick, --rounds N, --only .., --peers .., --no-install, --no-build and, with --only kueue, --scale N, not `{other}`"
+            ),
         }
     }
+    if options.only == [bench_kueue::NAME] {
+        return Ok(options);
+    }
     if let Some(wrong) = options.only.iter().find(|name| !GROUPS.contains(&name.as_str())) {
-        bail!("there is no measurement `{wrong}`: {}", GROUPS.join(", "));
+        bail!("there is no measurement `{wrong}`: {}; or {} alone", GROUPS.join(", "), bench_kueue::NAME);
     }
     match options.peers.iter().find(|name| !peers::ALL.contains(&name.as_str())) {
         Some(wrong) => bail!("there is no peer `{wrong}`: {}, or none", peers::ALL.join(", ")),
@@ -267,10 +281,15 @@ fn build(options: &Options) -> Result<()> {
     step("release build", || run(cargo(["build", "--release", "--locked", "-p", "daemon", "-p", "cli", "-p", "benches"])))
 }
 
-/// `cargo xtask bench [--quick] [--rounds N] [--only P2,..] [--peers hq,..|none] [--no-install] [--no-build]`
+/// `cargo xtask bench [--quick] [--rounds N] [--only P2,..] [--peers hq,..|none] [--no-install] [--no-build]`, or `--only kueue [--scale N]`
 pub(crate) fn command(args: &[String]) -> Result<()> {
     let options = options(args)?;
     let begun = Instant::now();
+    if options.only == [bench_kueue::NAME] {
+        bench_kueue::measure(options.build, &options.scale)?;
+        println!("bench: {}", pretty(begun.elapsed()));
+        return Ok(());
+    }
     build(&options)?;
     let data = data_folder();
     std::fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
@@ -309,7 +328,8 @@ mod tests {
         let parsed = parsed.map(|options| (options.only, options.peers, options.install, options.rounds));
         assert_eq!(parsed, Some((vec!["P4".into(), "LAT".into()], vec!["hq".into(), "nq".into()], false, Some(2))));
         assert!(options(&words("--peers none")).is_ok_and(|options| options.peers.is_empty()));
-        for wrong in ["--only P9", "--peers slurmx", "--rounds 0", "--fast"] {
+        assert!(options(&words("--only kueue --scale 10")).is_ok_and(|options| options.scale == "10"));
+        for wrong in ["--only kueue,P2", "--scale 0", "--only P9", "--peers slurmx", "--rounds 0", "--fast"] {
             assert!(options(&words(wrong)).is_err(), "{wrong}");
         }
     }

@@ -6,6 +6,7 @@
 
 mod bench;
 mod bench_chart;
+mod bench_kueue;
 mod bench_plan;
 mod bench_table;
 mod cluster;
@@ -40,7 +41,8 @@ usage: cargo xtask <command> [options]
         [--quick]            fewer rounds and smaller sizes
         [--rounds N]         so many rounds instead of 3 (quick) or 5
         [--only NAME,..]     P2 (submits), P3 (batches), P4 (true jobs), P5 (submit to start), P7 (memory),
-                             P8 (restart), LAT (latency at a constant rate), CLI (start of `flash`)
+                             P8 (restart), LAT (latency at a constant rate), CLI (start of `flash`); or kueue alone:
+                             its baseline workload on a control plane, with [--scale N] a Nth of the jobs
         [--peers NAME,..]    hq, pueue, gflow, tsp, nq, slurm, or none; all of them unless said
         [--no-install]       only the peers that are there; otherwise absent ones go into target/peers/
         [--no-build]         measure the programs that are in target/release as they are

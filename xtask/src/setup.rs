@@ -44,6 +44,13 @@ fn rust_is_new_enough(found: &str, wanted: &str) -> bool {
     numbers(found) >= numbers(wanted)
 }
 
+/// Debian keeps the server's programs out of the path, in a folder for each version.
+fn debians_initdb() -> Option<String> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let found = versions.map(|version| version.path().join("bin/initdb")).find(|program| program.is_file())?;
+    version(found.to_str()?, &["--version"])
+}
+
 fn needs() -> Vec<Need> {
     let wanted = env!("CARGO_PKG_RUST_VERSION");
     vec![
@@ -80,6 +87,13 @@ fn needs() -> Vec<Need> {
             what_for: "`instructions` counts with it; without it that is skipped",
             found: version("valgrind", &["--version"]),
             remedy: "apt-get install -y --no-install-recommends valgrind".to_owned(),
+            required: false,
+        },
+        Need {
+            name: "initdb",
+            what_for: "tests of the store on PostgreSQL; without it they are skipped",
+            found: version("initdb", &["--version"]).or_else(debians_initdb),
+            remedy: "apt-get install -y --no-install-recommends postgresql".to_owned(),
             required: false,
         },
         Need {

@@ -128,6 +128,7 @@ fn asked(resources: &Resources) -> String {
         resources.gpu.filter(|gpu| gpu.0 > 0).map(|gpu| format!("gpu {gpu}")),
         resources.gpu_model.as_ref().map(|models| format!("gpu model {}", models.0.join(" or "))),
         resources.gpu_memory.map(|memory| format!("gpu memory {memory}")),
+        resources.gpu_uuids.as_ref().map(|uuids| format!("gpus {}", uuids.join(" and "))),
         resources.gpu_memory_share.map(|memory| format!("gpu memory share {memory}")),
         resources.mig_profile.as_ref().map(|profile| format!("mig {profile}")),
     ];

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
-use executors::kubernetes::flashjob::asks;
+use executors::kubernetes::nodes::asks;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, PodSpec};
 use k8s_types::{FlashJob, QUEUE_ANNOTATION};
 

@@ -111,6 +111,13 @@ impl ApiError {
                 );
                 return Self::new(codes::NO_SUCH_NODE, detail).at("resources.gpuMemoryShare");
             }
+            Refused::BadGpus { .. } => return Self::invalid("resources.gpuUuids", refused.to_string()),
+            Refused::NoSuchGpu { .. } | Refused::OtherGpu { .. } | Refused::GpusApart { .. } => {
+                return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("resources.gpuUuids");
+            }
+            Refused::NamedApart { .. } => {
+                return Self::new(codes::CONFLICT, refused.to_string()).at("resources.gpuUuids");
+            }
             Refused::BadShare { .. } => return Self::invalid("resources.gpu", refused.to_string()),
             Refused::NoNode { .. } | Refused::NoNodeForAll { .. } => {
                 return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("nodeSelector");

@@ -225,7 +225,13 @@ async fn flash_jobs_end_once_whoever_is_killed() {
         if when == 0 {
             daemon.kill();
         }
-        let pods: Vec<String> = referee.pods.now().values().filter(|pod| pod["status"]["phase"] != "Succeeded").map(|pod| name_of(pod).to_owned()).collect();
+        let pods: Vec<String> = referee
+            .pods
+            .now()
+            .values()
+            .filter(|pod| pod["status"]["phase"] != "Succeeded")
+            .map(|pod| name_of(pod).to_owned())
+            .collect();
         if let Some(fault) = fault {
             let hit = block_in_place(|| injector.inflict(fault, &pods, &mut rng));
             hit.unwrap_or_else(|error| panic!("seed {seed}, round {round}, {fault}: {error:?}"));

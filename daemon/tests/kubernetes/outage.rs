@@ -67,7 +67,7 @@ fn version(cluster: &Cluster) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_deleted_while_nobody_could_watch_is_settled() {
     let api_server_args = ["--watch-cache=false", "--etcd-compaction-interval=2s"].map(str::to_owned).to_vec();
-    let options = Options { nodes: vec![NodeSpec::plain("node-0")], api_server_args, folder: None };
+    let options = Options { nodes: vec![NodeSpec::plain("node-0")], api_server_args, ..Options::default() };
     let Some(mut site) = Site::prepare_with("watches that are too old", options, "") else { return };
     if !site.cluster.is_ours() {
         return;

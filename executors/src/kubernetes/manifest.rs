@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, EnvVar, EnvVarSource, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    ObjectFieldSelector, PodSpec, PodTemplateSpec, ResourceRequirements, Toleration,
+    Affinity, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, ResourceRequirements,
+    Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use scheduler_core::ids::{Attempt, JobId, RunId};
 use scheduler_core::time::Timestamp;
 
-use crate::contract::{PodOrder, StartOrder, TaskOrder};
+use crate::contract::{PodOrder, PodVolume, StartOrder, TaskOrder, VolumeSource};
 
 /// Label of all that belongs to one installation; its value is the installation's name.
 pub(super) const INSTANCE: &str = "scheduling.flash-sched.io/instance";
@@ -167,6 +168,7 @@ pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSp
         command: Some(task.command.iter().map(|word| word.replace("$(", "$$(")).collect()),
         working_dir: (!task.working_dir.is_empty()).then(|| task.working_dir.clone()),
         env: Some(env),
+        volume_mounts: (!pod.volumes.is_empty()).then(|| mounts(&pod.volumes)),
         resources: Some(ResourceRequirements {
             limits: Some(limits),
             requests: Some(amounts),
@@ -176,6 +178,7 @@ pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSp
     };
     PodSpec {
         containers: vec![container],
+        volumes: (!pod.volumes.is_empty()).then(|| pod.volumes.iter().enumerate().map(volume).collect()),
         restart_policy: Some("Never".to_owned()),
         termination_grace_period_seconds: Some(i64::try_from(pod.grace_secs).unwrap_or(i64::MAX)),
         affinity: (!pod.nodes.is_empty()).then(|| one_of(&pod.nodes)),
@@ -185,6 +188,39 @@ pub(super) fn pod_spec(task: &TaskOrder, pod: &PodOrder, several: bool) -> PodSp
         automount_service_account_token: Some(false),
         ..PodSpec::default()
     }
+}
+
+/// What a volume is called within its pod.
+fn volume_name(number: usize) -> String {
+    format!("volume-{number}")
+}
+
+fn volume((number, volume): (usize, &PodVolume)) -> Volume {
+    let mut made = Volume { name: volume_name(number), ..Volume::default() };
+    match &volume.source {
+        VolumeSource::Claim(claim) => {
+            let source = PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None };
+            made.persistent_volume_claim = Some(source);
+        }
+        VolumeSource::Empty { in_memory, limit_bytes } => {
+            made.empty_dir = Some(EmptyDirVolumeSource {
+                medium: in_memory.then(|| "Memory".to_owned()),
+                size_limit: limit_bytes.map(|bytes| Quantity(bytes.to_string())),
+            });
+        }
+    }
+    made
+}
+
+fn mounts(volumes: &[PodVolume]) -> Vec<VolumeMount> {
+    let mount = |(number, volume): (usize, &PodVolume)| VolumeMount {
+        name: volume_name(number),
+        mount_path: volume.mount_path.clone(),
+        sub_path: volume.sub_path.clone(),
+        read_only: volume.read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    volumes.iter().enumerate().map(mount).collect()
 }
 
 pub(super) fn toleration(toleration: &crate::contract::PodToleration) -> Toleration {
@@ -254,6 +290,28 @@ mod tests {
             (limits["cpu"].0.as_str(), limits["memory"].0.as_str(), limits["nvidia.com/gpu"].0.as_str()),
             ("1500m", "1048576", "2")
         );
+    }
+
+    #[test]
+    fn what_a_job_mounts_is_in_its_pods() {
+        let mut order = order(vec![task("main", &[])]);
+        let volume = |mount_path: &str, source| PodVolume {
+            mount_path: mount_path.to_owned(),
+            source,
+            sub_path: None,
+            read_only: mount_path == "/data",
+        };
+        let shm = VolumeSource::Empty { in_memory: true, limit_bytes: Some(1 << 30) };
+        order.pod.as_mut().unwrap().volumes =
+            vec![volume("/data", VolumeSource::Claim("datasets".to_owned())), volume("/dev/shm", shm)];
+        let pod = job(&order, "here").unwrap().1.spec.unwrap().template.spec.unwrap();
+        let made = serde_json::to_value(&pod).unwrap();
+        let expected = serde_json::json!([{"name": "volume-0", "persistentVolumeClaim": {"claimName": "datasets"}},
+            {"name": "volume-1", "emptyDir": {"medium": "Memory", "sizeLimit": "1073741824"}}]);
+        assert_eq!(made["volumes"], expected);
+        let expected = serde_json::json!([{"name": "volume-0", "mountPath": "/data", "readOnly": true},
+            {"name": "volume-1", "mountPath": "/dev/shm"}]);
+        assert_eq!(made["containers"][0]["volumeMounts"], expected);
     }
 
     #[test]

@@ -160,7 +160,10 @@ fn check(site: &Site, run: RunId, phase: &RunPhase, wide: usize, deed: Deed, say
     match phase {
         RunPhase::Ended { result: RunResult::Succeeded, .. } => {
             // Those that were deleted when they had succeeded are gone, or go when the run is forgotten.
-            let may_go = matches!(deed, Deed::Cluster(Fault::PodDeleted | Fault::PodRemoved | Fault::NodeDeleted | Fault::NodeSilent) | Deed::Stopped);
+            let may_go = matches!(
+                deed,
+                Deed::Cluster(Fault::PodDeleted | Fault::PodRemoved | Fault::NodeDeleted | Fault::NodeSilent) | Deed::Stopped
+            );
             assert!(left.len() == wide || (may_go && left.len() < wide), "{says}: {left:?}");
             assert!(left.iter().all(|pod| phase_of(pod) == "Succeeded"), "{says}: {left:?}");
         }
@@ -228,7 +231,9 @@ async fn gangs_are_whole_or_nothing_whatever_fails() {
         }
     }
     let (bound, overlaps) = (referee.bound(), referee.overlaps());
-    eprintln!("seed {seed}: {rounds} rounds, runs {ends:?}, {bound} pods bound, {overlaps} beside others, faults {deeds:?}, violations 0");
+    eprintln!(
+        "seed {seed}: {rounds} rounds, runs {ends:?}, {bound} pods bound, {overlaps} beside others, faults {deeds:?}, violations 0"
+    );
     assert!(ends.contains_key("succeeded") && bound > 0);
 }
 
@@ -243,7 +248,10 @@ fn word(phase: &RunPhase) -> &'static str {
 
 #[tokio::test]
 async fn while_the_api_server_is_away_a_gang_waits_and_goes_on() {
-    let Some(site) = Site::with("a gang without an API server", NODES[..4].iter().copied().map(NodeSpec::with_gpus).collect()) else { return };
+    let Some(site) = Site::with("a gang without an API server", NODES[..4].iter().copied().map(NodeSpec::with_gpus).collect())
+    else {
+        return;
+    };
     if !site.cluster.is_ours() {
         return;
     }

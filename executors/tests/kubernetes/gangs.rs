@@ -220,3 +220,34 @@ async fn what_can_never_start_ends_with_what_to_do() {
     }
     assert_eq!(rig.executor.observe().await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn what_admission_adds_is_known_after_the_first_pod_of_a_namespace() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "more", "namespace": "limited"}, "spec": {
+        "limits": [{"type": "Container", "defaultRequest": {"ephemeral-storage": "1Gi"}}]}});
+    site.cluster.kubectl(&["create", "namespace", "limited"]).unwrap();
+    site.cluster.kubectl_with(&["create", "--filename", "-"], &range.to_string()).unwrap();
+    let limited = || {
+        let mut order = on(&["node-0"], 0, order("2h", "0"));
+        order.pod = order.pod.map(|pod| PodOrder { namespace: "limited".to_owned(), ..pod });
+        order
+    };
+    // Nobody could know: it is created where it goes, and gives way.
+    let first = rig.start(limited()).await;
+    let over = |run: RunId| {
+        move |report: &executors::Report| match report {
+            executors::Report::Ended { run: told, result: RunResult::Lost { message }, .. } => {
+                *told == run && message.as_str().contains("ephemeral-storage")
+            }
+            executors::Report::NotBegun { run: told, message, .. } => *told == run && message.contains("ephemeral-storage"),
+            _ => false,
+        }
+    };
+    rig.told(over(first)).await;
+    // Now it is known, and none is bound that has no room.
+    let second = rig.start(limited()).await;
+    assert!(not_begun(&mut rig, second).await.contains("ephemeral-storage"));
+    assert_eq!(pods(site, &of_run(second)), Vec::<Value>::new());
+}

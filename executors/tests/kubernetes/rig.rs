@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) use control_plane::PATIENCE;
 use control_plane::{Cluster, Gate, NodeSpec, Options, Watched, for_test};
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
+use executors::kubernetes::nodes::{NodeWatch, WatchOptions};
 use executors::kubernetes::{JobExecutor, JobOptions, connect};
 use executors::{Executor, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
 use k8s_openapi::api::batch::v1::Job;
@@ -65,7 +66,7 @@ impl Site {
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
         let executor = JobExecutor::new(JobOptions { client, instance: instance.to_owned(), reports });
         executor.adopt().await.unwrap();
-        Rig { executor: Box::new(executor), inbox, told: Vec::new(), kubeconfig: self.kubeconfig.clone() }
+        Rig { executor: Box::new(executor), inbox, told: Vec::new(), kubeconfig: self.kubeconfig.clone(), _nodes: None }
     }
 
     /// The other executor, likewise.
@@ -77,10 +78,19 @@ impl Site {
     pub(crate) async fn try_gang_daemon(&self, instance: &str) -> Option<Rig> {
         let (reports, inbox) = mpsc::channel(64);
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
-        let executor =
-            FlashJobExecutor::new(FlashJobOptions { client, instance: instance.to_owned(), reports, leadership: None });
+        let instance = instance.to_owned();
+        let (grace, tolerated) = (PATIENCE, Vec::new());
+        let nodes = NodeWatch::start(WatchOptions { client: client.clone(), instance: instance.clone(), grace, tolerated });
+        let room = nodes.room();
+        let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership: None });
         executor.adopt().await.ok()?;
-        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new(), kubeconfig: self.kubeconfig.clone() })
+        Some(Rig {
+            executor: Box::new(executor),
+            inbox,
+            told: Vec::new(),
+            kubeconfig: self.kubeconfig.clone(),
+            _nodes: Some(nodes),
+        })
     }
 }
 
@@ -128,6 +138,7 @@ pub(crate) struct Rig {
     inbox: mpsc::Receiver<Report>,
     told: Vec<Report>,
     kubeconfig: PathBuf,
+    _nodes: Option<NodeWatch>,
 }
 
 impl Rig {

@@ -38,6 +38,8 @@ pub struct Options {
     pub nodes: Vec<NodeSpec>,
     /// More arguments for the API server.
     pub api_server_args: Vec<String>,
+    /// More arguments for other parts.
+    pub part_args: Vec<(Part, String)>,
     /// Where it lives, if its folder is to have a name. Otherwise it has one of its own.
     pub folder: Option<PathBuf>,
 }
@@ -74,8 +76,9 @@ impl Cluster {
         let path = folder.path.clone();
         let kubeconfig = path.join("admin.kubeconfig");
         let kubectl = programs.path("kubectl");
-        let api_server_args = options.api_server_args;
-        let setup = Setup { programs, folder: path.clone(), etcd_port, etcd_peer_port, api_port, api_server_args };
+        let mut part_args = options.part_args;
+        part_args.extend(options.api_server_args.into_iter().map(|arg| (Part::ApiServer, arg)));
+        let setup = Setup { programs, folder: path.clone(), etcd_port, etcd_peer_port, api_port, part_args };
         certs::write(&path)?;
         write_tokens(&path)?;
         write_kubeconfig(&kubeconfig, &setup.server(), &path.join("ca.crt"), ADMIN_TOKEN)?;
@@ -106,6 +109,12 @@ impl Cluster {
     /// Where its files are, if it is ours.
     pub fn folder(&self) -> Option<&Path> {
         self.owned.as_ref().map(|owned| owned.folder.path.as_path())
+    }
+
+    /// The processes of its parts that were started and not killed, where they are ours.
+    pub fn pids(&self) -> BTreeMap<Part, u32> {
+        let Some(owned) = &self.owned else { return BTreeMap::new() };
+        running(owned).iter().map(|(part, child)| (*part, child.id())).collect()
     }
 
     /// Whether its parts can be killed and started.
@@ -239,7 +248,8 @@ impl Cluster {
         let port = self.owned(part)?.setup.etcd_port;
         let failed = |source: std::io::Error| ClusterError::Start { part, source };
         let range = post(port, "/v3/kv/range", r#"{"key":"AA=="}"#).map_err(failed)?;
-        let revision = range.split("\"revision\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned();
+        let revision =
+            range.split("\"revision\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned();
         let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
         let answer = post(port, "/v3/kv/compaction", &body).map_err(failed)?;
         if answer.starts_with("HTTP/1.1 200") || answer.contains("has been compacted") {

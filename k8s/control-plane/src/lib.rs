@@ -25,8 +25,8 @@ mod watched;
 
 pub use cluster::{Cluster, Options};
 pub use error::ClusterError;
-pub use folder::target_dir;
 pub use faults::{Fault, Injector, Seeded};
+pub use folder::target_dir;
 pub use gate::Gate;
 pub use node::NodeSpec;
 pub use part::Part;

@@ -65,8 +65,8 @@ pub(crate) struct Setup {
     pub(crate) etcd_port: u16,
     pub(crate) etcd_peer_port: u16,
     pub(crate) api_port: u16,
-    /// More for the API server.
-    pub(crate) api_server_args: Vec<String>,
+    /// More than each is told anyway.
+    pub(crate) part_args: Vec<(Part, String)>,
 }
 
 impl Setup {
@@ -85,7 +85,7 @@ impl Setup {
         let log = std::fs::File::options().create(true).append(true).open(self.log(part))?;
         let mut command = Command::new(self.programs.path(part.file()));
         command.current_dir(&self.folder).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.args(self.args(part));
+        command.args(self.args(part)).args(self.part_args.iter().filter(|(of, _)| *of == part).map(|(_, arg)| arg));
         Ok(command)
     }
 
@@ -130,7 +130,6 @@ impl Setup {
                     flag("service-account-signing-key-file", &key),
                     flag("cert-dir", &at("made")),
                 ],
-                self.api_server_args.clone(),
             ]
             .concat(),
             Part::ControllerManager => [

@@ -20,7 +20,8 @@ use crate::watched::{Told, Watched};
 /// The scheduler that they ask for.
 const SCHEDULER: &str = "flash-scheduler";
 /// Labels whose values together name their gang.
-const GANG: [&str; 3] = ["scheduling.flash-sched.io/instance", "scheduling.flash-sched.io/job-id", "scheduling.flash-sched.io/attempt"];
+const GANG: [&str; 3] =
+    ["scheduling.flash-sched.io/instance", "scheduling.flash-sched.io/job-id", "scheduling.flash-sched.io/attempt"];
 /// Annotation: how many pods the gang has.
 const SIZE: &str = "scheduling.flash-sched.io/gang-size";
 
@@ -135,7 +136,8 @@ impl Books {
             return;
         }
         let gpus = pod["spec"]["containers"].as_array().into_iter().flatten();
-        let gpus = gpus.filter_map(|container| container["resources"]["limits"]["nvidia.com/gpu"].as_str()?.parse::<u64>().ok()).sum();
+        let gpus =
+            gpus.filter_map(|container| container["resources"]["limits"]["nvidia.com/gpu"].as_str()?.parse::<u64>().ok()).sum();
         self.holds.insert(uid, (node.clone(), gpus, is_one));
         if before.is_some() || !is_one {
             return;

@@ -138,7 +138,8 @@ fn shown(objects: &Objects) -> String {
 async fn client(kubeconfig: &Path) -> Client {
     let read = Kubeconfig::read_from(kubeconfig).unwrap_or_else(|error| panic!("{}: {error}", kubeconfig.display()));
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
-    let client = config.map_err(|error| error.to_string()).and_then(|config| Client::try_from(config).map_err(|error| error.to_string()));
+    let client =
+        config.map_err(|error| error.to_string()).and_then(|config| Client::try_from(config).map_err(|error| error.to_string()));
     client.unwrap_or_else(|error| panic!("{}: {error}", kubeconfig.display()))
 }
 

@@ -12,6 +12,7 @@ use crate::job::{Policy, Shape, TaskGroup};
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::{GpuKind, PRIORITY_LIMIT, Resource, TASK_LIMIT};
 use crate::scheduler::errors::{Refused, SHOWN};
+use crate::scheduler::place::Rooms;
 use crate::scheduler::place::filter::{Filter, Lane};
 use crate::scheduler::table::ShapeIx;
 
@@ -60,16 +61,17 @@ impl Scheduler {
             if let Some(detail) = bad_share(group) {
                 return Err(Refused::BadShare { task: group.name.clone(), detail });
             }
+            self.admit_named(group, &shape.tasks)?;
             if !names.insert(&group.name) {
                 return Err(Refused::DuplicateTask { task: group.name.clone() });
             }
         }
-        let (demand, own) = self.nodes.trial(shape);
-        let filters = own.as_ref().unwrap_or_else(|| self.nodes.filters());
+        let trial = self.nodes.trial(shape);
+        let demand = &trial.demand;
         for (index, group) in shape.tasks.iter().enumerate() {
-            self.admit_group(group, filters.get(demand.group(index as u16).filter))?;
+            self.admit_group(group, trial.filters().get(demand.group(index as u16).filter), trial.whole())?;
         }
-        let misfit = self.nodes.pack_whole(&demand, filters).err();
+        let misfit = trial.pack_whole().err();
         for resource in Resource::ALL {
             let (asked, total) = (demand.total[resource as usize], self.nodes.capacity()[resource as usize]);
             if let Some(misfit) = misfit.filter(|_| asked > total && demand.least == demand.tasks) {
@@ -87,10 +89,10 @@ impl Scheduler {
     }
 
     /// Whether there is a node on which a task of this group may go, and one that has enough of each resource.
-    fn admit_group(&self, group: &TaskGroup, filter: &Filter) -> Result<(), Refused> {
+    fn admit_group(&self, group: &TaskGroup, filter: &Filter, whole: &Rooms) -> Result<(), Refused> {
         let mut largest = [0; Resource::ALL.len()];
         let mut any = false;
-        for (room, fit) in self.nodes.whole().iter().zip(filter.fits()) {
+        for (room, fit) in whole.iter().zip(filter.fits()) {
             let Some(mask) = *fit else { continue };
             any = true;
             for (largest, has) in
@@ -104,7 +106,7 @@ impl Scheduler {
                 return Err(refused);
             }
             // Nothing keeps it from the nodes but that none has a GPU: of all else they have what they have.
-            for room in self.nodes.whole().iter() {
+            for room in whole.iter() {
                 largest = [largest[0].max(room.cpu), largest[1].max(room.memory), 0];
             }
         }
@@ -128,6 +130,15 @@ impl Scheduler {
                 let there = some(nodes().filter_map(|node| node.labels.get(selector.label())));
                 return Some(Refused::NoNode { task: task(), selector: selector.clone(), there });
             }
+        }
+        if let Some((uuid, device)) = asked.gpu_uuids.first().and_then(|uuid| Some((uuid, self.nodes.configured_device(uuid)?))) {
+            let node = &self.nodes.all()[device.node];
+            // Each of them is there and as it is asked for: where its node is as well, what it lacks is a lane.
+            let is_asked = asked.nodes.iter().all(|selector| selector.accepts(&node.traits.labels));
+            let (uuid, node) = (uuid.clone(), node.name.clone());
+            return is_asked
+                .then(|| Refused::NamedApart { task: task(), uuid, node })
+                .or_else(|| Some(Refused::NoNodeForAll { task: task() }));
         }
         let lanes = || nodes().flat_map(|node| &node.lanes);
         let of_model = |lane: &&Lane| asked.gpu_models.is_empty() || asked.gpu_models.contains(&lane.model);

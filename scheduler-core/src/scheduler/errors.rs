@@ -270,6 +270,57 @@ pub enum Refused {
         /// The profiles that there are, in their order, [`SHOWN`] at most.
         there: Vec<Name>,
     },
+    /// GPUs are named in a way that cannot be.
+    #[error("task \"{task}\": {detail}")]
+    BadGpus {
+        /// The group.
+        task: Name,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// No GPU has this UUID.
+    #[error("task \"{task}\" asks for GPU {uuid}, there is none of that UUID; {}{}", those(.there, "there are", "there are no GPUs"), others(*.more))]
+    NoSuchGpu {
+        /// The group.
+        task: Name,
+        /// What is asked.
+        uuid: Name,
+        /// The GPUs that there are, in their order, [`SHOWN`] at most.
+        there: Vec<Name>,
+        /// How many more there are.
+        more: usize,
+    },
+    /// A GPU that is named is not what else is asked of it.
+    #[error("task \"{task}\" asks for GPU {uuid}: {detail}")]
+    OtherGpu {
+        /// The group.
+        task: Name,
+        /// The GPU.
+        uuid: Name,
+        /// In what it differs.
+        detail: String,
+    },
+    /// GPUs that one task names are on two nodes.
+    #[error("task \"{task}\" asks for GPU {} of node \"{}\" and GPU {} of node \"{}\": a task is on one node", .gpus[0].0, .gpus[0].1, .gpus[1].0, .gpus[1].1)]
+    GpusApart {
+        /// The group.
+        task: Name,
+        /// Two of its GPUs and their nodes.
+        gpus: Box<[(Name, Name); 2]>,
+    },
+    /// Too many sets of GPUs of a node are named at a time.
+    #[error(
+        "task \"{task}\" asks for GPU {uuid}: unfinished jobs name so many sets of GPUs of node \"{node}\" already that another one cannot be told \
+         apart; {GPU_KIND_LIMIT} can, among them each kind of which some are not named"
+    )]
+    NamedApart {
+        /// The group.
+        task: Name,
+        /// The first of its GPUs.
+        uuid: Name,
+        /// Its node.
+        node: Name,
+    },
     /// A share of a GPU that cannot be.
     #[error("task \"{task}\": {detail}")]
     BadShare {
@@ -362,6 +413,10 @@ fn list(names: &[Name]) -> String {
 
 fn those(names: &[Name], some: &str, none: &str) -> String {
     if names.is_empty() { none.to_owned() } else { format!("{some} ({})", list(names)) }
+}
+
+fn others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" and {more} more") }
 }
 
 fn profile(asked: Option<&Name>) -> String {

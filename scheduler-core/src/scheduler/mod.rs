@@ -19,6 +19,7 @@ mod fragment;
 mod invariants;
 mod lineup;
 mod misfits;
+mod named;
 mod nodes;
 mod place;
 mod plan;
@@ -45,7 +46,7 @@ pub use config::{
 pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
 pub use explain::{
     Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, NoPart, Position, Rule, Shortage,
-    Shortfall, Suggestion, Unknown, Why,
+    Shortfall, Suggestion, TakenGpu, Unknown, Why,
 };
 pub use fleet::LostRuns;
 pub use fragment::{Fragmentation, HOLES, Hole};
@@ -63,7 +64,7 @@ use crate::hash::Build;
 use crate::ids::{JobId, Name, RunId, Seq};
 use crate::intern::{Found, Interner};
 use crate::jitter;
-use crate::job::{LiveJob, NewJob, Policy, Shape};
+use crate::job::{Constraints, LiveJob, NewJob, Policy, Shape};
 use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::lineup::Lineup;
 use crate::scheduler::nodes::Nodes;
@@ -267,7 +268,10 @@ impl Scheduler {
     fn release(&mut self, bucket: BucketIx) {
         if let Some((shape, demand)) = self.tree.release(bucket) {
             self.shapes.release(shape);
-            self.nodes.dismiss(&demand);
+            if self.nodes.dismiss(&demand) {
+                // Somebody may have had to wait for a lane.
+                self.exhausted = false;
+            }
             self.lineup.forget_kind(bucket);
         }
     }
@@ -444,12 +448,18 @@ fn matches(placement: &Placement, shape: &Shape) -> bool {
                 (usize::from(slot.group), slot.replica) == (index, replica)
                     && slot.gpus.len() == group.request.gpus as usize
                     && millis == group.constraints.gpu_share.map(|share| share.millis)
+                    && are_named(&slot.gpus, &group.constraints)
             };
             slots.next_if(right).is_some()
         });
         own.count();
     }
     placement.slots.len() as u64 >= shape.least_tasks() && slots.next().is_none()
+}
+
+/// Whether GPUs are those that were asked for, where certain ones were.
+fn are_named(gpus: &[Name], asked: &Constraints) -> bool {
+    asked.gpu_uuids.is_empty() || gpus.iter().all(|uuid| asked.gpu_uuids.contains(uuid))
 }
 
 /// The first GPU of which a placement has more than there is.

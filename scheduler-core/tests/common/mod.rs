@@ -119,6 +119,15 @@ impl Build {
         self
     }
 
+    /// All of its groups ask for these GPUs.
+    pub(crate) fn named(mut self, uuids: &[&str]) -> Self {
+        for task in &mut self.tasks {
+            task.request.gpus = uuids.len() as u32;
+            task.constraints.gpu_uuids = uuids.iter().map(|&uuid| uuid.into()).collect();
+        }
+        self
+    }
+
     /// Over as many nodes as there are.
     pub(crate) fn spread(mut self) -> Self {
         self.arrangement = Arrangement::Spread;

@@ -8,10 +8,11 @@ use scheduler_core::state::StateKind;
 use uuid::Uuid;
 
 use super::chunk::Insert;
-use super::codec::{Columns, state_kind};
-use super::ledger::end_of_run;
+use super::codec::{Columns, args, int, state_kind};
 use super::raw::{Arg, RawError};
 use super::writer::Writer;
+use crate::codec::standing;
+use crate::ledger::end_of_run;
 use crate::{Batch, Committed, JobUpdate, KeyRecord, ObjectChange, StoreError, Submit};
 
 const OP: &str = "commit";
@@ -80,7 +81,7 @@ impl Writer {
 
     fn write(&mut self, batch: &Batch) -> Result<Progress, StoreError> {
         self.check_term(batch.term)?;
-        self.begin_sums();
+        self.ledger.begin();
         let writes = [batch.submits.len(), batch.changes.len(), batch.keys.len(), batch.objects.len(), batch.samples.len()];
         if writes == [0; 5] {
             // Without a write, a full disk would say that all is well.
@@ -158,7 +159,7 @@ impl Writer {
         let mut events = Vec::with_capacity(rows.len() * 12);
         for NewRow { submit, revision, shape, policy, owner, columns, labels } in &rows {
             let job = &submit.job;
-            let lifecycle = columns.args();
+            let lifecycle = args(columns);
             let (seq, id, shape, revision) = (int(job.seq.0), Arg::Blob(job.id.0.as_bytes()), Arg::Int(*shape), int(revision.0));
             let submitted_at = Arg::Int(job.submitted_at.0);
             let start_after = job.start_after.map(|time| time.0).into();
@@ -194,8 +195,8 @@ impl Writer {
         begun: Option<Begun>,
         at_once: bool,
     ) -> Result<Option<Begun>, StoreError> {
-        let columns = Columns::of(&change.to).map_err(|error| self.at(OP).sqlite(error))?;
-        let [state, attempt, lost, state_at, placement, outcome, detail] = columns.args();
+        let columns = Columns::of(&change.to).map_err(|error| self.at(OP).sqlite(error.into()))?;
+        let [state, attempt, lost, state_at, placement, outcome, detail] = args(&columns);
         let (seq, number) = (int(change.seq.0), int(revision.0));
         let id = Arg::Blob(change.job.0.as_bytes());
         let (at, what) = (Arg::Int(change.at.0), Arg::Text(change.event.word()));
@@ -294,15 +295,6 @@ impl Writer {
     fn refused(&self, error: RawError, what: impl Fn() -> String) -> StoreError {
         if error.is_duplicate() { StoreError::Duplicate { op: OP, what: what() } } else { self.at(OP).sqlite(error) }
     }
-}
-
-fn standing(state: StateKind, attempt: i64) -> String {
-    format!("{} in attempt {attempt}", state.as_str())
-}
-
-/// Numbers of ours begin at 0 and grow by one: they end long before this conversion could.
-fn int(number: u64) -> Arg<'static> {
-    Arg::Int(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 fn labels(labels: &[(String, String)]) -> Result<Option<String>, RawError> {

@@ -1,9 +1,5 @@
 //! What many jobs share, as numbers: the writer's memory of the tables `shapes`, `policies` and `owners`.
-//!
-//! It is bounded. What it has forgotten gets another row when it comes again, which costs that row and breaks nothing; duplicates
-//! that no job uses any more are removed when a store is opened.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -13,9 +9,7 @@ use scheduler_core::job::{Policy, Shape};
 use super::codec::{json, parse};
 use super::raw::{Arg, Connection, RawError, Row};
 use crate::Owner;
-
-/// Most entries of each kind that are remembered.
-const MOST: usize = 16_384;
+use crate::intern::{Ids, MOST};
 
 static LATEST_SHAPES: &str = include_str!("queries/latest_shapes.sql");
 static LATEST_POLICIES: &str = include_str!("queries/latest_policies.sql");
@@ -25,41 +19,18 @@ static INSERT_POLICY: &str = include_str!("queries/insert_policy.sql");
 static INSERT_OWNER: &str = include_str!("queries/insert_owner.sql");
 static SWEEP: &str = include_str!("queries/sweep.sql");
 
-/// Values and the ids of their rows.
-struct Ids<K> {
-    ids: HashMap<K, i64>,
-    last: i64,
-}
-
-impl<K: Eq + Hash> Ids<K> {
-    /// Reads the latest rows; the query gives the id first and the newest row first.
-    fn load(db: &mut Connection, sql: &'static str, read: impl Fn(&Row) -> Result<K, RawError>) -> Result<Self, RawError> {
-        let mut loaded = Self { ids: HashMap::new(), last: 0 };
-        db.query(sql, &[Arg::Int(MOST as i64)], |row| {
-            let id = row.int(0)?;
-            loaded.last = loaded.last.max(id);
-            loaded.ids.entry(read(row)?).or_insert(id);
-            Ok(())
-        })?;
-        Ok(loaded)
-    }
-
-    fn id_of(&mut self, key: &K, insert: impl FnOnce(i64) -> Result<(), RawError>) -> Result<i64, RawError>
-    where
-        K: Clone,
-    {
-        if let Some(id) = self.ids.get(key) {
-            return Ok(*id);
-        }
-        if self.ids.len() >= MOST {
-            self.ids.clear();
-        }
-        let id = self.last + 1;
-        insert(id)?;
-        self.last = id;
-        self.ids.insert(key.clone(), id);
-        Ok(id)
-    }
+/// Reads the latest rows; the query gives the id first and the newest row first.
+fn load<K: Clone + Eq + Hash>(
+    db: &mut Connection,
+    sql: &'static str,
+    read: impl Fn(&Row) -> Result<K, RawError>,
+) -> Result<Ids<K>, RawError> {
+    let mut loaded = Ids::default();
+    db.query(sql, &[Arg::Int(MOST as i64)], |row| {
+        loaded.remember(row.int(0)?, read(row)?);
+        Ok(())
+    })?;
+    Ok(loaded)
 }
 
 /// The three tables. After a transaction that failed it must be loaded anew: it may know rows that are not there.
@@ -72,9 +43,9 @@ pub(super) struct Interned {
 impl Interned {
     pub(super) fn load(db: &mut Connection) -> Result<Self, RawError> {
         Ok(Self {
-            shapes: Ids::load(db, LATEST_SHAPES, |row| shape(row, 1).map(Arc::new))?,
-            policies: Ids::load(db, LATEST_POLICIES, |row| parse("a policy", row.text(1)?).map(Arc::new))?,
-            owners: Ids::load(db, LATEST_OWNERS, |row| owner(row, 1))?,
+            shapes: load(db, LATEST_SHAPES, |row| shape(row, 1).map(Arc::new))?,
+            policies: load(db, LATEST_POLICIES, |row| parse("a policy", row.text(1)?).map(Arc::new))?,
+            owners: load(db, LATEST_OWNERS, |row| owner(row, 1))?,
         })
     }
 

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fault::At;
 use super::intern::Interned;
-use super::ledger::Ledger;
 use super::lock::FolderLock;
 use super::raw::{Connection, RawError};
 use super::{SqliteOptions, codec, schema};
+use crate::ledger::Ledger;
 use crate::usage::Day;
 use crate::{Batch, Committed, Compaction, Head, StateCounts, StoreError, TokenRecord};
 

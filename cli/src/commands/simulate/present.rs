@@ -78,6 +78,14 @@ fn names(texts: &[String]) -> Vec<Name> {
     texts.iter().map(|text| name(text)).collect()
 }
 
+/// Each once, in order, as the daemon has them.
+fn sorted(texts: &[String]) -> Vec<Name> {
+    let mut names = names(texts);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 pub(super) fn time(at: Timestamp) -> simulator::scheduler::Timestamp {
     simulator::scheduler::Timestamp(at.as_microsecond())
 }
@@ -152,6 +160,7 @@ fn group(task: &TaskSpec) -> TaskGroup {
         nodes: selectors(task),
         gpu_models: models,
         gpu_memory: MemoryBytes(asked.gpu_memory.unwrap_or(Memory(0)).0),
+        gpu_uuids: sorted(asked.gpu_uuids.as_deref().unwrap_or_default()),
         mig_profile: asked.mig_profile.as_deref().map(name),
         gpu_share: asked
             .gpu

@@ -285,6 +285,7 @@ impl Admission {
             }
         }
         let resources = task.resources.get_or_insert_with(|| defaults.resources.clone());
+        place::spell_out(resources).map_err(|invalid| invalid.under("resources"))?;
         let cpu = *resources.cpu.get_or_insert(DEFAULT_CPU);
         if cpu.0 == 0 {
             return Err(Invalid::new("resources.cpu", "a task needs some CPU: at least 1m"));

@@ -2,7 +2,7 @@
 //!
 //! Invariant: two ways to say the same are one constraint, so that jobs that ask for the same share a shape.
 
-use api::quantity::Memory;
+use api::quantity::{GpuMillis, Memory};
 use api::{NodeExpression, NodeSelector, Operator, Resources};
 use scheduler_core::amounts::{GPU_MILLIS, GpuShare, MemoryBytes};
 use scheduler_core::ids::Name;
@@ -15,6 +15,8 @@ use crate::names;
 const SELECTORS: usize = 64;
 /// Values of one of them, and GPU models.
 const VALUES: usize = 64;
+/// Longest UUID of a GPU.
+const UUID_BYTES: usize = 96;
 /// Longest name of a GPU model.
 const MODEL_CHARS: usize = 128;
 
@@ -42,6 +44,30 @@ pub(super) fn constraints(
     nodes.dedup();
     let of_gpus = gpus(resources).map_err(|invalid| invalid.under("resources"))?;
     Ok(Constraints { nodes, ..of_gpus })
+}
+
+/// Says how many GPUs a task asks for that names them.
+pub(super) fn spell_out(resources: &mut Resources) -> Checked<()> {
+    let Some(uuids) = &resources.gpu_uuids else { return Ok(()) };
+    let refuse = |detail: String| Err(Invalid::new("gpuUuids", detail));
+    if uuids.is_empty() || uuids.len() > VALUES {
+        return refuse(format!("{} UUIDs; 1 to {VALUES} are taken, and where any GPU will do it is left out", uuids.len()));
+    }
+    let is_uuid = |text: &String| (1..=UUID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if let Some(text) = uuids.iter().find(|text| !is_uuid(text)) {
+        let rule = "write it as `flash gpus -o wide` shows it (`GPU-...`, `MIG-...`)";
+        return refuse(format!("`{}` is not the UUID of a GPU: {rule}", text.escape_debug()));
+    }
+    if let Some((_, text)) = uuids.iter().enumerate().find(|(at, text)| uuids[..*at].contains(text)) {
+        return refuse(format!("`{text}` is there twice"));
+    }
+    let count = uuids.len() as u32;
+    let asked = *resources.gpu.get_or_insert(GpuMillis::whole(count));
+    match asked.gpus() {
+        Some(gpus) if gpus != count => refuse(format!("it names {count}, and `gpu` asks for {gpus}: leave `gpu` out")),
+        None if count > 1 => refuse(format!("it names {count}, and `gpu` asks for a part of one GPU")),
+        _ => Ok(()),
+    }
 }
 
 /// How many GPUs a task asks for, and what part of one.
@@ -147,5 +173,7 @@ fn gpus(resources: &Resources) -> Checked<Constraints> {
             Some(Name::from(profile))
         }
     };
-    Ok(Constraints { gpu_models: models, gpu_memory: MemoryBytes(memory.0), mig_profile, gpu_share, ..Constraints::NONE })
+    let gpu_uuids = sorted(resources.gpu_uuids.as_deref().unwrap_or_default());
+    let gpu_memory = MemoryBytes(memory.0);
+    Ok(Constraints { gpu_models: models, gpu_memory, mig_profile, gpu_share, gpu_uuids, ..Constraints::NONE })
 }

@@ -281,22 +281,67 @@ fn pods_get_whole_gpus_whichever_way_a_job_is_written() {
     admission.executor = ExecutorKind::Job;
     let whole = json!({"command": ["a"], "image": "img", "resources": {"gpu": 2}});
     assert_eq!(admit(&admission, whole).unwrap().shape.tasks[0].request.gpus, 2);
-    for resources in
-        [json!({"gpu": "0.5"}), json!({"gpu": "500m", "gpuMemoryShare": "1Gi"}), json!({"gpu": 1, "migProfile": "1g.10gb"})]
-    {
+    for resources in [
+        json!({"gpu": "0.5"}),
+        json!({"gpu": "500m", "gpuMemoryShare": "1Gi"}),
+        json!({"gpu": 1, "migProfile": "1g.10gb"}),
+        json!({"gpuUuids": ["GPU-1"]}),
+    ] {
+        let (field, said) = if resources.get("gpuUuids").is_some() {
+            ("resources.gpuUuids", "none can be named")
+        } else {
+            ("resources.gpu", "pods get whole GPUs")
+        };
         for spec in [
             json!({"command": ["a"], "image": "img", "resources": resources}),
             json!({"image": "img", "tasks": [{"command": ["a"], "resources": resources}]}),
             json!({"image": "img", "resources": resources, "tasks": [{"command": ["a"]}]}),
         ] {
             let invalid = admit(&admission, spec).unwrap_err();
-            assert!(
-                invalid.path.ends_with("resources.gpu") && invalid.detail.contains("pods get whole GPUs"),
-                "{}",
-                invalid.detail
-            );
+            assert!(invalid.path.ends_with(field) && invalid.detail.contains(said), "{}", invalid.detail);
         }
     }
+}
+
+#[test]
+fn volumes_are_checked_before_the_cluster_sees_them() {
+    let mut admission = admission();
+    let spec = |volumes: serde_json::Value| json!({"command": ["a"], "image": "img", "volumes": volumes});
+    let local = admit(&admission, json!({"command": ["a"], "volumes": [{"mountPath": "/d", "claim": "c"}]})).unwrap_err();
+    assert_eq!(local.path, "volumes");
+    admission.executor = ExecutorKind::Job;
+    let fine = json!([{"mountPath": "/data", "claim": "team.sets", "subPath": "a/b", "readOnly": true},
+        {"mountPath": "/dev/shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}]);
+    admit(&admission, spec(fine)).unwrap();
+    for (volume, path) in [
+        (json!({"mountPath": "data", "claim": "c"}), "volumes[0].mountPath"),
+        (json!({"mountPath": "/", "claim": "c"}), "volumes[0].mountPath"),
+        (json!({"mountPath": "/d"}), "volumes[0]"),
+        (json!({"mountPath": "/d", "claim": "c", "emptyDir": {}}), "volumes[0]"),
+        (json!({"mountPath": "/d", "claim": "No"}), "volumes[0].claim"),
+        (json!({"mountPath": "/d", "claim": "c", "subPath": "../x"}), "volumes[0].subPath"),
+        (json!({"mountPath": "/d", "emptyDir": {}, "readOnly": true}), "volumes[0].readOnly"),
+    ] {
+        assert_eq!(admit(&admission, spec(json!([volume]))).unwrap_err().path, path);
+    }
+    let twice = json!([{"mountPath": "/d", "claim": "c"}, {"mountPath": "/d", "emptyDir": {}}]);
+    assert_eq!(admit(&admission, spec(twice)).unwrap_err().path, "volumes[1].mountPath");
+}
+
+#[test]
+fn gpus_by_uuid_are_as_many_as_are_named() {
+    let admission = admission();
+    let asked = |resources| admit(&admission, json!({"command": ["a"], "resources": resources})).unwrap();
+    let first = asked(json!({"gpuUuids": ["GPU-2", "GPU-1"]}));
+    let constraints = &first.shape.tasks[0].constraints;
+    assert_eq!((first.shape.tasks[0].request.gpus, &constraints.gpu_uuids[..]), (2, &["GPU-1".into(), "GPU-2".into()][..]));
+    assert!(Arc::ptr_eq(&first.shape, &asked(json!({"gpu": 2, "gpuUuids": ["GPU-1", "GPU-2"]})).shape));
+    // What came back can be sent again.
+    let spec: serde_json::Value = serde_json::from_slice(&first.spec).unwrap();
+    assert_eq!(spec["tasks"][0]["resources"], json!({"cpu": "1", "gpu": "2", "gpuUuids": ["GPU-2", "GPU-1"]}));
+    assert_eq!(admit(&admission, spec).unwrap().spec, first.spec);
+    let part = asked(json!({"gpu": "0.5", "gpuUuids": ["GPU-2"]}));
+    assert_eq!(part.shape.tasks[0].constraints.gpu_share, Some(GpuShare { millis: 500, memory: MemoryBytes(0) }));
 }
 
 #[test]

@@ -62,7 +62,16 @@ fn shortfall(lacks: &Shortfall) -> api::Shortfall {
             node: largest.map(|(_, node)| node.to_string()),
         }
     };
+    let taken = |gpu: &scheduler_core::TakenGpu| api::TakenGpu {
+        uuid: gpu.uuid.to_string(),
+        node: gpu.node.to_string(),
+        jobs: gpu.by.iter().map(|job| reference(*job)).collect(),
+        more_jobs: gpu.more as u64,
+        set_aside: gpu.aside.as_ref().map(ToString::to_string),
+    };
     api::Shortfall {
+        taken_gpus: lacks.taken.iter().map(taken).collect(),
+        more_taken_gpus: lacks.more_taken as u64,
         gpu_part: lacks.part.as_ref().map(part),
         shortages: lacks.shortages.iter().map(shortage).collect(),
         closest: lacks.closest.as_ref().map(|closest| api::Closest {

@@ -7,7 +7,7 @@ use api::quantity::{Cpu, Duration, Memory};
 use scheduler_core::amounts::MemoryBytes;
 use scheduler_core::ids::Name;
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{Ahead, Counted, Gang, JobRef, NoPart, Refused, Resource, Rule, Shortage, Shortfall, Whose};
+use scheduler_core::{Ahead, Counted, Gang, JobRef, NoPart, Refused, Resource, Rule, Shortage, Shortfall, TakenGpu, Whose};
 
 use crate::http::text::wire_time;
 use crate::http::view;
@@ -151,9 +151,28 @@ fn part(lacks: &NoPart) -> String {
     format!("it needs {asked} of one GPU: none is whole, and {gpus} {left} left (node {node})")
 }
 
+/// A GPU that is asked for by UUID and cannot be had now.
+fn taken(gpu: &TakenGpu) -> String {
+    let named = format!("GPU {} of node {}", gpu.uuid, gpu.node);
+    let aside = gpu.aside.as_ref().map(|why| format!("is set aside ({why})"));
+    let more = if gpu.more > 0 { format!(" and {} more", gpu.more) } else { String::new() };
+    let by = jobs(&gpu.by);
+    let had = match gpu.by.len() + gpu.more {
+        0 => None,
+        1 => Some(format!("{by} has")),
+        _ => Some(format!("{by}{more} share")),
+    };
+    let which: Vec<String> = had.into_iter().chain(aside).map(|text| format!("which {text}")).collect();
+    format!("it needs {named}, {}", which.join(" and "))
+}
+
 /// What a job lacks, as the end of a sentence; empty if that is not known.
 pub(super) fn lacking(lacks: &Shortfall) -> String {
     let mut parts: Vec<String> = lacks.gang.iter().map(gang).collect();
+    parts.extend(lacks.taken.iter().map(taken));
+    if lacks.more_taken > 0 {
+        parts.push(format!("and {} more GPUs that are not free", lacks.more_taken));
+    }
     parts.extend(lacks.part.iter().map(part));
     parts.extend(lacks.shortages.iter().map(|shortage| short(shortage, lacks.gang.is_some())));
     parts.extend(lacks.closest.iter().map(|closest| {

@@ -21,10 +21,13 @@ use tokio::time::Instant;
 
 use super::super::error::{Meaning, meaning};
 use super::super::manifest::run_of;
+use super::super::nodes::requests::all_requests;
+use super::super::nodes::room::Wish;
+use super::super::nodes::{Key, key};
+use super::super::quantity::Amounts;
 use super::gang::{binding, flash_job_of, live_run, made_for, node, parts, pods, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
-use super::room::{Key, Wish, key};
-use super::verdict::{Known, Verdict, is_over, verdict};
+use super::verdict::{Known, Verdict, is_bound, is_over, verdict};
 use crate::contract::{RunPhase, StartOrder};
 
 /// How long an assembly waits for what may change by itself: room, a quota, a name that is still taken.
@@ -74,14 +77,18 @@ impl Assembly {
     }
 
     async fn go_on(&self) -> Result<(), Fault> {
+        self.listed().await?;
         // Read anew, now that nobody else acts on it: what was found may have been half of what is there.
-        let list = || async {
-            match self.hub.pods_of("resume", self.run).await {
-                Ok(pods) => Answer::Done(pods),
-                Err(_) => Answer::Later,
-            }
-        };
-        let found = self.ask(list).await?;
+        let mut found = self.found_pods().await?;
+        let bound: Vec<Pod> = found.iter().filter(|pod| is_bound(pod) && !is_over(pod)).cloned().collect();
+        if !bound.is_empty() {
+            // What ends before the watch begins is never shown. Whatever still runs after its room is set aside will be.
+            self.set_aside(&bound).await?;
+            found = self.found_pods().await?;
+            let runs: Vec<Key> = found.iter().filter(|pod| !is_over(pod)).map(key).collect();
+            let over: Vec<Key> = bound.iter().map(key).filter(|key| !runs.contains(key)).collect();
+            self.hub.give_up(&over);
+        }
         let known = self.hub.runs().known(self.run);
         let refs: Vec<&Pod> = found.iter().collect();
         let all_there = found.first().is_some_and(|pod| found.len() >= size(pod));
@@ -93,6 +100,16 @@ impl Assembly {
                 Err(Fault::NotNow("whoever made its pods was ended before all were there".to_owned()))
             }
         }
+    }
+
+    async fn found_pods(&self) -> Result<Vec<Pod>, Fault> {
+        self.ask(|| async {
+            match self.hub.pods_of("resume", self.run).await {
+                Ok(pods) => Answer::Done(pods),
+                Err(_) => Answer::Later,
+            }
+        })
+        .await
     }
 
     async fn finish(self, outcome: Result<(), Fault>) {
@@ -138,20 +155,37 @@ impl Assembly {
     async fn make(&self, order: &StartOrder) -> Result<(), Fault> {
         let (pod, _) = parts(order).map_err(Fault::Never)?;
         let flash_job = self.flash_job(order).await?;
-        let wanted = pods(order, &flash_job, &self.hub.instance).map_err(Fault::Never)?;
+        let mut wanted = pods(order, &flash_job, &self.hub.instance).map_err(Fault::Never)?;
         self.listed().await?;
         // Before anything is written: what finds no room costs the API server nothing.
         self.set_aside(&wanted).await?;
+        if let [only] = wanted.as_mut_slice() {
+            self.place_at_once(only);
+        }
         let api = self.hub.pods_in(&pod.namespace);
         let requests: Vec<_> = wanted.iter().map(|pod| self.create(&api, pod)).collect();
         // All outcomes are awaited: a request that is given up may still be carried out.
         let made: Vec<_> = futures::stream::iter(requests).buffered(AT_ONCE).collect().await;
-        self.bind_all(made.into_iter().collect::<Result<_, _>>()?).await
+        let made: Vec<Pod> = made.into_iter().collect::<Result<_, _>>()?;
+        if made.iter().zip(&wanted).any(|(made, wanted)| asked(made) != asked(wanted)) {
+            self.hub.grows(&pod.namespace);
+        }
+        self.bind_all(made).await
+    }
+
+    /// One pod is a whole gang: created where it goes it is bound by the same write. Not where admission adds to what pods ask for: what is
+    /// asked for has to be known before it is bound.
+    fn place_at_once(&self, pod: &mut Pod) {
+        let (namespace, _) = key(pod);
+        let target = node(pod).map(|called| self.hub.room.borrow().node(called).to_owned());
+        if let Some(spec) = pod.spec.as_mut().filter(|_| !self.hub.has_grown(&namespace)) {
+            spec.node_name = target;
+        }
     }
 
     /// Waits until it is known what there is.
     async fn listed(&self) -> Result<(), Fault> {
-        self.ask(|| async { if self.hub.room.borrow().listed == (true, true) { Answer::Done(()) } else { Answer::Later } }).await
+        self.ask(|| async { if self.hub.room.borrow().listed { Answer::Done(()) } else { Answer::Later } }).await
     }
 
     async fn set_aside(&self, pods: &[Pod]) -> Result<(), Fault> {
@@ -177,6 +211,10 @@ impl Assembly {
         let api: Api<FlashJob> = Api::namespaced(self.hub.client.clone(), &pod.namespace);
         let name = gang.flash_job.as_str();
         let gone = || Answer::Soon(format!("the FlashJob {name} was deleted"));
+        let there = |uid| self.hub.board.get(&(pod.namespace.clone(), name.to_owned()), uid);
+        if let Some(found) = gang.uid.as_deref().and_then(there) {
+            return Ok(FlashJob::clone(&found));
+        }
         let wanted = match &gang.uid {
             None => Some(flash_job_of(order, &self.hub.instance).map_err(Fault::Never)?),
             Some(_) => None,
@@ -253,12 +291,18 @@ impl Assembly {
 
     async fn bind_all(&self, pods: Vec<Pod>) -> Result<(), Fault> {
         self.listed().await?;
-        // Once more, and of the pods as they were made: admission may have added to what they ask for.
-        self.set_aside(&pods).await?;
+        // Once more, and of the pods as they were made: admission may have added to what they ask for. Those that are bound were set aside
+        // before they were read, and the watch may have shown them; those that were over by then it may never show.
+        let over: Vec<Key> = pods.iter().filter(|pod| is_over(pod)).map(key).collect();
+        self.hub.give_up(&over);
+        let unbound: Vec<Pod> = pods.iter().filter(|pod| !is_bound(pod)).cloned().collect();
+        self.set_aside(&unbound).await?;
         let requests: Vec<_> = pods.iter().map(|pod| self.bind(pod)).collect();
         let outcomes: Vec<Result<(), Fault>> = futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect().await;
         outcomes.into_iter().collect::<Result<(), Fault>>()?;
-        self.still_alone(&pods).await
+        self.still_alone(&pods).await?;
+        // Whoever told it meanwhile counts on it.
+        if self.cancel.is_told() { Err(Fault::Cancelled) } else { Ok(()) }
     }
 
     async fn bind(&self, pod: &Pod) -> Result<(), Fault> {
@@ -266,6 +310,9 @@ impl Assembly {
         let Some(target) = node(pod).map(|called| self.hub.room.borrow().node(called).to_owned()) else {
             return Err(Fault::NotNow(format!("pod {name} does not say where it goes")));
         };
+        if bound_to(pod) == Some(&target) {
+            return Ok(());
+        }
         let api = self.hub.pods_in(&namespace);
         let binding = binding(pod, &target);
         let params = PostParams::default();
@@ -352,11 +399,19 @@ impl Assembly {
     }
 }
 
+/// The node that a pod is bound to.
+fn bound_to(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|node| !node.is_empty())
+}
+
+fn asked(pod: &Pod) -> Option<Amounts> {
+    pod.spec.as_ref().map(all_requests)
+}
+
 /// Of a pod that somebody has bound, or that cannot be bound.
 fn bound_where(pod: &Pod, target: &str) -> Answer<()> {
     let name = pod.name_any();
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty());
-    match node {
+    match bound_to(pod) {
         Some(node) if node == target => Answer::Done(()),
         Some(node) => Answer::Fault(Fault::NotNow(format!("somebody else bound pod {name}, to {node} instead of {target}"))),
         None if pod.metadata.deletion_timestamp.is_some() => Answer::Fault(Fault::NotNow(format!("pod {name} was deleted"))),

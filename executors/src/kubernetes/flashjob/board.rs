@@ -3,9 +3,11 @@
 //! What must hold:
 //! - A status is written from what was read: the patch carries the version, and whoever was overtaken reads again.
 //! - What changes while a write waits is written once. A FlashJob is written at most once in a while, but for its end.
+//! - Ends are written as they come. What is told in between, and events, has a rate over all FlashJobs and gives way to ends: where thousands wait and
+//!   run for a moment each, an API server is to be left what it needs for their pods.
 //! - What is said of a job reaches only its own FlashJob, also where another one has its name by now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +29,7 @@ use super::super::error::{Meaning, chain, meaning};
 use super::super::pauses::Pauses;
 use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
+use super::pace::Pace;
 use super::status::{Counts, Stand, is_finished, status_of};
 use crate::kubernetes::lease::Leadership;
 
@@ -37,6 +40,10 @@ pub type FlashJobKey = (String, String);
 const GATHER: Duration = Duration::from_millis(100);
 /// Least time between two writes of one FlashJob, its end apart.
 const APART: Duration = Duration::from_secs(1);
+/// Statuses a second over all FlashJobs, those at once, and the time in which one that is no end is written in any case.
+const STATUSES: (f64, f64, Duration) = (20.0, 50.0, Duration::from_millis(200));
+/// Events, likewise. Those that are too many are left out: the conditions say the same.
+const EVENTS: (f64, f64, Duration) = (5.0, 50.0, Duration::from_secs(1));
 /// Pause after a write was not taken.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often those are looked for whose time is over.
@@ -62,13 +69,57 @@ struct Entry {
     counts: Counts,
     /// Not to be written before.
     not_before: Option<Instant>,
+    /// It is in line among those that are no end.
+    is_later: bool,
 }
 
-#[derive(Default)]
 struct Books {
     jobs: BTreeMap<FlashJobKey, Arc<FlashJob>>,
     entries: BTreeMap<FlashJobKey, Entry>,
+    /// To be looked at.
     dirty: BTreeSet<FlashJobKey>,
+    /// Looked at: no end, and too many for now. The first comes first.
+    later: VecDeque<FlashJobKey>,
+    pace: Pace,
+    events: Pace,
+}
+
+/// A status that is to be written.
+struct Due {
+    key: FlashJobKey,
+    /// What it is based on.
+    job: Arc<FlashJob>,
+    status: FlashJobStatus,
+    is_final: bool,
+}
+
+impl Books {
+    /// What is to be written of a FlashJob, if anything.
+    fn due(&self, key: &FlashJobKey) -> Option<Due> {
+        let (job, entry) = (self.jobs.get(key)?, self.entries.get(key)?);
+        let (of, uid, stand) = entry.said.as_ref()?;
+        let own = if uid.is_some() { job.uid() == *uid } else { made_for(job) == Some(*of) };
+        let status = status_of(job, stand, &entry.counts, now()).filter(|_| own)?;
+        Some(Due { key: key.clone(), job: job.clone(), status, is_final: stand.is_final() })
+    }
+
+    fn not_later(&mut self, key: &FlashJobKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.is_later = false;
+        }
+    }
+
+    fn new(now: Instant) -> Self {
+        let pace = |(rate, burst, least): (f64, f64, Duration)| Pace::new(rate, burst, least, now);
+        Self {
+            jobs: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            later: VecDeque::new(),
+            pace: pace(STATUSES),
+            events: pace(EVENTS),
+        }
+    }
 }
 
 /// See the module.
@@ -88,7 +139,7 @@ impl FlashJobs {
     pub(super) fn new(client: Client, leadership: Option<Leadership>) -> Self {
         let reporter = Reporter { controller: "flash-sched".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { recorder, client, leadership, books: Mutex::default(), wake: Notify::new() }
+        Self { recorder, client, leadership, books: Mutex::new(Books::new(Instant::now())), wake: Notify::new() }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -98,6 +149,12 @@ impl FlashJobs {
     /// All there are, as the watch told them last.
     pub fn all(&self) -> Vec<Arc<FlashJob>> {
         self.books().jobs.values().cloned().collect()
+    }
+
+    /// The one that is called so and has this uid, if the watch has told it and nobody deletes it.
+    pub(super) fn get(&self, key: &FlashJobKey, uid: &str) -> Option<Arc<FlashJob>> {
+        let job = self.books().jobs.get(key).cloned()?;
+        (job.metadata.uid.as_deref() == Some(uid) && job.metadata.deletion_timestamp.is_none()).then_some(job)
     }
 
     /// How the job of a FlashJob stands. `uid` is that of the FlashJob where it was there before the job.
@@ -141,8 +198,8 @@ impl FlashJobs {
     }
 
     async fn follow(&self, news: &mpsc::Sender<FlashJobNews>) {
-        let events =
-            watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500)).backoff(Pauses::default());
+        let events = watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500))
+            .backoff(Pauses::default());
         let mut events = pin!(events);
         let mut listed: BTreeMap<FlashJobKey, Arc<FlashJob>> = BTreeMap::new();
         let mut away = false;
@@ -198,6 +255,10 @@ impl FlashJobs {
     fn applied(&self, job: Arc<FlashJob>) -> Vec<FlashJobNews> {
         let mut books = self.books();
         let key = key_of(&job);
+        // What we wrote ourselves is known before the watch tells what was there before it.
+        if books.jobs.get(&key).is_some_and(|known| known.uid() == job.uid() && version(known) > version(&job)) {
+            return Vec::new();
+        }
         let before = books.jobs.insert(key.clone(), job.clone());
         books.dirty.insert(key.clone());
         self.wake.notify_one();
@@ -226,7 +287,7 @@ impl FlashJobs {
                 tokio::time::sleep(AGAIN).await;
             }
             let (due, wait) = self.due();
-            let requests: Vec<_> = due.into_iter().map(|(key, job, status)| self.write_one(key, job, status)).collect();
+            let requests: Vec<_> = due.into_iter().map(|due| self.write_one(due)).collect();
             futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
             if wait {
                 self.wake.notify_one();
@@ -235,25 +296,42 @@ impl FlashJobs {
     }
 
     /// What is to be written now; and whether something waits for its time.
-    fn due(&self) -> (Vec<(FlashJobKey, Arc<FlashJob>, FlashJobStatus)>, bool) {
+    fn due(&self) -> (Vec<Due>, bool) {
+        let now = Instant::now();
         let mut books = self.books();
         let (mut due, mut wait) = (Vec::new(), false);
         for key in std::mem::take(&mut books.dirty) {
-            let (Some(job), Some(entry)) = (books.jobs.get(&key), books.entries.get(&key)) else { continue };
-            let Some((of, uid, stand)) = &entry.said else { continue };
-            let own = if uid.is_some() { job.uid() == *uid } else { made_for(job) == Some(*of) };
-            let Some(status) = status_of(job, stand, &entry.counts, now()).filter(|_| own) else { continue };
-            if entry.not_before.is_some_and(|at| at > Instant::now()) {
+            let Some(one) = books.due(&key) else { continue };
+            if books.entries.get(&key).is_some_and(|entry| entry.not_before.is_some_and(|at| at > now)) {
                 wait = true;
                 books.dirty.insert(key);
-            } else {
-                due.push((key, job.clone(), status));
+            } else if one.is_final {
+                books.pace.spend(now);
+                due.push(one);
+            } else if let Some(entry) = books.entries.get_mut(&key)
+                && !std::mem::replace(&mut entry.is_later, true)
+            {
+                books.later.push_back(key);
             }
+        }
+        while let Some(key) = books.later.pop_front() {
+            // What has changed meanwhile is said as it is now, and what is over was said.
+            let Some(one) = books.due(&key).filter(|one| !one.is_final) else {
+                books.not_later(&key);
+                continue;
+            };
+            if !books.pace.take(now) {
+                books.later.push_front(key);
+                wait = true;
+                break;
+            }
+            books.not_later(&key);
+            due.push(one);
         }
         (due, wait)
     }
 
-    async fn write_one(&self, key: FlashJobKey, job: Arc<FlashJob>, status: FlashJobStatus) {
+    async fn write_one(&self, Due { key, job, status, .. }: Due) {
         let api: Api<FlashJob> = Api::namespaced(self.client.clone(), &key.0);
         let version = json!({"resourceVersion": job.metadata.resource_version});
         let patch = match whole(&status) {
@@ -323,6 +401,9 @@ impl FlashJobs {
         } else {
             return;
         };
+        if !self.books().events.take(Instant::now()) {
+            return;
+        }
         let note = Note { type_, reason, note: Some(note), action: "Schedule".to_owned(), secondary: None };
         let reference: ObjectReference = after.object_ref(&());
         if let Err(error) = self.recorder.publish(&note, &reference).await {
@@ -360,6 +441,11 @@ fn whole(status: &FlashJobStatus) -> Result<serde_json::Value, serde_json::Error
         }
     }
     Ok(value)
+}
+
+/// Versions of one kind are numbers that grow; `None` comes before all.
+fn version(job: &FlashJob) -> Option<u64> {
+    job.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// What nobody reads is half of it.

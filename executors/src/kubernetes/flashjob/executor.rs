@@ -16,16 +16,17 @@ use tokio::task::JoinSet;
 
 use super::super::error::{Meaning, error_of, meaning};
 use super::super::manifest::run_of;
+use super::super::nodes::{Key, NodeRoom, key};
 use super::KIND;
 use super::assemble::Assembly;
 use super::board::FlashJobs;
 use super::follow::follow;
 use super::gang::{FINALIZER, LIVE, is_live, live_selector, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
-use super::room::{Key, key};
+
 use super::verdict::{Verdict, is_bound, verdict};
 use crate::contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder};
-use crate::kubernetes::lease::{Leadership, guarded};
+use crate::kubernetes::lease::Leadership;
 
 /// What a `flashjob` executor is made of.
 pub struct FlashJobOptions {
@@ -35,6 +36,8 @@ pub struct FlashJobOptions {
     pub instance: String,
     /// Where reports go.
     pub reports: mpsc::Sender<Report>,
+    /// What room there is on the nodes, as it is watched.
+    pub room: NodeRoom,
     /// Nothing is changed in the cluster but while this says so, if it is there.
     pub leadership: Option<Leadership>,
 }
@@ -50,10 +53,7 @@ pub struct FlashJobExecutor {
 impl FlashJobExecutor {
     /// Asks nobody yet.
     pub fn new(options: FlashJobOptions) -> Self {
-        let FlashJobOptions { client, instance, reports, leadership } = options;
-        let client = leadership.iter().fold(client, |client, leadership| guarded(client, leadership.clone()));
-        let hub = Arc::new(Hub::new(client, instance, reports, leadership));
-        Self { hub, tasks: Mutex::default(), watches: Mutex::default() }
+        Self { hub: Arc::new(Hub::new(options)), tasks: Mutex::default(), watches: Mutex::default() }
     }
 
     /// The FlashJobs of the cluster.
@@ -103,6 +103,14 @@ impl FlashJobExecutor {
         self.hub.runs().assembling.keys().copied().collect()
     }
 
+    /// Where a run stands that was assembled while a list was made. None if that was long enough ago that it is over and forgotten.
+    fn since_assembled(&self, run: RunId) -> Option<RunPhase> {
+        let is_there = self.hub.world().contains_key(&run);
+        let runs = self.hub.runs();
+        let going = (is_there && !runs.forgotten.contains(&run)).then_some(RunPhase::Starting);
+        runs.ended.get(&run).cloned().or(going)
+    }
+
     /// Where a run stands whose pods these are, all of them.
     fn phase(&self, run: RunId, pods: &[Pod]) -> RunPhase {
         let refs: Vec<&Pod> = pods.iter().collect();
@@ -122,6 +130,8 @@ impl FlashJobExecutor {
 
     /// Lets the pods of a run go: they stay for whoever reads their logs, unless they were deleted.
     async fn let_go(&self, run: RunId, pods: &[Pod]) -> Result<(), ExecutorError> {
+        // One that came by a request that had been given up is not left to run.
+        self.hub.delete("forget", pods, None).await?;
         let labels = BTreeMap::from([(LIVE, None::<String>)]);
         let patch = Patch::Strategic(json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER], "labels": labels}}));
         let patch = &patch;
@@ -222,12 +232,15 @@ impl Executor for FlashJobExecutor {
 
     async fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
         // Both around the list: a run that was being assembled at either time may be half there in between.
-        let mut assembling = self.assembling();
+        let before = self.assembling();
         let world = self.list("observe").await?;
-        assembling.extend(self.assembling());
+        let assembling = self.assembling();
         let mut found: BTreeMap<RunId, RunPhase> = assembling.iter().map(|run| (*run, RunPhase::Starting)).collect();
+        for run in before.difference(&assembling) {
+            found.extend(self.since_assembled(*run).map(|phase| (*run, phase)));
+        }
         for (run, pods) in &world {
-            if !assembling.contains(run) && !self.hub.runs().forgotten.contains(run) {
+            if !before.contains(run) && !assembling.contains(run) && !self.hub.runs().forgotten.contains(run) {
                 let phase = if self.resume(*run, pods) { RunPhase::Starting } else { self.phase(*run, pods) };
                 found.insert(*run, phase);
             }
@@ -239,9 +252,8 @@ impl Executor for FlashJobExecutor {
     }
 
     async fn forget(&self, runs: Vec<RunId>) -> Result<(), ExecutorError> {
-        for run in runs {
-            self.forget_one(run).await?;
-        }
-        Ok(())
+        let requests: Vec<_> = runs.into_iter().map(|run| self.forget_one(run)).collect();
+        let outcomes: Vec<_> = futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect().await;
+        outcomes.into_iter().collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Follows our pods, all bound pods and the nodes, and tells what becomes of runs.
+//! Follows our pods, and tells what becomes of runs.
 //!
 //! A run that breaks (a pod failed, was deleted, was evicted) is ended here: the pods that are left are deleted. Missing pods are judged by
 //! lists alone; a watch may not have told them yet.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_types::TaskPlacement;
 use kube::Api;
 use kube::runtime::WatchStreamExt as _;
@@ -18,34 +18,22 @@ use scheduler_core::ids::RunId;
 
 use super::super::error::chain;
 use super::super::manifest::run_of;
+use super::super::nodes::key;
 use super::super::pauses::Pauses;
 use super::super::phase::{pod_phase, started_at};
 use super::gang::{flash_job, index, is_live, live_selector};
 use super::hub::{Hub, World, now};
-use super::room::{Bound, key};
 use super::status::Counts;
 use super::verdict::{Verdict, is_over, verdict};
 use crate::contract::{Report, RunPhase};
 
 /// Pause before the rest of a broken gang is deleted again, after that failed.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Pods that take room.
-const TAKES_ROOM: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
-
-/// One of the three streams, or a nudge.
-enum News {
-    Own(Event<Pod>),
-    Bound(Event<Pod>),
-    Node(Event<Node>),
-    Away(String),
-}
 
 struct Follower {
     hub: Arc<Hub>,
     /// Objects of a list that is not complete yet.
-    new_own: Vec<Pod>,
-    new_bound: Vec<Bound>,
-    new_nodes: Vec<Node>,
+    new: Vec<Pod>,
     started: BTreeSet<RunId>,
     ended: BTreeSet<RunId>,
     /// Runs whose rest is being deleted.
@@ -57,24 +45,11 @@ struct Follower {
 /// Follows until nobody wants reports any more.
 pub(super) async fn follow(hub: Arc<Hub>) {
     let client = hub.client.clone();
-    let config = || watcher::Config::default().page_size(500);
-    let own = watcher(Api::<Pod>::all(client.clone()), config().labels(&live_selector(&hub.instance))).backoff(Pauses::default());
-    let bound = watcher(Api::<Pod>::all(client.clone()), config().fields(TAKES_ROOM)).backoff(Pauses::default());
-    let nodes = watcher(Api::<Node>::all(client), config()).backoff(Pauses::default());
-    let away = |error: watcher::Error| News::Away(chain(&error));
-    let news = futures::stream::select(
-        own.map(|event| event.map_or_else(away, News::Own)),
-        futures::stream::select(
-            bound.map(|event| event.map_or_else(away, News::Bound)),
-            nodes.map(|event| event.map_or_else(away, News::Node)),
-        ),
-    );
-    let mut news = pin!(news);
+    let config = watcher::Config::default().page_size(500).labels(&live_selector(&hub.instance));
+    let mut events = pin!(watcher(Api::<Pod>::all(client), config).backoff(Pauses::default()));
     let mut follower = Follower {
         hub: hub.clone(),
-        new_own: Vec::new(),
-        new_bound: Vec::new(),
-        new_nodes: Vec::new(),
+        new: Vec::new(),
         started: BTreeSet::new(),
         ended: BTreeSet::new(),
         breaking: BTreeSet::new(),
@@ -83,8 +58,9 @@ pub(super) async fn follow(hub: Arc<Hub>) {
     };
     loop {
         let going = tokio::select! {
-            event = news.next() => match event {
-                Some(event) => follower.take(event).await,
+            event = events.next() => match event {
+                Some(Ok(event)) => follower.take(event).await,
+                Some(Err(error)) => follower.disturbed(chain(&error)).await,
                 None => return,
             },
             () = hub.look.notified() => follower.look().await,
@@ -98,43 +74,13 @@ pub(super) async fn follow(hub: Arc<Hub>) {
 
 impl Follower {
     /// `None` once nobody wants reports.
-    async fn take(&mut self, news: News) -> Option<()> {
-        match news {
-            News::Away(message) => return self.disturbed(message).await,
-            News::Own(event) => return self.own(event).await,
-            News::Bound(Event::Init) => {
-                self.new_bound.clear();
-                self.hub.room.send_modify(|room| room.lists_begun += 1);
-            }
-            News::Bound(Event::InitApply(pod)) => self.new_bound.extend(Bound::of(&pod)),
-            News::Bound(Event::InitDone) => {
-                let bound = std::mem::take(&mut self.new_bound);
-                self.hub.room.send_modify(|room| room.set_pods(bound));
-            }
-            News::Bound(Event::Apply(pod)) => self.hub.room.send_modify(|room| room.put_pod(&pod)),
-            News::Bound(Event::Delete(pod)) => self.hub.room.send_modify(|room| room.drop_pod(&pod)),
-            News::Node(Event::Init) => self.new_nodes.clear(),
-            News::Node(Event::InitApply(node)) => self.new_nodes.push(node),
-            News::Node(Event::InitDone) => {
-                let nodes = std::mem::take(&mut self.new_nodes);
-                self.hub.room.send_modify(|room| room.set_nodes(&nodes));
-            }
-            News::Node(Event::Apply(node)) => self.hub.room.send_modify(|room| room.put_node(&node)),
-            News::Node(Event::Delete(node)) => {
-                let name = node.metadata.name.unwrap_or_default();
-                self.hub.room.send_modify(|room| room.drop_node(&name));
-            }
-        }
-        Some(())
-    }
-
-    async fn own(&mut self, event: Event<Pod>) -> Option<()> {
+    async fn take(&mut self, event: Event<Pod>) -> Option<()> {
         match event {
-            Event::Init => self.new_own.clear(),
-            Event::InitApply(pod) => self.new_own.push(slim(pod)),
+            Event::Init => self.new.clear(),
+            Event::InitApply(pod) => self.new.push(slim(pod)),
             Event::InitDone => {
                 let mut world = World::new();
-                for pod in std::mem::take(&mut self.new_own) {
+                for pod in std::mem::take(&mut self.new) {
                     put(&mut world, pod);
                 }
                 let before = std::mem::replace(&mut *self.hub.world(), world);

@@ -13,13 +13,16 @@ use scheduler_core::time::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::super::error::{Meaning, error_of, meaning};
+use super::super::nodes::room::Room;
+use super::super::nodes::{Key, NodeRoom, key};
 use super::KIND;
 use super::board::FlashJobs;
+use super::executor::FlashJobOptions;
 use super::gang::live_run;
-use super::room::{Key, Room, key};
+
 use super::verdict::{Known, is_over};
 use crate::contract::{ExecutorError, Report, RunPhase};
-use crate::kubernetes::lease::Leadership;
+use crate::kubernetes::lease::guarded;
 
 /// Writes under way at once, over all runs.
 const WRITES: usize = 32;
@@ -83,10 +86,12 @@ pub(super) struct Hub {
     pub(super) instance: String,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) board: Arc<FlashJobs>,
-    pub(super) room: watch::Sender<Room>,
+    pub(super) room: Arc<watch::Sender<Room>>,
     pub(super) writes: Semaphore,
     runs: Mutex<Runs>,
     world: Mutex<World>,
+    /// Namespaces where admission adds to what pods ask for.
+    grown: Mutex<BTreeSet<String>>,
     /// The watch is to look at these again.
     pub(super) look: Notify,
     again: Mutex<BTreeSet<RunId>>,
@@ -99,16 +104,19 @@ pub(super) fn now() -> Timestamp {
 }
 
 impl Hub {
-    pub(super) fn new(client: Client, instance: String, reports: mpsc::Sender<Report>, leadership: Option<Leadership>) -> Self {
+    pub(super) fn new(options: FlashJobOptions) -> Self {
+        let FlashJobOptions { client, instance, reports, room: NodeRoom(room), leadership } = options;
+        let client = leadership.iter().fold(client, |client, leadership| guarded(client, leadership.clone()));
         Self {
             board: Arc::new(FlashJobs::new(client.clone(), leadership)),
             client,
             instance,
             reports,
-            room: watch::Sender::new(Room::default()),
+            room,
             writes: Semaphore::new(WRITES),
             runs: Mutex::default(),
             world: Mutex::default(),
+            grown: Mutex::default(),
             look: Notify::new(),
             again: Mutex::default(),
         }
@@ -124,6 +132,15 @@ impl Hub {
 
     pub(super) fn pods_in(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Admission has added to what a pod of this namespace asks for: a LimitRange, a webhook, a runtime class.
+    pub(super) fn grows(&self, namespace: &str) {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned());
+    }
+
+    pub(super) fn has_grown(&self, namespace: &str) -> bool {
+        self.grown.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
     }
 
     /// The watch will look at a run again.

@@ -10,18 +10,16 @@
 mod assemble;
 mod board;
 mod executor;
-mod fits;
 mod follow;
 mod gang;
 mod hub;
-mod room;
+mod pace;
 mod status;
 mod verdict;
 
 pub use board::{FlashJobKey, FlashJobNews, FlashJobs};
 pub use executor::{FlashJobExecutor, FlashJobOptions};
 pub use gang::{flash_job_name, made_for};
-pub use room::asks;
 pub use status::{Stand, is_finished};
 
 /// The word for it.

@@ -12,21 +12,28 @@ use scheduler_core::ids::RunId;
 use tokio::time::Instant;
 
 use super::super::manifest::{instance_of, run_of};
+use super::super::phase::pod_phase;
+use super::super::quantity::Amounts;
 use super::read::{Told, read};
-use super::requests::requests;
-use super::{ClusterNode, NodeAmounts, Standing};
+use super::requests::{of, takes};
+use super::{ClusterNode, Key, Standing, key};
 
 /// Pods of others that are named.
 const NAMED: usize = 3;
 
-/// Namespace and name.
-type Key = (String, String);
-
-/// What is kept of a pod.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What is kept of a pod; a list of whole pods would be a thousand times as large.
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Share {
     run: Option<RunId>,
-    asks: NodeAmounts,
+    amounts: Amounts,
+}
+
+/// A pod that takes something of its node.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) key: Key,
+    node: String,
+    share: Share,
 }
 
 /// What is to be told apart.
@@ -45,6 +52,8 @@ pub(super) struct Rules {
 pub(super) struct Books {
     rules: Rules,
     nodes: BTreeMap<String, Told>,
+    /// Node of a host name, where that is not its name.
+    hostnames: BTreeMap<String, String>,
     pods: BTreeMap<String, BTreeMap<Key, Share>>,
     /// Since when nodes are silent. Kept when everything is listed anew.
     silent: BTreeMap<String, Instant>,
@@ -59,6 +68,7 @@ impl Books {
         Self {
             rules,
             nodes: BTreeMap::new(),
+            hostnames: BTreeMap::new(),
             pods: BTreeMap::new(),
             silent: BTreeMap::new(),
             deleted: BTreeSet::new(),
@@ -70,6 +80,9 @@ impl Books {
     pub(super) fn put_node(&mut self, node: Node, now: Instant) {
         let Some(told) = read(node, &self.rules.tolerated) else { return };
         let name = told.node.name.clone();
+        if told.traits.hostname() != name {
+            self.hostnames.insert(told.traits.hostname().to_owned(), name.clone());
+        }
         if told.silent.is_some() {
             self.silent.entry(name.clone()).or_insert(now);
         } else {
@@ -82,6 +95,7 @@ impl Books {
 
     pub(super) fn drop_node(&mut self, name: &str) {
         self.nodes.remove(name);
+        self.hostnames.retain(|_, node| node != name);
         self.silent.remove(name);
         self.deleted.insert(name.to_owned());
         self.dirty.insert(name.to_owned());
@@ -91,6 +105,7 @@ impl Books {
     pub(super) fn set_nodes(&mut self, nodes: Vec<Node>, now: Instant) {
         let before: Vec<String> = self.nodes.keys().cloned().collect();
         self.nodes.clear();
+        self.hostnames.clear();
         for node in nodes {
             self.put_node(node, now);
         }
@@ -101,18 +116,32 @@ impl Books {
         }
     }
 
-    pub(super) fn put_pod(&mut self, pod: &Pod) {
-        let Some(spec) = &pod.spec else { return };
-        let Some(node) = spec.node_name.clone() else { return };
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed")) {
-            return self.drop_pod(pod);
+    /// What it takes of its node; `None` for one that takes nothing: it has no node, or is over.
+    pub(super) fn bound(&self, pod: &Pod) -> Option<Bound> {
+        let spec = pod.spec.as_ref()?;
+        let node = spec.node_name.clone().filter(|node| !node.is_empty())?;
+        if matches!(pod_phase(pod), "Succeeded" | "Failed") {
+            return None;
         }
         let is_ours = instance_of(&pod.metadata) == Some(self.rules.instance.as_str());
-        let share = Share { run: is_ours.then(|| run_of(&pod.metadata)).flatten(), asks: requests(spec) };
+        let run = is_ours.then(|| run_of(&pod.metadata)).flatten();
+        Some(Bound { key: key(pod), node, share: Share { run, amounts: takes(spec) } })
+    }
+
+    pub(super) fn put_pod(&mut self, Bound { key, node, share }: Bound) {
         let pods = self.pods.entry(node.clone()).or_default();
-        if pods.insert(key(pod), share) != Some(share) {
+        if pods.get(&key) != Some(&share) {
+            pods.insert(key, share);
             self.dirty.insert(node);
+        }
+    }
+
+    /// All there are.
+    pub(super) fn set_pods(&mut self, pods: impl IntoIterator<Item = Bound>) {
+        self.dirty.extend(self.pods.keys().cloned());
+        self.pods.clear();
+        for pod in pods {
+            self.put_pod(pod);
         }
     }
 
@@ -123,10 +152,22 @@ impl Books {
         }
     }
 
-    /// Before all pods are told anew.
-    pub(super) fn clear_pods(&mut self) {
-        self.dirty.extend(self.pods.keys().cloned());
-        self.pods.clear();
+    /// The name of the node that is called so, itself or as a host.
+    pub(super) fn name_of<'a>(&'a self, called: &'a str) -> &'a str {
+        if self.nodes.contains_key(called) { called } else { self.hostnames.get(called).map_or(called, String::as_str) }
+    }
+
+    pub(super) fn told(&self, name: &str) -> Option<&Told> {
+        self.nodes.get(name)
+    }
+
+    pub(super) fn is_on(&self, name: &str, pod: &Key) -> bool {
+        self.pods.get(name).is_some_and(|pods| pods.contains_key(pod))
+    }
+
+    /// What each pod on a node asks for.
+    pub(super) fn asked_of(&self, name: &str) -> impl Iterator<Item = &Amounts> {
+        self.pods.get(name).into_iter().flat_map(BTreeMap::values).map(|share| &share.amounts)
     }
 
     /// When the next node will have been silent for too long.
@@ -170,13 +211,14 @@ impl Books {
             None => return None,
         };
         for ((namespace, pod), share) in self.pods.get(name).into_iter().flatten() {
+            let asks = of(&share.amounts, u128::div_ceil);
             if let Some(run) = share.run {
-                let asks = node.ours.entry(run).or_default();
-                *asks = asks.plus(share.asks);
+                let sum = node.ours.entry(run).or_default();
+                *sum = sum.plus(asks);
                 continue;
             }
-            node.others = node.others.plus(share.asks);
-            if share.asks.gpus > 0 && node.others_with_gpus.len() < NAMED {
+            node.others = node.others.plus(asks);
+            if asks.gpus > 0 && node.others_with_gpus.len() < NAMED {
                 node.others_with_gpus.push(format!("{namespace}/{pod}"));
             }
         }
@@ -193,21 +235,23 @@ impl Books {
     }
 }
 
-fn key(pod: &Pod) -> Key {
-    (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use serde_json::json;
 
+    use super::super::NodeAmounts;
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(30);
 
     fn books() -> Books {
         Books::new(Rules { instance: "here".to_owned(), grace: GRACE, tolerated: Vec::new() })
+    }
+
+    fn put(books: &mut Books, pod: &Pod) {
+        let bound = books.bound(pod).unwrap();
+        books.put_pod(bound);
     }
 
     fn node(name: &str, ready: &str) -> Node {
@@ -234,7 +278,7 @@ mod tests {
         let (mut books, now) = (books(), Instant::now());
         books.set_nodes(vec![node("a", "True"), node("b", "True")], now);
         for pod in [pod("theirs", "a", None), pod("mine", "a", Some(7)), pod("mine-too", "a", Some(7))] {
-            books.put_pod(&pod);
+            put(&mut books, &pod);
         }
         let view = books.view(now).unwrap();
         let (a, b) = (&view["a"], &view["b"]);
@@ -244,7 +288,8 @@ mod tests {
         assert!(books.view(now).is_none(), "nothing has changed");
         let mut over = pod("theirs", "a", None);
         over.status.as_mut().unwrap().phase = Some("Succeeded".to_owned());
-        books.put_pod(&over);
+        books.drop_pod(&over);
+        assert!(books.bound(&over).is_none());
         let after = books.view(now).unwrap();
         assert_eq!(after["a"].others, NodeAmounts::default());
         assert!(Arc::ptr_eq(&after["b"], &view["b"]), "what has not changed is not made anew");
@@ -268,9 +313,9 @@ mod tests {
     fn a_deleted_node_is_lost_while_pods_of_ours_are_on_it() {
         let (mut books, now) = (books(), Instant::now());
         books.set_nodes(vec![node("a", "True"), node("b", "True")], now);
-        books.put_pod(&pod("mine", "a", Some(7)));
-        books.put_pod(&pod("theirs", "b", None));
-        books.put_pod(&pod("early", "c", Some(8)));
+        put(&mut books, &pod("mine", "a", Some(7)));
+        put(&mut books, &pod("theirs", "b", None));
+        put(&mut books, &pod("early", "c", Some(8)));
         let view = books.view(now).unwrap();
         assert!(!view.contains_key("c"), "its node has not been told yet");
         books.set_nodes(vec![], now);

@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::error::said;
 use super::ClusterView;
-use super::books::{Books, Rules};
+use super::books::{Books, Bound, Rules};
+use super::room::{NodeRoom, Room};
 
 /// Bound pods that are not over: those alone take something of a node.
 const PODS: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
@@ -50,6 +51,7 @@ pub struct WatchOptions {
 /// Follows until it is dropped.
 pub struct NodeWatch {
     views: watch::Receiver<Arc<ClusterView>>,
+    room: NodeRoom,
     task: JoinHandle<()>,
 }
 
@@ -58,13 +60,19 @@ impl NodeWatch {
     pub fn start(options: WatchOptions) -> Self {
         let (sender, views) = watch::channel(Arc::default());
         let rules = Rules { instance: options.instance, grace: options.grace, tolerated: options.tolerated };
-        let follower = Follower { client: options.client, books: Books::new(rules), sender };
-        Self { views, task: tokio::spawn(follower.run()) }
+        let room = NodeRoom(Arc::new(watch::Sender::new(Room::new(Books::new(rules)))));
+        let follower = Follower { client: options.client, room: room.clone(), sender };
+        Self { views, room, task: tokio::spawn(follower.run()) }
     }
 
     /// What is known, now and from now on.
     pub fn views(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.views.clone()
+    }
+
+    /// For those that bind pods to these nodes.
+    pub fn room(&self) -> NodeRoom {
+        self.room.clone()
     }
 }
 
@@ -84,7 +92,7 @@ enum News {
 
 struct Follower {
     client: Client,
-    books: Books,
+    room: NodeRoom,
     sender: watch::Sender<Arc<ClusterView>>,
 }
 
@@ -92,6 +100,7 @@ struct Follower {
 #[derive(Default)]
 struct Session {
     nodes: Vec<Node>,
+    pods: Vec<Bound>,
     /// Of nodes and of pods, a list is complete.
     listed: (bool, bool),
     /// When what is known is to be shown.
@@ -138,7 +147,8 @@ impl Follower {
         let mut probe = begun + PROBE;
         loop {
             let far = begun + Duration::from_hours(24 * 365);
-            let due = [session.due, self.books.deadline().filter(|_| session.is_whole())].into_iter().flatten().min();
+            let due =
+                [session.due, self.room.0.borrow().books.deadline().filter(|_| session.is_whole())].into_iter().flatten().min();
             tokio::select! {
                 event = news.next() => match event {
                     Some(News::Over(why)) => return why,
@@ -161,34 +171,58 @@ impl Follower {
         }
     }
 
-    fn node(&mut self, session: &mut Session, event: Event<Node>) {
+    fn node(&self, session: &mut Session, event: Event<Node>) {
         let now = Instant::now();
+        let room = &self.room.0;
         match event {
             Event::Init => session.nodes.clear(),
             Event::InitApply(node) => session.nodes.push(node),
             Event::InitDone => {
-                self.books.set_nodes(std::mem::take(&mut session.nodes), now);
+                let nodes = std::mem::take(&mut session.nodes);
                 session.listed.0 = true;
+                room.send_modify(|room| room.books.set_nodes(nodes, now));
             }
-            Event::Apply(node) => self.books.put_node(node, now),
-            Event::Delete(node) => self.books.drop_node(node.metadata.name.as_deref().unwrap_or_default()),
+            Event::Apply(node) => room.send_modify(|room| room.books.put_node(node, now)),
+            Event::Delete(node) => {
+                room.send_modify(|room| room.books.drop_node(node.metadata.name.as_deref().unwrap_or_default()));
+            }
         }
-        soon(session, now);
+        self.soon(session, now);
     }
 
-    fn pod(&mut self, session: &mut Session, event: Event<Pod>) {
+    fn pod(&self, session: &mut Session, event: Event<Pod>) {
+        let room = &self.room.0;
         match event {
-            Event::Init => self.books.clear_pods(),
-            Event::InitApply(pod) | Event::Apply(pod) => self.books.put_pod(&pod),
-            Event::InitDone => session.listed.1 = true,
-            Event::Delete(pod) => self.books.drop_pod(&pod),
+            Event::Init => {
+                session.pods.clear();
+                room.send_modify(|room| room.lists_begun += 1);
+            }
+            Event::InitApply(pod) => session.pods.extend(room.borrow().books.bound(&pod)),
+            Event::InitDone => {
+                let pods = std::mem::take(&mut session.pods);
+                session.listed.1 = true;
+                room.send_modify(|room| room.set_pods(pods));
+            }
+            Event::Apply(pod) => room.send_modify(|room| room.put_pod(&pod)),
+            Event::Delete(pod) => room.send_modify(|room| room.books.drop_pod(&pod)),
         }
-        soon(session, Instant::now());
+        self.soon(session, Instant::now());
+    }
+
+    fn soon(&self, session: &mut Session, now: Instant) {
+        if session.is_whole() {
+            session.due.get_or_insert(now + GATHER);
+            self.room.0.send_if_modified(|room| !std::mem::replace(&mut room.listed, true));
+        }
     }
 
     fn show(&mut self, session: &mut Session) {
         session.due = None;
-        let changed = self.books.view(Instant::now());
+        let mut changed = None;
+        self.room.0.send_if_modified(|room| {
+            changed = room.books.view(Instant::now());
+            false
+        });
         self.sender.send_if_modified(|view| {
             let is_news = changed.is_some() || view.away.is_some() || !view.listed;
             if is_news {
@@ -214,12 +248,6 @@ impl Follower {
             }
             is_news
         });
-    }
-}
-
-fn soon(session: &mut Session, now: Instant) {
-    if session.is_whole() {
-        session.due.get_or_insert(now + GATHER);
     }
 }
 

@@ -1,4 +1,5 @@
-//! The machines of a cluster as it tells them: what they can give, what pods ask of them, and whether they take any. Followed by a watch.
+//! The machines of a cluster as it tells them: what they can give, what pods ask of them, and whether they take any. Followed by one watch of
+//! nodes and one of bound pods, which make one set of books: the views that the core places by, and the room that pods are bound by.
 //!
 //! What must hold:
 //! - A view is whole: it is made from complete lists of nodes and of pods and all that was told since. Whatever vanished while nobody
@@ -10,13 +11,25 @@ mod books;
 mod follow;
 mod read;
 pub(super) mod requests;
+pub(super) mod room;
+mod traits;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use scheduler_core::ids::RunId;
 
 pub use follow::{NodeWatch, WatchOptions};
+pub use requests::requests as asks;
+pub use room::NodeRoom;
+
+/// Namespace and name of a pod.
+pub(super) type Key = (String, String);
+
+pub(super) fn key(pod: &Pod) -> Key {
+    (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
+}
 
 /// What a node has, or what pods ask of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

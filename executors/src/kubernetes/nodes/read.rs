@@ -2,21 +2,27 @@
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::super::quantity::amounts;
+use super::super::quantity::{Amounts, amounts};
 use super::requests::of;
+use super::traits::Traits;
 use super::{ClusterNode, Standing};
 
 /// A node as it is told, before anything is known of its pods.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(super) struct Told {
     /// Open, cordoned or closed.
     pub(super) node: ClusterNode,
     /// Why it is silent, where it is.
     pub(super) silent: Option<String>,
+    /// What decides which pods may go on it.
+    pub(super) traits: Traits,
+    /// All that pods may ask of it together.
+    pub(super) allocatable: Amounts,
 }
 
 /// Reads a node; `None` where it has no name. Taints with one of the keys in `tolerated` keep none of our pods away.
 pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
+    let traits = Traits::of(&node);
     let name = node.metadata.name?;
     let spec = node.spec.unwrap_or_default();
     let status = node.status.unwrap_or_default();
@@ -41,20 +47,20 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
     let capacity = status.capacity.as_ref().map(amounts).unwrap_or_default();
     let allocatable = status.allocatable.as_ref().map_or_else(|| capacity.clone(), amounts);
     let down = |amount: u128, by: u128| amount / by;
-    let (capacity, allocatable) = (of(&capacity, down), of(&allocatable, down));
+    let (capacity, counted) = (of(&capacity, down), of(&allocatable, down));
     let labels = node.metadata.labels.unwrap_or_default();
     let mebibytes = labels.get("nvidia.com/gpu.memory").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let node = ClusterNode {
         name,
-        allocatable,
-        sick_gpus: capacity.gpus.saturating_sub(allocatable.gpus),
+        allocatable: counted,
+        sick_gpus: capacity.gpus.saturating_sub(counted.gpus),
         gpu_model: labels.get("nvidia.com/gpu.product").cloned().unwrap_or_default(),
         gpu_memory_bytes: mebibytes.saturating_mul(1 << 20),
         labels,
         standing,
         ..ClusterNode::default()
     };
-    Some(Told { node, silent })
+    Some(Told { node, silent, traits, allocatable })
 }
 
 /// The cluster taints silent and cordoned nodes itself: that is told apart from what people say.
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_node_says_what_it_has() {
-        let Told { node, silent } = told(json!({}), "True");
+        let Told { node, silent, .. } = told(json!({}), "True");
         assert_eq!(node.allocatable, NodeAmounts { cpu_millis: 7_500, memory_bytes: 1_024, gpus: 3 });
         assert_eq!((node.sick_gpus, node.gpu_model.as_str(), node.gpu_memory_bytes), (1, "H100", 1 << 30));
         assert_eq!((node.standing, silent), (Standing::Open, None));

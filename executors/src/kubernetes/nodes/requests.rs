@@ -8,9 +8,16 @@ use super::NodeAmounts;
 /// The resource under which a cluster has whole GPUs.
 pub(super) const GPU: &str = "nvidia.com/gpu";
 
-/// What a pod asks for, of what we count.
-pub(in crate::kubernetes) fn requests(pod: &PodSpec) -> NodeAmounts {
+/// What a pod asks for, as the core counts it. Its other resources are looked at when it is bound.
+pub fn requests(pod: &PodSpec) -> NodeAmounts {
     of(&all_requests(pod), u128::div_ceil)
+}
+
+/// What a pod takes of its node: what it asks for, and its own place among the pods there.
+pub(super) fn takes(pod: &PodSpec) -> Amounts {
+    let mut all = all_requests(pod);
+    all.insert("pods".to_owned(), 1_000);
+    all
 }
 
 /// What a pod asks for while it runs: its containers and those that run beside them, or what one that runs before them needs if that is more.

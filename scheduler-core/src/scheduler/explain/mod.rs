@@ -15,9 +15,10 @@ mod suggest;
 pub(in crate::scheduler) mod trace;
 mod why;
 
+pub(in crate::scheduler) use order::NAMED;
 pub use why::{
     Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, JobRef, NoPart, Position, Rule, Shortage, Shortfall,
-    Suggestion, Unknown, Why,
+    Suggestion, TakenGpu, Unknown, Why,
 };
 
 use crate::event::Event;

@@ -9,10 +9,10 @@ use crate::state::StateKind;
 use crate::time::{Span, Timestamp};
 
 /// So many of those ahead are named.
-pub(super) const NAMED: usize = 5;
+pub(in crate::scheduler) const NAMED: usize = 5;
 
 impl Scheduler {
-    pub(super) fn job_ref(&self, index: JobIx) -> JobRef {
+    pub(in crate::scheduler) fn job_ref(&self, index: JobIx) -> JobRef {
         let job = &self.jobs[index];
         JobRef { id: job.id, seq: job.seq }
     }

@@ -11,6 +11,7 @@ use crate::scheduler::backfill::Forecast;
 use crate::scheduler::config::Resource;
 use crate::scheduler::explain::order::NAMED;
 use crate::scheduler::explain::why::{AsideGpu, Closest, Gang, NoPart, Shortage, Shortfall, Why};
+use crate::scheduler::nodes::Device;
 use crate::scheduler::place::{Demand, Group, Room, Rooms};
 use crate::scheduler::plan::latest_end;
 use crate::scheduler::runs::Active;
@@ -42,11 +43,17 @@ impl Scheduler {
         let nodes: Vec<Name> = closed.by_ref().take(NAMED).collect();
         let more = closed.count();
         let devices = (0..self.nodes.whole().len()).filter(would).flat_map(|node| &self.nodes.all()[node].devices);
-        let mut aside =
-            devices.map(|&device| self.nodes.device(device)).filter(|device| device.configured).filter_map(|device| {
-                let why = device.aside.clone()?;
-                Some(AsideGpu { uuid: device.config.uuid.clone(), node: self.nodes.all()[device.node].name.clone(), why })
-            });
+        // Of those that are named no others matter.
+        let matters = |device: &&Device| {
+            let masks = demand.groups.iter().map(|group| (group.named, self.nodes.filters().get(group.filter).fit(device.node)));
+            let mut named = masks.filter(|(named, _)| *named).peekable();
+            device.configured
+                && (named.peek().is_none() || named.any(|(_, mask)| mask.is_some_and(|mask| mask >> device.lane & 1 == 1)))
+        };
+        let mut aside = devices.map(|&device| self.nodes.device(device)).filter(matters).filter_map(|device| {
+            let why = device.aside.clone()?;
+            Some(AsideGpu { uuid: device.config.uuid.clone(), node: self.nodes.all()[device.node].name.clone(), why })
+        });
         let gpus: Vec<AsideGpu> = aside.by_ref().take(NAMED).collect();
         if nodes.is_empty() && !gpus.is_empty() {
             return Why::GpusAside { gpus, more: aside.count() };
@@ -65,8 +72,11 @@ impl Scheduler {
         let gang = Gang { task: shape.tasks[usize::from(misfit.group)].name.clone(), needed, possible: misfit.possible };
         let shortages: Vec<_> = Resource::ALL.into_iter().filter_map(|resource| self.shortage(demand, resource)).collect();
         let part = demand.groups.iter().find_map(|group| self.no_part(group));
-        let alone = misfit.possible == 0 && shortages.is_empty() && part.is_none();
+        let (taken, more_taken) = if demand.is_named { self.taken(shape) } else { (Vec::new(), 0) };
+        let alone = misfit.possible == 0 && shortages.is_empty() && part.is_none() && taken.is_empty();
         Shortfall {
+            taken,
+            more_taken,
             part,
             closest: if alone { self.closest(group) } else { None },
             shortages,
@@ -77,7 +87,7 @@ impl Scheduler {
 
     /// What shared GPUs have left, where a group asks for a part that none of them has, and none is whole.
     fn no_part(&self, group: &Group) -> Option<NoPart> {
-        let part = group.part?;
+        let part = group.part.filter(|_| !group.named)?;
         let rooms = self.nodes.rooms();
         let (mut gpus, mut largest) = (0, None);
         for (node, room) in rooms.iter().enumerate() {
@@ -108,6 +118,10 @@ impl Scheduler {
     fn shortage(&self, demand: &Demand, resource: Resource) -> Option<Shortage> {
         // Parts lie in holes of one GPU each, which are told apart.
         if resource == Resource::Gpu && demand.groups.iter().any(|group| group.part.is_some()) {
+            return None;
+        }
+        // Of those that are named each is told by itself.
+        if resource == Resource::Gpu && demand.groups.iter().all(|group| group.named || group.gpus == 0) {
             return None;
         }
         let task = demand.groups.iter().map(|group| (group.of(resource), group.replicas));

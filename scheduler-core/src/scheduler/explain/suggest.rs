@@ -182,7 +182,7 @@ impl<'a> Trials<'a> {
     /// Whether it is worth trying: it would be accepted, it fits, and no limit is in the way.
     fn promising(&self, shape: &Shape) -> bool {
         let core = &self.sketch.core;
-        core.admit(shape, &self.subject.policy).is_ok() && core.nodes.would_fit(shape) && core.within_limits(shape)
+        core.admit(shape, &self.subject.policy).is_ok() && core.nodes.trial(shape).fits_now() && core.within_limits(shape)
     }
 
     fn attempt(&mut self, change: Change, shape: Shape, policy: Policy) -> Option<Suggestion> {
@@ -221,6 +221,6 @@ impl<'a> Trials<'a> {
 impl Scheduler {
     /// Whether no limit is in the way of a job like this. A tenant that has no jobs yet is judged by its queue.
     fn within_limits(&self, shape: &Shape) -> bool {
-        self.tree.over_limit(&shape.queue, &self.nodes.trial(shape).0.total).is_none()
+        self.tree.over_limit(&shape.queue, &self.nodes.trial(shape).demand.total).is_none()
     }
 }

@@ -241,9 +241,28 @@ pub enum Rule {
     Guarantee,
 }
 
+/// A GPU that a job asks for by UUID and cannot have now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakenGpu {
+    /// Its identity.
+    pub uuid: Name,
+    /// Its node.
+    pub node: Name,
+    /// Who has it: one job, or the first of those that have parts of it.
+    pub by: Vec<JobRef>,
+    /// How many more have parts of it.
+    pub more: usize,
+    /// Why it is set aside, where it is.
+    pub aside: Option<Name>,
+}
+
 /// What a job lacks.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Shortfall {
+    /// The first of the GPUs that it asks for by UUID and cannot have now.
+    pub taken: Vec<TakenGpu>,
+    /// How many more there are.
+    pub more_taken: usize,
     /// Where a part of a GPU is asked for: what shared GPUs have left, if none has enough and none is whole.
     pub part: Option<NoPart>,
     /// Resources of which there is too little. None if each amount is there, but not on the same nodes.

@@ -17,6 +17,7 @@ impl Nodes {
         let sum = |resource: Resource| self.whole.iter().map(|room| u128::from(room.of(resource))).sum::<u128>();
         self.rooms().iter().enumerate().all(|(node, room)| *room == self.offer(node))
             && self.list.iter().all(|node| node.free == free(node))
+            && (0..self.list.len()).all(|node| self.is_divided(node))
             && (0..self.list.len()).all(|node| self.rooms().shared.of(node) == shared(node))
             && self.sharers == self.devices.iter().map(|(_, device)| device.sharers.len()).sum::<usize>()
             && self.list.len() == self.rooms().len()

@@ -1,12 +1,11 @@
 //! How nodes and GPUs come, change and go. What somebody holds stays on the books, wherever its node or GPU has gone meanwhile.
 
-use smallvec::SmallVec;
-
 use crate::amounts::{CpuMillis, MemoryBytes};
 use crate::ids::Name;
 use crate::scheduler::config::{GpuDevice, NodeConfig, NodeState, Resource};
 use crate::scheduler::nodes::{Device, DeviceIx, Node, Nodes};
-use crate::scheduler::place::filter::{Lane, Traits};
+use crate::scheduler::place::divide::{Division, divide};
+use crate::scheduler::place::filter::Traits;
 use crate::scheduler::place::{Lanes, Room};
 
 impl Nodes {
@@ -19,14 +18,9 @@ impl Nodes {
         let NodeConfig { cpu, memory, gpus, labels, .. } = config;
         let listed = self.unlist_devices(at);
         self.list[at].configured = true;
-        let mut lanes = SmallVec::new();
-        for gpu in gpus {
-            let lane = Lane { model: gpu.model.clone(), memory: gpu.memory, kind: gpu.kind.clone() };
-            let lane = lanes.iter().position(|other| *other == lane).unwrap_or_else(|| {
-                lanes.push(lane);
-                lanes.len() - 1
-            });
-            self.list_device(at, gpu, lane as u8);
+        let Division { lanes, of } = divide(&gpus.iter().collect::<Vec<_>>(), self.filters.named());
+        for (gpu, lane) in gpus.into_iter().zip(of) {
+            self.list_device(at, gpu, lane);
         }
         self.keep_devices(at, listed);
         let node = &mut self.list[at];
@@ -112,14 +106,15 @@ impl Nodes {
     }
 
     /// Brings everything that follows from a node's configuration up to date.
-    fn settle(&mut self, at: usize) {
+    pub(super) fn settle(&mut self, at: usize) {
         let node = &mut self.list[at];
         node.over = node.is_over();
         let mut all = Lanes::default();
         let mine = node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.configured);
         mine.for_each(|device| all.put(device.lane));
         let has_gpus = all != Lanes::default();
-        let whole = Room { cpu: node.cpu.0, memory: node.memory.0, gpus: all, has_gpus, open: true };
+        let named = node.traits.named();
+        let whole = Room { cpu: node.cpu.0, memory: node.memory.0, gpus: all, named, has_gpus, open: true };
         let whole = if node.configured { whole } else { Room::CLOSED };
         for resource in Resource::ALL {
             let sum = &mut self.capacity[resource as usize];

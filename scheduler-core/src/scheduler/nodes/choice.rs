@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::amounts::GpuShare;
 use crate::ids::Name;
+use crate::scheduler::config::GpuDevice;
 use crate::scheduler::nodes::{DeviceIx, Nodes};
 use crate::scheduler::place::shared::{Gpu, On};
 use crate::scheduler::place::{Demand, Mask, Packing, Share};
@@ -95,7 +96,8 @@ impl Nodes {
     fn choose(&self, share: &mut Share, each: u32, given: &mut Given) -> SmallVec<[Name; 1]> {
         let mut chosen = Chosen::new();
         let mut left = each;
-        let lanes: SmallVec<[usize; 8]> = share.gpus.lanes_for(Mask::MAX, each).collect();
+        let mut from = 0;
+        let lanes: SmallVec<[usize; 8]> = share.gpus.lanes_for(Mask::MAX, 0, each).collect();
         for lane in lanes {
             let lane = lane as u8;
             let has = share.gpus.of(1 << lane);
@@ -105,6 +107,19 @@ impl Nodes {
                 share.gpus.take(lane);
             }
             left -= wanted;
+            from += usize::from(wanted > 0);
+        }
+        if from > 1 && self.idle[share.node].named > 0 {
+            // Who names which GPUs changes nothing in their order: by kind, then by place.
+            let devices = &self.list[share.node].devices;
+            let kind = |index: DeviceIx| {
+                let GpuDevice { model, memory, kind, .. } = &self.devices[index].config;
+                (model, memory, kind)
+            };
+            chosen.sort_by_cached_key(|&chosen| {
+                let first = devices.iter().position(|&device| kind(device) == kind(chosen));
+                (first, devices.iter().position(|&device| device == chosen))
+            });
         }
         chosen.into_iter().map(|device| self.devices[device].config.uuid.clone()).collect()
     }

@@ -14,30 +14,31 @@ use crate::scheduler::place::filter::{Lane, Traits};
 use crate::scheduler::place::{Demand, LANES, Lanes, pack, take};
 
 /// A node: its zone, its GPUs by lane, and what is free of it.
-type Spec = (u8, [u8; 3], u64, u64, [u8; 3], bool);
+type Spec = (u8, [u8; 4], u64, u64, [u8; 4], bool);
 
 fn spec() -> impl Strategy<Value = Spec> {
     // Few values, so that many nodes have as much as each other.
-    (0..3_u8, prop::array::uniform3(0..4_u8), 0..6_u64, 0..6_u64, prop::array::uniform3(0..4_u8), prop::bool::weighted(0.9))
+    (0..3_u8, prop::array::uniform4(0..4_u8), 0..6_u64, 0..6_u64, prop::array::uniform4(0..4_u8), prop::bool::weighted(0.9))
 }
 
 fn lane(at: usize) -> Lane {
     let kind = if at == 2 { GpuKind::Mig { profile: "1g".into() } } else { GpuKind::Whole };
-    Lane { model: ["A", "B", "B"][at].into(), memory: MemoryBytes([40, 80, 10][at]), kind }
+    let these = if at == 3 { vec!["u".into()] } else { Vec::new() };
+    Lane { model: ["A", "B", "B", "B"][at].into(), memory: MemoryBytes([40, 80, 10, 80][at]), kind, these }
 }
 
 fn traits(spec: &Spec) -> Traits {
     let labels = BTreeMap::from([("zone".into(), ["x", "y", "z"][usize::from(spec.0)].into())]);
-    Traits { labels, lanes: (0..3).map(lane).collect() }
+    Traits { labels, lanes: (0..4).map(lane).collect() }
 }
 
 fn room(spec: &Spec) -> Room {
     let (_, has, cpu, memory, free, open) = *spec;
     let mut gpus = Lanes::default();
-    for at in 0..3 {
+    for at in 0..4 {
         (0..free[at].min(has[at])).for_each(|_| gpus.put(at as u8));
     }
-    let room = Room { cpu, memory, gpus, has_gpus: has != [0; 3], open: true };
+    let room = Room { cpu, memory, gpus, named: 0b1000, has_gpus: has != [0; 4], open: true };
     if open { room } else { Room::CLOSED }
 }
 
@@ -58,6 +59,7 @@ fn group(name: usize, (replicas, cpu, memory, gpus, constraints): Ask) -> TaskGr
         2 => Constraints { gpu_models: vec!["B".into()], ..Constraints::NONE },
         3 => Constraints { gpu_memory: MemoryBytes(41), nodes: vec![zone(&["x", "y"])], ..Constraints::NONE },
         4 => Constraints { mig_profile: Some("1g".into()), ..Constraints::NONE },
+        6 => Constraints { gpu_uuids: vec!["u".into()], ..Constraints::NONE },
         5 => Constraints { gpu_models: vec!["none".into()], ..Constraints::NONE },
         _ => Constraints::NONE,
     };
@@ -137,7 +139,8 @@ proptest! {
                     }
                     let found = pack(&demand, &mut Search { field: &mut field, filters: &filters });
                     prop_assert_eq!(&found, &walked);
-                    searched += 1;
+                    // A filter that names GPUs goes with its last user, and its order with it.
+                    searched += usize::from(!demand.is_named);
                     if let Ok(packing) = found {
                         check(&demand, &packing, &field.rooms, &filters, &specs);
                         if start {
@@ -181,7 +184,7 @@ fn check(demand: &Demand, packing: &crate::scheduler::place::Packing, rooms: &[R
 
 #[test]
 fn an_order_is_made_only_where_it_pays() {
-    let room = Room { cpu: 4, memory: 4, gpus: Lanes::default(), has_gpus: false, open: true };
+    let room = Room { cpu: 4, memory: 4, gpus: Lanes::default(), named: 0, has_gpus: false, open: true };
     let searches = |nodes: usize, times: u32| {
         let mut filters = Filters::new();
         let mut field = Field::new(Rooms::new(vec![room; nodes]));

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 use crate::amounts::MemoryBytes;
 use crate::hash::Build;
 use crate::ids::Name;
-use crate::job::{Selector, TaskGroup};
+use crate::job::{Constraints, Selector, TaskGroup};
 use crate::scheduler::config::GpuKind;
+use crate::scheduler::place::divide::Named;
 use crate::scheduler::place::room::Mask;
 use crate::slab::{Slab, index};
 
@@ -24,12 +25,14 @@ index! {
 /// Filters that nobody uses any more are kept up to this number: jobs with the same constraints often come one after the other.
 const IDLE: usize = 64;
 
-/// A kind of GPU on a node.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// A kind of GPU on a node, or some of a kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Lane {
     pub(crate) model: Name,
     pub(crate) memory: MemoryBytes,
     pub(crate) kind: GpuKind,
+    /// These, which the same jobs name ([`divide`](super::divide)); none: those of the kind that nobody names.
+    pub(crate) these: Vec<Name>,
 }
 
 /// What of a node constraints look at.
@@ -39,20 +42,54 @@ pub(crate) struct Traits {
     pub(crate) lanes: SmallVec<[Lane; 1]>,
 }
 
+impl Traits {
+    /// The lanes of GPUs that jobs name.
+    pub(crate) fn named(&self) -> Mask {
+        let named = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.these.is_empty());
+        named.fold(0, |mask, (at, _)| mask | 1 << at)
+    }
+}
+
 /// What is asked of GPUs.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct GpuRule {
     models: Vec<Name>,
     memory: MemoryBytes,
     profile: Option<Name>,
+    /// These and no others.
+    uuids: Vec<Name>,
+    /// Instances are as good as whole GPUs.
+    any_kind: bool,
 }
 
 impl GpuRule {
+    const ANY: Self = Self { models: Vec::new(), memory: MemoryBytes::ZERO, profile: None, uuids: Vec::new(), any_kind: false };
+
+    pub(crate) fn of(asked: &Constraints) -> Self {
+        Self {
+            models: asked.gpu_models.clone(),
+            // A share of more than a GPU has finds no room on it, nobody else there or not.
+            memory: asked.gpu_share.map_or(asked.gpu_memory, |share| asked.gpu_memory.max(share.memory)),
+            profile: asked.mig_profile.clone(),
+            uuids: asked.gpu_uuids.clone(),
+            any_kind: !asked.gpu_uuids.is_empty() && asked.mig_profile.is_none() && asked.gpu_share.is_none(),
+        }
+    }
+
     pub(crate) fn accepts(&self, lane: &Lane) -> bool {
         let profile = if let GpuKind::Mig { profile } = &lane.kind { Some(profile) } else { None };
         (self.models.is_empty() || self.models.contains(&lane.model))
             && lane.memory >= self.memory
-            && profile == self.profile.as_ref()
+            && (self.any_kind || profile == self.profile.as_ref())
+            && (self.uuids.is_empty() || lane.these.first().is_some_and(|one| self.uuids.contains(one)))
+    }
+
+    /// The lanes that tasks may have; nothing where there are none, or not all GPUs that they ask for.
+    fn fit(&self, lanes: &[Lane]) -> Option<Mask> {
+        let accepted = || lanes.iter().enumerate().filter(|(_, lane)| self.accepts(lane));
+        // Who asks for a lane's first GPU asks for all of them: otherwise they were not in one lane.
+        let all = self.uuids.is_empty() || accepted().map(|(_, lane)| lane.these.len()).sum::<usize>() == self.uuids.len();
+        Some(accepted().fold(0, |mask, (at, _)| mask | 1 << at)).filter(|mask| *mask > 0 && all)
     }
 }
 
@@ -66,20 +103,19 @@ struct Rule {
 impl Rule {
     fn of(group: &TaskGroup) -> Self {
         let asked = &group.constraints;
-        let gpus = (group.request.gpus > 0).then(|| GpuRule {
-            models: asked.gpu_models.clone(),
-            // A share of more than a GPU has finds no room on it, nobody else there or not.
-            memory: asked.gpu_share.map_or(asked.gpu_memory, |share| asked.gpu_memory.max(share.memory)),
-            profile: asked.mig_profile.clone(),
-        });
+        let gpus = (group.request.gpus > 0).then(|| GpuRule::of(asked));
         Self { nodes: asked.nodes.clone(), gpus }
     }
 
     fn fit(&self, node: Option<&Traits>) -> Option<Mask> {
         let node = node.filter(|node| self.nodes.iter().all(|selector| selector.accepts(&node.labels)))?;
         let Some(gpus) = &self.gpus else { return Some(Mask::MAX) };
-        let lanes = node.lanes.iter().enumerate().filter(|(_, lane)| gpus.accepts(lane));
-        Some(lanes.fold(0, |mask, (at, _)| mask | 1 << at)).filter(|mask| *mask > 0)
+        gpus.fit(&node.lanes)
+    }
+
+    /// The GPUs that it names.
+    fn uuids(&self) -> &[Name] {
+        self.gpus.as_ref().map_or(&[], |gpus| &gpus.uuids)
     }
 }
 
@@ -95,6 +131,11 @@ pub(crate) struct Filter {
 impl Filter {
     pub(crate) fn fit(&self, node: usize) -> Option<Mask> {
         self.fits.get(node).copied().flatten()
+    }
+
+    /// The GPUs that tasks ask for, where they ask for certain ones.
+    pub(crate) fn uuids(&self) -> &[Name] {
+        self.rule.uuids()
     }
 
     /// What it says of the nodes in their order.
@@ -114,18 +155,19 @@ pub(crate) struct Filters {
     idle: usize,
     /// Memory of the GPUs in each lane of each node.
     memory: Vec<SmallVec<[u64; 1]>>,
+    /// The GPUs that filters name.
+    named: Named,
 }
 
 impl Filters {
     /// Without nodes.
     pub(crate) fn new() -> Self {
         let mut list = Slab::new();
-        let any = GpuRule { models: Vec::new(), memory: MemoryBytes::ZERO, profile: None };
-        let plain = [None, Some(any)].map(|gpus| {
+        let plain = [None, Some(GpuRule::ANY)].map(|gpus| {
             let rule = Rule { nodes: Vec::new(), gpus };
             list.insert(Filter { rule, fits: Vec::new(), refs: 0 })
         });
-        Self { list, by_rule: HashMap::default(), plain, idle: 0, memory: Vec::new() }
+        Self { list, by_rule: HashMap::default(), plain, idle: 0, memory: Vec::new(), named: Named::default() }
     }
 
     /// The filter of a group without constraints.
@@ -157,6 +199,7 @@ impl Filters {
         }
         let fits = nodes.map(|node| rule.fit(node)).collect();
         let index = self.list.insert(Filter { rule: rule.clone(), fits, refs: 1 });
+        self.named.enter(index, rule.uuids());
         self.by_rule.insert(rule, index);
         index
     }
@@ -168,18 +211,31 @@ impl Filters {
         if self.plain.contains(&index) {
             return Vec::new();
         }
+        if filter.refs == 0 && !filter.uuids().is_empty() {
+            // Its GPUs need no lanes any more.
+            self.remove(index);
+            return vec![index];
+        }
         self.idle += usize::from(filter.refs == 0);
         if self.idle <= IDLE {
             return Vec::new();
         }
         self.idle = 0;
         let unused: Vec<FilterIx> = self.unused().collect();
-        for &index in &unused {
-            if let Some(filter) = self.list.remove(index) {
-                self.by_rule.remove(&filter.rule);
-            }
-        }
+        unused.iter().for_each(|&index| self.remove(index));
         unused
+    }
+
+    fn remove(&mut self, index: FilterIx) {
+        if let Some(filter) = self.list.remove(index) {
+            self.named.leave(index, filter.uuids());
+            self.by_rule.remove(&filter.rule);
+        }
+    }
+
+    /// Who names which GPU.
+    pub(crate) const fn named(&self) -> &Named {
+        &self.named
     }
 
     fn unused(&self) -> impl Iterator<Item = FilterIx> {
@@ -218,7 +274,9 @@ impl Filters {
     /// True when all filters say of all nodes what their rules do.
     pub(crate) fn is_current<'a>(&self, nodes: impl Iterator<Item = Option<&'a Traits>> + Clone) -> bool {
         let right = |filter: &Filter| nodes.clone().map(|node| filter.rule.fit(node)).eq(filter.fits.iter().copied());
+        let naming = self.list.iter().flat_map(|(index, filter)| filter.uuids().iter().map(move |uuid| (uuid, index)));
         self.unused().count() == self.idle
+            && self.named.is_current(naming)
             && self.by_rule.len() + 2 == self.list.len()
             && self.list.iter().all(|(_, filter)| right(filter))
     }

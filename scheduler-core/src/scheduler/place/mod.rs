@@ -4,6 +4,7 @@
 //! can miss a packing that exists; a second try spreads instead of packing. Choices depend on amounts and on the order of the nodes, so
 //! the same state gives the same placement everywhere; whether the nodes are walked or searched ([`field`]) makes no difference.
 
+pub(crate) mod divide;
 pub(crate) mod field;
 pub(crate) mod filter;
 mod order;
@@ -34,6 +35,8 @@ pub(crate) struct Group {
     pub(crate) gpus: u32,
     /// Each asks for a part of its one GPU.
     pub(crate) part: Option<GpuShare>,
+    /// Each asks for certain GPUs.
+    pub(crate) named: bool,
     /// Where its tasks may go.
     pub(crate) filter: FilterIx,
 }
@@ -60,6 +63,8 @@ pub(crate) struct Demand {
     pub(crate) least: u64,
     /// Some of its groups ask for parts of GPUs.
     pub(crate) has_parts: bool,
+    /// Some of its groups ask for certain GPUs.
+    pub(crate) is_named: bool,
     arrangement: Arrangement,
 }
 
@@ -77,17 +82,21 @@ impl Demand {
                 memory: group.request.memory.0,
                 gpus: group.request.gpus,
                 part: group.constraints.gpu_share,
+                named: !group.constraints.gpu_uuids.is_empty(),
                 filter: filter(index, group),
             })
             .collect();
         groups.sort_by_key(|group| {
-            std::cmp::Reverse((group.of(Resource::Gpu), group.cpu, group.memory, std::cmp::Reverse(group.index)))
+            // Those that ask for certain GPUs first, so that none of their own job takes these.
+            let amounts = (group.of(Resource::Gpu), group.cpu, group.memory);
+            std::cmp::Reverse((group.named, amounts, std::cmp::Reverse(group.index)))
         });
         let total = Resource::ALL
             .map(|resource| groups.iter().map(|group| u128::from(group.of(resource)) * u128::from(group.replicas)).sum());
         let (tasks, least) = (shape.task_count(), shape.least_tasks());
         let has_parts = groups.iter().any(|group| group.part.is_some());
-        Self { groups, total, tasks, least, has_parts, arrangement: shape.arrangement }
+        let is_named = groups.iter().any(|group| group.named);
+        Self { groups, total, tasks, least, has_parts, is_named, arrangement: shape.arrangement }
     }
 
     /// What a placement holds.
@@ -223,7 +232,8 @@ fn pack_group(
     }
     for (node, count) in found {
         let mask = offers.filter(group.filter).fit(node).unwrap_or(0);
-        let gpus = if group.gpus == 0 { Lanes::default() } else { offers.room(node).gpus.draw(mask, group.gpus, count) };
+        let room = offers.room(node);
+        let gpus = if group.gpus == 0 { Lanes::default() } else { room.gpus.draw(mask, room.named, group.gpus, count) };
         packing.push(Share { group: position, node, count, gpus, on: None });
     }
     Ok(())

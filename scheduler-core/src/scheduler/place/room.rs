@@ -1,7 +1,7 @@
 //! What a node offers, in numbers: CPU, memory, and whole GPUs by lane. What is left of those that are shared is in [`shared`](super::shared).
 //!
-//! A *lane* is a kind of GPU on a node (model, memory, MIG profile): what is in one lane can stand for each other. Most nodes have one
-//! lane; a task may take from all those that its constraints allow. Which lanes it takes from is settled when it is packed
+//! A *lane* is a kind of GPU on a node (model, memory, MIG profile): what is in one lane can stand for each other. GPUs that jobs name
+//! have lanes of their own ([`divide`](super::divide)). Most nodes have one lane; a task may take from all those that its constraints allow. Which lanes it takes from is settled when it is packed
 //! ([`Lanes::draw`]) and kept to when devices are handed out, so that what is reserved for somebody is never another's by a
 //! different choice.
 
@@ -81,9 +81,9 @@ impl Lanes {
         self.each(other, u16::saturating_sub)
     }
 
-    /// From which lanes `count` tasks of `each` GPUs take theirs: each task from the lane with the fewest that has enough for it, else from
-    /// the lanes in their order. The caller knows that there are enough.
-    pub(crate) fn draw(mut self, mask: Mask, each: u32, count: u32) -> Self {
+    /// From which lanes `count` tasks of `each` GPUs take theirs: each task from the lane with the fewest that has enough for it, of those that
+    /// are not in `last`; else from the lanes in their order. The caller knows that there are enough.
+    pub(crate) fn draw(mut self, mask: Mask, last: Mask, each: u32, count: u32) -> Self {
         let mut drawn = Self::default();
         if mask.is_power_of_two() {
             drawn.0[mask.trailing_zeros() as usize] = each.saturating_mul(count).min(u16::MAX.into()) as u16;
@@ -92,7 +92,7 @@ impl Lanes {
         let tasks = if each == 0 { 0 } else { count };
         for _ in 0..tasks {
             let mut left = each;
-            for lane in self.lanes_for(mask, each) {
+            for lane in self.lanes_for(mask, last, each) {
                 let taken = left.min(self.0[lane].into());
                 self.0[lane] -= taken as u16;
                 drawn.0[lane] += taken as u16;
@@ -103,10 +103,11 @@ impl Lanes {
     }
 
     /// The lanes that the next task takes from, in the order in which it does.
-    pub(crate) fn lanes_for(self, mask: Mask, each: u32) -> impl Iterator<Item = usize> {
-        let allowed = move |lane: &usize| mask >> lane & 1 == 1;
+    pub(crate) fn lanes_for(self, mask: Mask, last: Mask, each: u32) -> impl Iterator<Item = usize> {
+        let of = |mask: Mask| move |lane: &usize| mask >> lane & 1 == 1;
+        let allowed = of(mask);
         let enough = |lane: &usize| u32::from(self.0[*lane]) >= each;
-        let single = (0..LANES).filter(allowed).filter(enough).min_by_key(|&lane| (self.0[lane], lane));
+        let single = (0..LANES).filter(of(mask & !last)).filter(enough).min_by_key(|&lane| (self.0[lane], lane));
         single.into_iter().chain((0..LANES).filter(allowed).filter(move |&lane| single.is_none() && self.0[lane] > 0))
     }
 }
@@ -117,6 +118,8 @@ pub(crate) struct Room {
     pub(crate) cpu: u64,
     pub(crate) memory: u64,
     pub(crate) gpus: Lanes,
+    /// Lanes of GPUs that jobs name: others take from them last.
+    pub(crate) named: Mask,
     /// The node has GPUs at all: tasks without GPUs go elsewhere first.
     pub(crate) has_gpus: bool,
     /// It takes tasks at all. Where it does not, not even those go that ask for nothing.
@@ -125,7 +128,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// Of a node that takes nobody.
-    pub(crate) const CLOSED: Self = Self { cpu: 0, memory: 0, gpus: Lanes([0; LANES]), has_gpus: false, open: false };
+    pub(crate) const CLOSED: Self = Self { cpu: 0, memory: 0, gpus: Lanes([0; LANES]), named: 0, has_gpus: false, open: false };
 
     /// What both have.
     pub(crate) fn min(self, other: Self) -> Self {
@@ -133,6 +136,7 @@ impl Room {
             cpu: self.cpu.min(other.cpu),
             memory: self.memory.min(other.memory),
             gpus: self.gpus.min(other.gpus),
+            named: self.named,
             has_gpus: self.has_gpus,
             open: self.open && other.open,
         }
@@ -196,10 +200,10 @@ mod tests {
 
         /// What is drawn is what was asked for, from lanes that are allowed and have it; and a share handed out task by task is used up.
         #[test]
-        fn lanes_give_exactly_what_was_drawn(has in prop::array::uniform8(0..6_u16), mask in 1..=u8::MAX, each in 1..5_u32, tasks in 1..8_u32) {
+        fn lanes_give_exactly_what_was_drawn(has in prop::array::uniform8(0..6_u16), mask in 1..=u8::MAX, last in 0..=u8::MAX, each in 1..5_u32, tasks in 1..8_u32) {
             let lanes = Lanes(has);
             let count = tasks.min(lanes.of(mask) / each);
-            let drawn = lanes.draw(mask, each, count);
+            let drawn = lanes.draw(mask, last, each, count);
             prop_assert_eq!(drawn.of(mask), each * count);
             prop_assert_eq!(drawn.total(), each * count);
             prop_assert_eq!(drawn.min(lanes), drawn);
@@ -207,7 +211,7 @@ mod tests {
             let mut left = drawn;
             for _ in 0..count {
                 let mut wanted = each;
-                for lane in left.lanes_for(mask, each).collect::<Vec<_>>() {
+                for lane in left.lanes_for(mask, 0, each).collect::<Vec<_>>() {
                     while wanted > 0 && left.take(lane as u8) {
                         wanted -= 1;
                     }

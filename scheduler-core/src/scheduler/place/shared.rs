@@ -345,7 +345,7 @@ fn fill(
         let (gpu, taken) = if let Some(gpu) = best {
             (*gpu, Lanes::default())
         } else {
-            let Some(lane) = room.gpus.lanes_for(mask, 1).next() else { return };
+            let Some(lane) = room.gpus.lanes_for(mask, room.named, 1).next() else { return };
             let lane = lane as u8;
             let known = gpus.iter().find(|gpu| gpu.lane == lane && gpu.millis == 0).copied();
             let gpu = known.unwrap_or_else(|| {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm
 
 /// What of a node decides.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Traits {
+pub(in crate::kubernetes) struct Traits {
     pub(super) name: String,
     labels: BTreeMap<String, String>,
     taints: Vec<Taint>,

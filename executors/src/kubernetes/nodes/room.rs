@@ -4,157 +4,86 @@
 //! promised the same place, however late the watch is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use tokio::sync::watch;
 
-use super::super::nodes::NodeAmounts;
-use super::super::nodes::requests::all_requests;
-use super::super::quantity::{Amounts, add, amounts, shown};
-use super::fits::Traits;
-use super::verdict::is_terminal;
-
-/// Namespace and name of a pod.
-pub(super) type Key = (String, String);
+use super::super::quantity::{Amounts, add, shown};
+use super::Key;
+use super::books::{Books, Bound};
+use super::requests::takes;
 
 /// A pod that wants to go on a node.
 #[derive(Clone, Debug)]
-pub(super) struct Wish<'a> {
-    pub(super) key: Key,
+pub(in crate::kubernetes) struct Wish<'a> {
+    pub(in crate::kubernetes) key: Key,
     /// Name or host name of the node.
-    pub(super) node: &'a str,
-    pub(super) pod: &'a PodSpec,
+    pub(in crate::kubernetes) node: &'a str,
+    pub(in crate::kubernetes) pod: &'a PodSpec,
 }
 
-/// What of a pod takes room on a node; a list of whole pods would be a thousand times as large.
+/// The books of nodes and pods, and what is about to be added to them. Whoever binds pods shares it with the watch.
 #[derive(Debug)]
-pub(super) struct Bound {
-    key: Key,
-    node: String,
-    amounts: Amounts,
-}
-
-impl Bound {
-    /// `None` for one that takes none: it has no node, or is over.
-    pub(super) fn of(pod: &Pod) -> Option<Self> {
-        let spec = pod.spec.as_ref()?;
-        let node = spec.node_name.clone().filter(|node| !node.is_empty() && !is_terminal(pod))?;
-        Some(Self { key: key(pod), node, amounts: requests(spec) })
-    }
-}
-
-/// Nodes, and what is on them.
-#[derive(Debug, Default)]
-pub(super) struct Room {
-    nodes: BTreeMap<String, (Traits, Amounts)>,
-    /// Node of a host name, where that is not its name.
-    hostnames: BTreeMap<String, String>,
-    /// As the watch tells it: pods by node.
-    bound: BTreeMap<String, BTreeMap<Key, Amounts>>,
-    /// Set aside, likewise.
+pub(in crate::kubernetes) struct Room {
+    pub(super) books: Books,
+    /// Set aside: pods by node.
     aside: BTreeMap<String, BTreeMap<Key, Amounts>>,
-    /// Of nodes and of pods, a list is complete.
-    pub(super) listed: (bool, bool),
+    /// Complete lists were had.
+    pub(in crate::kubernetes) listed: bool,
     /// Lists of pods that were begun so far.
-    pub(super) lists_begun: u64,
+    pub(in crate::kubernetes) lists_begun: u64,
     /// The number of the last of them that is complete.
     last_list: u64,
 }
 
-/// What a pod asks for, and its own place among the pods of a node.
-fn requests(pod: &PodSpec) -> Amounts {
-    let mut all = all_requests(pod);
-    all.insert("pods".to_owned(), 1_000);
-    all
-}
-
-/// What a pod asks for, as the core counts it. Its other resources are looked at when it is bound.
-pub fn asks(pod: &PodSpec) -> NodeAmounts {
-    super::super::nodes::requests::requests(pod)
-}
-
-pub(super) fn key(pod: &Pod) -> Key {
-    (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
-}
+/// The room of the nodes that are watched: for those that bind pods themselves.
+#[derive(Clone, Debug)]
+pub struct NodeRoom(pub(in crate::kubernetes) Arc<watch::Sender<Room>>);
 
 impl Room {
-    pub(super) fn put_node(&mut self, node: &Node) {
-        let traits = Traits::of(node);
-        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
-        let allocatable = allocatable.map(amounts).unwrap_or_default();
-        if traits.hostname() != traits.name {
-            self.hostnames.insert(traits.hostname().to_owned(), traits.name.clone());
-        }
-        self.nodes.insert(traits.name.clone(), (traits, allocatable));
-    }
-
-    pub(super) fn drop_node(&mut self, name: &str) {
-        self.nodes.remove(name);
-        self.hostnames.retain(|_, node| node != name);
-    }
-
-    pub(super) fn set_nodes(&mut self, nodes: &[Node]) {
-        self.nodes.clear();
-        self.hostnames.clear();
-        for node in nodes {
-            self.put_node(node);
-        }
-        self.listed.0 = true;
+    pub(super) const fn new(books: Books) -> Self {
+        Self { books, aside: BTreeMap::new(), listed: false, lists_begun: 0, last_list: 0 }
     }
 
     /// A pod as the watch tells it.
     pub(super) fn put_pod(&mut self, pod: &Pod) {
-        match Bound::of(pod) {
-            Some(bound) => self.put_bound(bound),
-            None => self.drop_pod(pod),
-        }
-    }
-
-    fn put_bound(&mut self, bound: Bound) {
-        take_out(&mut self.aside, &bound.key);
-        self.bound.entry(bound.node).or_default().insert(bound.key, bound.amounts);
-    }
-
-    pub(super) fn drop_pod(&mut self, pod: &Pod) {
-        let key = key(pod);
-        match pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) {
-            Some(node) => {
-                if let Some(pods) = self.bound.get_mut(node) {
-                    pods.remove(&key);
-                }
+        match self.books.bound(pod) {
+            Some(bound) => {
+                self.given_up(&[&bound.key]);
+                self.books.put_pod(bound);
             }
-            None => take_out(&mut self.bound, &key),
+            None => self.books.drop_pod(pod),
         }
     }
 
+    /// All pods that there are.
     pub(super) fn set_pods(&mut self, pods: Vec<Bound>) {
-        self.bound.clear();
-        for pod in pods {
-            self.put_bound(pod);
-        }
-        self.listed.1 = true;
+        let keys: Vec<&Key> = pods.iter().map(|pod| &pod.key).collect();
+        self.given_up(&keys);
+        self.books.set_pods(pods);
         self.last_list = self.lists_begun;
     }
 
     /// The name of the node that is called so, itself or as a host.
-    pub(super) fn node<'a>(&'a self, called: &'a str) -> &'a str {
-        if self.nodes.contains_key(called) { called } else { self.hostnames.get(called).map_or(called, String::as_str) }
+    pub(in crate::kubernetes) fn node<'a>(&'a self, called: &'a str) -> &'a str {
+        self.books.name_of(called)
     }
 
     /// Sets room aside for all of them, or for none and says why.
-    pub(super) fn set_aside(&mut self, wishes: &[Wish<'_>]) -> Result<(), String> {
+    pub(in crate::kubernetes) fn set_aside(&mut self, wishes: &[Wish<'_>]) -> Result<(), String> {
         let keys: Vec<&Key> = wishes.iter().map(|wish| &wish.key).collect();
         let before: Vec<(String, Key, Amounts)> = self.given_up(&keys);
         let outcome = wishes.iter().try_for_each(|wish| {
             let node = self.node(wish.node).to_owned();
-            let Some((traits, _)) = self.nodes.get(&node) else { return Err(format!("there is no node {node}")) };
-            let is_there = self.bound.get(&node).is_some_and(|pods| pods.contains_key(&wish.key));
-            if is_there {
+            let Some(told) = self.books.told(&node) else { return Err(format!("there is no node {node}")) };
+            if self.books.is_on(&node, &wish.key) {
                 return Ok(());
             }
-            if let Some(why) = traits.refuses(wish.pod) {
+            if let Some(why) = told.traits.refuses(wish.pod) {
                 return Err(why);
             }
-            self.aside.entry(node.clone()).or_default().insert(wish.key.clone(), requests(wish.pod));
+            self.aside.entry(node.clone()).or_default().insert(wish.key.clone(), takes(wish.pod));
             self.over(&node).map_or(Ok(()), Err)
         });
         if outcome.is_err() {
@@ -180,31 +109,31 @@ impl Room {
     }
 
     /// These will not be bound, or are no more.
-    pub(super) fn give_up<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
+    pub(in crate::kubernetes) fn give_up<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
         let keys: Vec<&Key> = keys.into_iter().collect();
         self.given_up(&keys);
     }
 
     /// Whether the watch has shown all of these on their nodes, or all that is there in a list that was begun after so many. They need not be
     /// there any more: what is short has ended by then.
-    pub(super) fn has_shown(&self, keys: &[Key], lists: u64) -> bool {
+    pub(in crate::kubernetes) fn has_shown(&self, keys: &[Key], lists: u64) -> bool {
         self.last_list > lists || keys.iter().all(|key| !self.aside.values().any(|pods| pods.contains_key(key)))
     }
 
     /// Why what was bound to a node cannot stay.
-    pub(super) fn lacks(&self, node: &str) -> Option<String> {
-        if !self.nodes.contains_key(node) {
+    pub(in crate::kubernetes) fn lacks(&self, node: &str) -> Option<String> {
+        if self.books.told(node).is_none() {
             return Some(format!("node {node} was deleted"));
         }
         self.over(node).map(|over| format!("somebody else took the room: {over}"))
     }
 
     /// What a node has promised more of than it has.
-    pub(super) fn over(&self, node: &str) -> Option<String> {
-        let (_, allocatable) = self.nodes.get(node)?;
+    pub(in crate::kubernetes) fn over(&self, node: &str) -> Option<String> {
+        let allocatable = &self.books.told(node)?.allocatable;
         let mut used = Amounts::new();
-        let there = [&self.bound, &self.aside].into_iter().filter_map(|pods| pods.get(node));
-        there.flat_map(BTreeMap::values).for_each(|amounts| add(&mut used, amounts));
+        let aside = self.aside.get(node).into_iter().flat_map(BTreeMap::values);
+        self.books.asked_of(node).chain(aside).for_each(|amounts| add(&mut used, amounts));
         used.iter().find_map(|(resource, used)| {
             let have = allocatable.get(resource).copied().unwrap_or(0);
             (*used > have)
@@ -213,17 +142,16 @@ impl Room {
     }
 }
 
-fn take_out(from: &mut BTreeMap<String, BTreeMap<Key, Amounts>>, key: &Key) {
-    for pods in from.values_mut() {
-        pods.remove(key);
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use serde_json::{Value, json};
+    use std::time::Duration;
 
+    use k8s_openapi::api::core::v1::Node;
+    use serde_json::{Value, json};
+    use tokio::time::Instant;
+
+    use super::super::books::Rules;
     use super::*;
 
     fn spec(gpus: u32, more: Value) -> PodSpec {
@@ -241,8 +169,9 @@ mod tests {
                     "allocatable": {"nvidia.com/gpu": "8", "cpu": "4", "pods": "10"}}}))
             .unwrap()
         };
-        let mut room = Room::default();
-        room.set_nodes(&[node("a", "a"), node("b", "host-b")]);
+        let rules = Rules { instance: "here".to_owned(), grace: Duration::ZERO, tolerated: Vec::new() };
+        let mut room = Room::new(Books::new(rules));
+        room.books.set_nodes(vec![node("a", "a"), node("b", "host-b")], Instant::now());
         room
     }
 
@@ -280,7 +209,7 @@ mod tests {
         room.set_aside(&[Wish { key: at("one"), node: "a", pod: &eight }]).unwrap();
         room.put_pod(&bound("foreign", "a", &eight));
         assert!(room.over("a").is_some());
-        room.drop_pod(&bound("one", "a", &eight));
+        room.books.drop_pod(&bound("one", "a", &eight));
         assert!(room.over("a").is_none());
         let mut over = bound("foreign", "a", &eight);
         over.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
@@ -298,7 +227,7 @@ mod tests {
         room.put_pod(&bound("one", "a", &one));
         assert!(!shown(&room, 0));
         // Short: over before the other one is shown.
-        room.drop_pod(&bound("one", "a", &one));
+        room.books.drop_pod(&bound("one", "a", &one));
         room.put_pod(&bound("two", "a", &one));
         assert!(shown(&room, 0), "each was");
         room.set_aside(&[wish("one"), wish("two")]).unwrap();
@@ -311,7 +240,7 @@ mod tests {
         assert!(shown(&room, 1), "they have ended, and were not seen");
         room.put_pod(&bound("foreign", "a", &spec(8, json!({}))));
         assert!(room.lacks("a").unwrap().contains("somebody else took the room"));
-        room.drop_node("a");
+        room.books.drop_node("a");
         assert_eq!(room.lacks("a").unwrap(), "node a was deleted");
     }
 }

@@ -1,0 +1,1 @@
+SELECT state::bigint, count(*) FROM jobs GROUP BY state

@@ -1,0 +1,1 @@
+DELETE FROM specs WHERE seq = ANY($1)

@@ -1,0 +1,1 @@
+SELECT id, username, uid FROM owners ORDER BY id DESC LIMIT $1

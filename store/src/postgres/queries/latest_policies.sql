@@ -1,0 +1,1 @@
+SELECT id, policy FROM policies ORDER BY id DESC LIMIT $1

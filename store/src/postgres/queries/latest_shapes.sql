@@ -1,0 +1,1 @@
+SELECT id, shape FROM shapes ORDER BY id DESC LIMIT $1

@@ -1,0 +1,1 @@
+SELECT revision, at FROM events ORDER BY revision LIMIT $1

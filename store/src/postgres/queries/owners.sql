@@ -1,0 +1,1 @@
+SELECT id, username FROM owners WHERE id = ANY($1)

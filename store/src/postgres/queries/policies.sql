@@ -1,0 +1,1 @@
+SELECT id, policy FROM policies WHERE id = ANY($1)

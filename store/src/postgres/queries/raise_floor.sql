@@ -1,0 +1,1 @@
+UPDATE meta SET floor = greatest(floor, $1) WHERE one = 1

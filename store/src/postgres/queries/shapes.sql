@@ -1,0 +1,1 @@
+SELECT id, shape FROM shapes WHERE id = ANY($1)

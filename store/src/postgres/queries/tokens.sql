@@ -1,0 +1,1 @@
+SELECT id, name, hash, username, uid, created_at, expires_at FROM tokens ORDER BY created_at, number

@@ -1,0 +1,1 @@
+DELETE FROM usage_runs WHERE seq = ANY($1)

@@ -1,0 +1,416 @@
+//! The one writer: a thread that owns a session and serves commands in order.
+//!
+//! What must hold:
+//! - One command is one transaction, whose first statement compares the term and the number of transactions so far, and locks the row that
+//!   has them. So a writer whose term has ended, or that has missed anything, writes nothing.
+//! - An answer leaves after the transaction is durable. Where the session breaks while it is being committed, the outcome is looked up: the
+//!   number of transactions says it, and is read only when no transaction of the old session is on its way any more (it holds that lock).
+//! - After any failure what the writer remembers of the table is read anew before the next command. Attempts to connect are bounded.
+//! - The lease is renewed in idle time too.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use scheduler_core::ids::{JobId, Revision, Seq, Term};
+use scheduler_core::time::Timestamp;
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::PostgresOptions;
+use super::connect::Address;
+use super::fault::{At, Fault};
+use super::intern::Interned;
+use super::lease::{self, Standing, millis, standing};
+use super::row::{get, number};
+use super::schema;
+use crate::codec::{signed, state_kind};
+use crate::ledger::Ledger;
+use crate::usage::Day;
+use crate::{Batch, Committed, Compaction, Head, StateCounts, StoreError, TokenRecord};
+
+/// Commands that may wait for the writer; callers beyond that wait for room.
+const WAITING: usize = 64;
+/// How long a transaction may take before its session is given up.
+const TRANSACTION: Duration = Duration::from_secs(90);
+/// How long a command waits for a server that is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between attempts: doubled each time, up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// How long the end of a session may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+static FENCE: &str = include_str!("queries/fence.sql");
+static HEAD: &str = include_str!("queries/head.sql");
+static SETTLED_HEAD: &str = include_str!("queries/settled_head.sql");
+static COUNT_STATES: &str = include_str!("queries/count_states.sql");
+/// What reads whole tables is not held to the ways of [`super::connect`].
+const WHOLE_TABLES: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on";
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer can be asked to do.
+pub(super) enum Command {
+    Commit { batch: Batch, answer: Answer<Committed> },
+    Compact { before: Timestamp, limit: u32, answer: Answer<Compaction> },
+    Prune { before: Timestamp, limit: u32, answer: Answer<Vec<JobId>> },
+    ForgetUsage { before: Day, answer: Answer<u64> },
+    AddToken { token: TokenRecord, answer: Answer<()> },
+    RemoveToken { id: String, answer: Answer<bool> },
+    Settle { answer: Answer<()> },
+    Close { answer: Answer<()> },
+}
+
+/// What the store keeps of its writer.
+pub(super) struct Started {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) head: Head,
+    pub(super) counts: Arc<Mutex<StateCounts>>,
+    pub(super) unsettled: Arc<AtomicBool>,
+}
+
+/// Everything that the thread owns.
+pub(super) struct Writer {
+    address: Address,
+    lease: Duration,
+    db: Option<PgConnection>,
+    pub(super) term: Term,
+    commits: i64,
+    pub(super) last_seq: Seq,
+    pub(super) last_revision: Revision,
+    pub(super) interned: Interned,
+    pub(super) ledger: Ledger,
+    counts: Arc<Mutex<StateCounts>>,
+    /// False after a failure that left the memory above in doubt.
+    in_step: bool,
+    /// True while it is not known whether a commit is in the table: readers that rebuild from it have to wait.
+    unsettled: Arc<AtomicBool>,
+}
+
+/// Connects, takes the lease and begins a term, all on the new thread.
+pub(super) async fn start(options: PostgresOptions, now: Timestamp) -> Result<Started, StoreError> {
+    let (commands, inbox) = mpsc::channel(WAITING);
+    let (ready, opened) = oneshot::channel();
+    let subject = options.address.clone();
+    std::thread::Builder::new()
+        .name("store-writer".to_owned())
+        .spawn(move || run(&options, now, ready, inbox))
+        .map_err(|error| subject.at("start the writer").other(error.to_string()))?;
+    let (head, counts, unsettled) = opened.await.unwrap_or(Err(StoreError::Closed { op: "open" }))?;
+    Ok(Started { commands, head, counts, unsettled })
+}
+
+type Opened = (Head, Arc<Mutex<StateCounts>>, Arc<AtomicBool>);
+
+fn run(options: &PostgresOptions, now: Timestamp, ready: Answer<Opened>, mut inbox: mpsc::Receiver<Command>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = ready.send(Err(options.address.at("start the writer").other(error.to_string())));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let (mut writer, head) = match Writer::open(options, now).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Where nobody waits for it any more, nobody needs it.
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let opened = (head, Arc::clone(&writer.counts), Arc::clone(&writer.unsettled));
+        let gone = ready.send(Ok(opened)).is_err();
+        let closer = if gone { None } else { writer.serve(&mut inbox).await };
+        writer.leave().await;
+        if let Some(answer) = closer {
+            let _ = answer.send(Ok(()));
+        }
+    });
+}
+
+impl Writer {
+    async fn open(options: &PostgresOptions, now: Timestamp) -> Result<(Self, Head), StoreError> {
+        let address = &options.address;
+        let at = address.at("open");
+        let mut db = address.writer().await.map_err(|fault| at.fault(fault))?;
+        address.check_server(&mut db).await?;
+        let mut version = schema::version(&mut db, address).await?;
+        if version == 0 {
+            schema::migrate(&mut db, address, version).await?;
+            version = schema::version(&mut db, address).await?;
+        }
+        let term = lease::begin_term(&mut db, address, options, now).await?;
+        schema::migrate(&mut db, address, version).await?;
+        let mut writer = Self {
+            address: address.clone(),
+            lease: options.lease,
+            db: None,
+            term,
+            commits: 0,
+            last_seq: Seq(0),
+            last_revision: Revision(0),
+            interned: Interned::default(),
+            ledger: Ledger::default(),
+            counts: Arc::default(),
+            in_step: false,
+            unsettled: Arc::default(),
+        };
+        let standing = writer.restore(db, true).await.map_err(|fault| at.fault(fault))?;
+        Ok((writer, standing.head))
+    }
+
+    /// Serves until it is told to close, and then returns who wants to know of it; or until no store is left to ask.
+    async fn serve(&mut self, inbox: &mut mpsc::Receiver<Command>) -> Option<Answer<()>> {
+        let pause = self.lease / 3;
+        let mut renew_at = Instant::now() + pause;
+        loop {
+            let command = tokio::select! {
+                biased;
+                command = inbox.recv() => command?,
+                () = tokio::time::sleep_until(renew_at) => {
+                    self.renew().await;
+                    renew_at = Instant::now() + pause;
+                    continue;
+                }
+            };
+            // A caller that has gone away does not undo what it asked for.
+            match command {
+                Command::Commit { batch, answer } => drop(answer.send(self.commit(&batch).await)),
+                Command::Compact { before, limit, answer } => drop(answer.send(self.compact(before, limit).await)),
+                Command::Prune { before, limit, answer } => drop(answer.send(self.prune(before, limit).await)),
+                Command::ForgetUsage { before, answer } => drop(answer.send(self.forget_usage(before).await)),
+                Command::AddToken { token, answer } => drop(answer.send(self.add_token(&token).await)),
+                Command::RemoveToken { id, answer } => drop(answer.send(self.remove_token(&id).await)),
+                Command::Settle { answer } => drop(answer.send(self.ready("settle").await)),
+                Command::Close { answer } => {
+                    inbox.close();
+                    return Some(answer);
+                }
+            }
+        }
+    }
+
+    /// Renews the lease while there is nothing to write.
+    async fn renew(&mut self) {
+        if let Err(error) = self.try_ready().await {
+            tracing::warn!(database = %self.address, %error, "the lease of the job table cannot be renewed");
+            return;
+        }
+        let Some(mut db) = self.db.take() else { return };
+        match timeout(TRANSACTION, lease::renew(&mut db, self.term, self.lease)).await {
+            Ok(Ok(true)) => self.db = Some(db),
+            Ok(Ok(false)) => {
+                tracing::error!(database = %self.address, term = %self.term, "another daemon has taken the job table");
+                self.db = Some(db);
+            }
+            Ok(Err(fault)) => {
+                let error = self.address.at("renew the lease").fault(fault);
+                tracing::warn!(%error, "the lease of the job table is not renewed");
+                self.in_step = false;
+            }
+            Err(_) => self.in_step = false,
+        }
+    }
+
+    /// Gives the lease back and ends the session.
+    async fn leave(&mut self) {
+        let Some(mut db) = self.db.take() else { return };
+        let goodbye = async {
+            lease::release(&mut db, self.term).await?;
+            db.close().await.map_err(Fault::from)
+        };
+        // Nothing is lost by it: who comes next waits for the end of the lease.
+        if !matches!(timeout(GOODBYE, goodbye).await, Ok(Ok(()))) {
+            tracing::warn!(database = %self.address, "the lease of the job table was not given back");
+        }
+    }
+
+    /// An operation on this database, for its errors.
+    pub(super) fn at(&self, op: &'static str) -> At<'_> {
+        self.address.at(op)
+    }
+
+    /// Connects where there is no session, and reads anew what is in doubt, for as long as a command may wait.
+    pub(super) async fn ready(&mut self, op: &'static str) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let mut pause = BACKOFF.0;
+        loop {
+            match self.try_ready().await {
+                Ok(()) => return Ok(()),
+                Err(error @ (StoreError::Fenced { .. } | StoreError::Corrupt { .. })) => return Err(error),
+                Err(error) if begun.elapsed() + pause > PATIENCE => {
+                    tracing::warn!(%error, op, "the server of the job table is away");
+                    return Err(error);
+                }
+                Err(error) => tracing::debug!(%error, op, "the server of the job table is away; trying again"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// As [`Self::ready`], with one attempt.
+    async fn try_ready(&mut self) -> Result<(), StoreError> {
+        if self.in_step && self.db.is_some() {
+            return Ok(());
+        }
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => self.address.writer().await.map_err(|fault| self.at("connect").fault(fault))?,
+        };
+        let restored = timeout(TRANSACTION, self.restore(db, false)).await;
+        let restored = restored.unwrap_or_else(|_| Err(self.at("read the table anew").other("no answer").into()));
+        restored.map(|_| ()).map_err(|fault| self.at("read the table anew").fault(fault))
+    }
+
+    /// Reads anew what the writer remembers of the table, after everything that was on its way in sessions of before.
+    async fn restore(&mut self, mut db: PgConnection, sweep: bool) -> Result<Standing, Fault> {
+        self.in_step = false;
+        sqlx::raw_sql("BEGIN").execute(&mut db).await?;
+        let row = sqlx::query(SETTLED_HEAD).fetch_one(&mut db).await?;
+        let found = standing(&row)?;
+        self.unsettled.store(false, Ordering::Release);
+        if found.head.term != self.term {
+            return Err(StoreError::Fenced { ours: self.term, current: found.head.term }.into());
+        }
+        sqlx::raw_sql(WHOLE_TABLES).execute(&mut db).await?;
+        if sweep {
+            Interned::sweep(&mut db).await?;
+        }
+        self.interned = Interned::load(&mut db).await?;
+        self.ledger.clear();
+        let mut counts = StateCounts::default();
+        for row in sqlx::query(COUNT_STATES).fetch_all(&mut db).await? {
+            counts[state_kind(get(&row, 0)?)? as usize] = number(&row, 1)?;
+        }
+        sqlx::raw_sql("COMMIT").execute(&mut db).await?;
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        self.commits = found.commits;
+        self.last_seq = found.head.last_seq;
+        self.last_revision = found.head.last_revision;
+        self.db = Some(db);
+        self.in_step = true;
+        Ok(found)
+    }
+
+    /// Runs `work` in a transaction after which the table stands at `after`: durable when this returns a value, undone when it returns an
+    /// error, unless the error says that the server is away.
+    pub(super) async fn transaction<T>(
+        &mut self,
+        op: &'static str,
+        after: (Seq, Revision),
+        work: impl AsyncFnOnce(&mut Self, &mut PgConnection) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let mut db = self.begin(op).await?;
+        // Until the end is known.
+        self.in_step = false;
+        let begun = async {
+            self.fence(&mut db, op, after).await?;
+            work(self, &mut db).await
+        };
+        let value = match timeout(TRANSACTION, begun).await {
+            Ok(Ok(value)) => value,
+            Ok(Err(fault)) => {
+                if matches!(timeout(GOODBYE, sqlx::raw_sql("ROLLBACK").execute(&mut db)).await, Ok(Ok(_))) {
+                    self.db = Some(db);
+                }
+                return Err(self.at(op).fault(fault));
+            }
+            // Without its session the server undoes it.
+            Err(_) => return Err(self.at(op).other(format!("not done within {} s", TRANSACTION.as_secs()))),
+        };
+        let done = timeout(TRANSACTION, sqlx::raw_sql("COMMIT").execute(&mut db)).await;
+        let lost = match done {
+            Ok(Ok(_)) => {
+                self.commits += 1;
+                (self.last_seq, self.last_revision) = after;
+                self.db = Some(db);
+                self.in_step = true;
+                return Ok(value);
+            }
+            Ok(Err(error)) => self.at(op).sqlx(error),
+            Err(_) => self.at(op).other("the server does not answer"),
+        };
+        drop(db);
+        self.outcome(op, value, lost).await
+    }
+
+    /// Begins a transaction. A session that has died since the one before is replaced: nothing was said in it yet.
+    async fn begin(&mut self, op: &'static str) -> Result<PgConnection, StoreError> {
+        self.ready(op).await?;
+        let known = self.commits;
+        for _ in 0..2 {
+            let Some(mut db) = self.db.take() else { break };
+            match timeout(TRANSACTION, sqlx::raw_sql("BEGIN").execute(&mut db)).await {
+                Ok(Ok(_)) => return Ok(db),
+                Ok(Err(error)) => tracing::debug!(%error, op, "the session of the job table has died"),
+                Err(_) => tracing::debug!(op, "the session of the job table does not answer"),
+            }
+            drop(db);
+            self.in_step = false;
+            self.ready(op).await?;
+            if self.commits != known {
+                return Err(self.at(op).other("somebody else has written"));
+            }
+        }
+        Err(self.at(op).other("no session lasts"))
+    }
+
+    /// Whether a transaction whose commit was not answered is in the table.
+    async fn outcome<T>(&mut self, op: &'static str, value: T, lost: StoreError) -> Result<T, StoreError> {
+        let before = self.commits;
+        self.unsettled.store(true, Ordering::Release);
+        tracing::warn!(database = %self.address, error = %lost, "the answer to a commit was lost; looking it up");
+        self.ready(op).await?;
+        if self.commits > before { Ok(value) } else { Err(lost) }
+    }
+
+    /// The first statement of a transaction: nobody else has written, and nobody may before this one ends.
+    async fn fence(&mut self, db: &mut PgConnection, op: &'static str, (seq, revision): (Seq, Revision)) -> Result<(), Fault> {
+        let fenced = sqlx::query(FENCE)
+            .bind(signed(self.term.0))
+            .bind(self.commits)
+            .bind(signed(seq.0))
+            .bind(signed(revision.0))
+            .bind(millis(self.lease))
+            .execute(&mut *db)
+            .await?;
+        if fenced.rows_affected() == 1 {
+            return Ok(());
+        }
+        let found = standing(&sqlx::query(HEAD).fetch_one(db).await?)?;
+        if found.head.term != self.term {
+            return Err(self.at(op).wrong_term(self.term, found.head.term).into());
+        }
+        let (known, found) = (self.commits, found.commits);
+        Err(self
+            .at(op)
+            .other(format!("somebody else has written: transaction {known} was expected to be the last, not {found}"))
+            .into())
+    }
+
+    /// Why a batch of another term than this writer's is refused: the term in the table, and not the one in memory, says who may write.
+    pub(super) async fn other_term(&mut self, op: &'static str, ours: Term) -> StoreError {
+        let Some(db) = &mut self.db else { return StoreError::Closed { op } };
+        match sqlx::query(HEAD).fetch_one(db).await.map_err(Fault::from).and_then(|row| standing(&row)) {
+            Ok(found) => self.at(op).wrong_term(ours.min(self.term), found.head.term.max(Term(0))),
+            Err(fault) => self.at(op).fault(fault),
+        }
+    }
+
+    /// Where the table stands.
+    pub(super) fn standing(&self) -> (Seq, Revision) {
+        (self.last_seq, self.last_revision)
+    }
+
+    /// Adds the differences of a committed transaction to the numbers that readers see.
+    pub(super) fn count(&self, differences: [i64; 6]) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (count, difference) in counts.iter_mut().zip(differences) {
+            *count = count.saturating_add_signed(difference);
+        }
+    }
+}
