@@ -190,7 +190,7 @@ fn agree(job: &Value, flash_job: Option<&Value>, code: &str, may_be_cancelled: b
 async fn flash_jobs_end_once_whoever_is_killed() {
     let nodes: Vec<NodeSpec> = (0..8).map(|number| NodeSpec::with_gpus(format!("gpu-{number}"))).collect();
     let api_server_args = vec!["--watch-cache=false".to_owned()];
-    let options = Options { nodes: nodes.clone(), api_server_args, folder: None };
+    let options = Options { nodes: nodes.clone(), api_server_args, ..Options::default() };
     let config = "node_grace = \"1s\"\n[node]\nfailures_in_a_row = 0\n";
     let Some((mut site, gate)) = Site::behind_gate("FlashJobs and a daemon under faults", options, config) else { return };
     let (seed, rounds) = (number("FLASH_TEST_SEED", 7), number("FLASH_TEST_ROUNDS", 10));

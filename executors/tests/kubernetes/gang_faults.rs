@@ -176,7 +176,7 @@ fn check(site: &Site, run: RunId, phase: &RunPhase, wide: usize, deed: Deed, say
 async fn gangs_are_whole_or_nothing_whatever_fails() {
     let specs = NODES.map(NodeSpec::with_gpus).to_vec();
     let api_server_args = vec!["--watch-cache=false".to_owned()];
-    let options = Options { nodes: specs.clone(), api_server_args, folder: None };
+    let options = Options { nodes: specs.clone(), api_server_args, ..Options::default() };
     let Some((site, gate)) = Site::behind_gate("gangs under faults", options) else { return };
     let seed = number("FLASH_TEST_SEED", 7);
     let mut first: Vec<Deed> = Fault::ALL.map(Deed::Cluster).to_vec();
