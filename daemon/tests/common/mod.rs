@@ -260,6 +260,46 @@ impl Client {
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{id} never became {state}\n{}", self.log()))
     }
 
+    /// Waits until a job is so and stays so; the job. Looks after each of its events.
+    pub async fn changed(&self, id: &str, so: impl Fn(&Value) -> bool) -> Value {
+        let wait = async {
+            let job = self.job(id).await;
+            if so(&job) {
+                return job;
+            }
+            let after = job["revision"].as_u64().unwrap();
+            let mut events = self.events(&format!("/api/v1/events?job={id}&after={after}")).await;
+            loop {
+                events.next().await.expect("the stream ended early");
+                let job = self.job(id).await;
+                if so(&job) {
+                    return job;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{id} never became so\n{}", self.log()))
+    }
+
+    /// Waits for the first job that is so, of those that there are and those that come. Driven by the event stream.
+    pub async fn first_job(&self, so: impl Fn(&Value) -> bool) -> Value {
+        let wait = async {
+            let mut events = self.events("/api/v1/events?after=0").await;
+            let mut seen = std::collections::BTreeSet::new();
+            loop {
+                let event = events.next().await.expect("the stream ended early");
+                let id = event["job"].as_str().unwrap().to_owned();
+                if !seen.contains(&id) {
+                    let job = self.job(&id).await;
+                    if so(&job) {
+                        return job;
+                    }
+                    seen.insert(id);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("no job came that is so\n{}", self.log()))
+    }
+
     pub async fn finished(&self, id: &str) -> Value {
         self.until(id, "finished").await
     }

@@ -1,16 +1,19 @@
 //! Two daemons and one Lease.
 
-use control_plane::NodeSpec;
+use control_plane::{NodeSpec, Watched};
 use hyper::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_types::FlashJob;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::{Daemon, PATIENCE};
-use crate::rig::{Site, daemon, endless, job};
+use crate::rig::{FLASH_JOBS, Site, daemon, endless, flash_job, job};
 
-/// Name and version of all that the executor makes, seen by somebody else.
+/// Name and version of all that executors make and write to, seen by somebody else.
 fn made(site: &Site) -> Vec<(String, String)> {
-    let list: Value = serde_json::from_str(&site.cluster.kubectl(&["get", "jobs,pods", "--output", "json"]).unwrap()).unwrap();
+    let kinds = ["get", "jobs,pods,flashjobs,nodes,events.events.k8s.io", "--output", "json"];
+    let list: Value = serde_json::from_str(&site.cluster.kubectl(&kinds).unwrap()).unwrap();
     let text = |item: &Value, key: &str| item["metadata"][key].as_str().unwrap_or_default().to_owned();
     let items = list["items"].as_array().unwrap();
     items.iter().map(|item| (text(item, "name"), text(item, "resourceVersion"))).collect()
@@ -23,7 +26,30 @@ fn lease(site: &Site) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_was_frozen_beyond_its_lease_writes_nothing() {
-    let Some(mut site) = Site::prepare("two daemons", vec![NodeSpec::plain("node-0")], "") else { return };
+    frozen("two daemons", "").await;
+}
+
+/// No pods, no bindings, no statuses: neither of what it had, nor of what came meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_of_flash_jobs_that_was_frozen_beyond_its_lease_writes_nothing() {
+    frozen("two daemons with FlashJobs", FLASH_JOBS).await;
+}
+
+/// What the second one had to write is written: all that runs is its own, and said to run.
+async fn settled(site: &Site, config: &str) {
+    let pods = Watched::all::<Pod>(site.cluster.kubeconfig()).await;
+    let own = if config == FLASH_JOBS { 3 } else { 1 };
+    let runs = |pod: &Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
+    pods.find("its pods alone run", |pods| (pods.len() == own && pods.values().all(|pod| runs(pod))).then_some(())).await;
+    if config == FLASH_JOBS {
+        let flash_jobs = Watched::all::<FlashJob>(site.cluster.kubeconfig()).await;
+        let running = |all: &control_plane::Objects| all.values().filter(|one| one["status"]["phase"] == "Running").count();
+        flash_jobs.find("both are said to run", |all| (running(all) >= 2).then_some(())).await;
+    }
+}
+
+async fn frozen(what: &str, config: &str) {
+    let Some(mut site) = Site::prepare(what, vec![NodeSpec::plain("node-0")], config) else { return };
     site.daemon.restart();
     site.until_ready(StatusCode::OK, "").await;
     let first = lease(&site);
@@ -33,7 +59,7 @@ async fn a_leader_that_was_frozen_beyond_its_lease_writes_nothing() {
 
     // Another one, with a table of its own, waits and says for whom.
     let folder = tempfile::tempdir().unwrap();
-    let second = daemon(&site.cluster, folder.path(), "second", "");
+    let second = daemon(&site.cluster, folder.path(), "second", config);
     let leader = std::mem::replace(&mut site.daemon, second);
     site.daemon.restart();
     let holder = first["holderIdentity"].as_str().unwrap();
@@ -51,8 +77,12 @@ async fn a_leader_that_was_frozen_beyond_its_lease_writes_nothing() {
         let submit = client.call("POST", "/api/v1/jobs", Some(job(json!({"name": "late"}))), &[]);
         futures::future::join(cancel, submit).await
     });
+    if config == FLASH_JOBS {
+        site.cluster.kubectl_with(&["create", "--filename", "-"], &flash_job("meanwhile", 2, 0, "2h", "0").to_string()).unwrap();
+    }
     site.until_ready(StatusCode::OK, "").await;
     site.daemon.until(&waits, "running").await;
+    settled(&site, config).await;
     let taken = lease(&site);
     assert_eq!(taken["leaseTransitions"], 2, "{taken}");
     assert_ne!(taken["holderIdentity"], first["holderIdentity"]);

@@ -1,8 +1,9 @@
-//! The daemon with the executor `job`, on a real control plane.
+//! The daemon on a real control plane, with the executor `job` and, under faults, with `flashjob`.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod gang_faults;
 mod identity;
 mod leader;
 mod nodes;

@@ -99,17 +99,9 @@ async fn what_was_deleted_while_nobody_could_watch_is_settled() {
     }
     site.daemon.signal(Signal::CONT);
 
-    let again = async {
-        loop {
-            let job = site.daemon.job(&deleted).await;
-            if job["attempt"] == 2 && job["state"] == "running" {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let outcome = tokio::time::timeout(PATIENCE, again).await;
-    assert!(outcome.is_ok(), "{}\n{}", site.daemon.job(&deleted).await, site.daemon.log());
+    // One that is lost is tried again.
+    let again = site.daemon.changed(&deleted, |job| job["attempt"] == 2 && job["state"] == "running").await;
+    assert_eq!(again["attempt"], 2, "{again}");
     let kept = site.daemon.job(&kept).await;
     assert_eq!((&kept["state"], &kept["attempt"]), (&json!("running"), &json!(1)), "{kept}");
 }

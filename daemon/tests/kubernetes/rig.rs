@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use control_plane::{Cluster, NodeSpec, Options, for_test};
+use control_plane::{Cluster, Gate, NodeSpec, Options, for_test};
 use serde_json::{Value, json};
 
 use crate::common::{Daemon, PATIENCE};
@@ -26,6 +26,16 @@ impl Site {
         cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
         let daemon = daemon(&cluster, folder.path(), "data", config);
         Some(Self { daemon, cluster, _folder: folder })
+    }
+
+    /// One with the executor `flashjob` that can be cut off; `None` also where the cluster is not ours to hurt.
+    pub(crate) fn behind_gate(what: &str, options: Options, config: &str) -> Option<(Self, Gate)> {
+        let site = Self::prepare_with(what, options, &format!("{FLASH_JOBS}{config}")).filter(|site| site.cluster.is_ours())?;
+        let gate = site.cluster.gate().unwrap();
+        let kubeconfig = std::path::Path::new(&site.daemon.extra[1]);
+        let text = std::fs::read_to_string(kubeconfig).unwrap();
+        std::fs::write(kubeconfig, site.cluster.through(&gate, &text).unwrap()).unwrap();
+        Some((site, gate))
     }
 
     /// Asks for the nodes until they are so.
@@ -54,12 +64,16 @@ impl Site {
     }
 }
 
-/// A daemon with a folder of its own in this one.
+/// Begins a configuration with the other executor.
+pub(crate) const FLASH_JOBS: &str = "#flashjob\n";
+
+/// A daemon with a folder of its own in this one; with the executor `job`, if its configuration does not begin with another one.
 pub(crate) fn daemon(cluster: &Cluster, folder: &std::path::Path, name: &str, config: &str) -> Daemon {
     let kubeconfig = folder.join("kubeconfig");
     std::fs::write(&kubeconfig, cluster.kubeconfig_of("flash-system", "flashd").unwrap()).unwrap();
+    let executor = if config.starts_with(FLASH_JOBS) { "flashjob" } else { "job" };
     let config = format!(
-        "listen = \"off\"\nexecutors = [\"job\"]\n[kubernetes]\nnamespace = \"flash-system\"\nlease_duration = \"3s\"\n{config}"
+        "listen = \"off\"\nexecutors = [\"{executor}\"]\n[kubernetes]\nnamespace = \"flash-system\"\nlease_duration = \"3s\"\n{config}"
     );
     let mut daemon = Daemon::prepare(&folder.join(name), &config);
     daemon.extra = vec!["--kubernetes-kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
@@ -73,6 +87,15 @@ pub(crate) fn job(more: Value) -> Value {
         job[key] = value.clone();
     }
     job
+}
+
+/// A FlashJob of so many pods with so many GPUs each, which run for a while and end with this code.
+pub(crate) fn flash_job(name: &str, tasks: usize, gpus: u32, duration: &str, code: &str) -> Value {
+    let task = json!({"spec": {"containers": [{"name": "c", "image": "any",
+        "env": [{"name": "SIM_DURATION", "value": duration}, {"name": "SIM_EXIT", "value": code}],
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"nvidia.com/gpu": gpus.to_string()}}}]}});
+    json!({"apiVersion": "scheduling.flash-sched.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"minAvailable": tasks, "tasks": vec![task; tasks]}})
 }
 
 /// One that runs until it is stopped, with so many GPUs.

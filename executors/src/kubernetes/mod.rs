@@ -16,6 +16,7 @@ pub mod lease;
 mod manifest;
 pub mod nodes;
 mod objects;
+mod pauses;
 mod phase;
 mod quantity;
 mod review;

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::error::watch_error;
+use super::pauses::Pauses;
 
 /// Namespace (empty for what has none) and name of an object.
 pub type ObjectKey = (String, String);
@@ -46,7 +47,7 @@ pub(super) async fn follow<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut events = pin!(watcher(api, config.page_size(500)).default_backoff());
+    let mut events = pin!(watcher(api, config.page_size(500)).backoff(Pauses::default()));
     let mut there: BTreeMap<ObjectKey, Arc<K>> = BTreeMap::new();
     let mut listed = BTreeMap::new();
     let mut away = false;

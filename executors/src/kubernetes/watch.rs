@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::error::chain;
 use super::executor::Shared;
 use super::manifest::selector;
+use super::pauses::Pauses;
 use super::world::{NodeViews, World};
 use crate::contract::{Report, RunPhase};
 
@@ -49,8 +50,8 @@ pub(super) struct Follower {
 /// Follows until nobody wants reports any more.
 pub(super) async fn follow(client: Client, shared: Arc<Shared>, nodes: Option<NodeViews>, reports: mpsc::Sender<Report>) {
     let config = watcher::Config::default().labels(&selector(&shared.instance)).page_size(500);
-    let jobs = watcher(Api::<Job>::all(client.clone()), config.clone()).default_backoff();
-    let pods = watcher(Api::<Pod>::all(client), config).default_backoff();
+    let jobs = watcher(Api::<Job>::all(client.clone()), config.clone()).backoff(Pauses::default());
+    let pods = watcher(Api::<Pod>::all(client), config).backoff(Pauses::default());
     let news = futures::stream::select(
         jobs.map(|event| event.map_or_else(|error| News::Away(chain(&error)), News::Job)),
         pods.map(|event| event.map_or_else(|error| News::Away(chain(&error)), News::Pod)),

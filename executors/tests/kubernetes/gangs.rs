@@ -125,6 +125,33 @@ async fn who_fails_ends_the_gang_and_the_next_attempt_is_of_the_same_flash_job()
     assert_eq!(owners(first), owners(second));
 }
 
+/// A request of an executor that was killed may be carried out when the next one has looked already.
+#[tokio::test]
+async fn half_a_gang_that_comes_late_is_taken_back_and_never_bound() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let order = on(&["node-0", "node-1"], 0, order("50ms", "0"));
+    let first = rig.start(order.clone()).await;
+    assert_eq!(rig.ended(first).await, RunResult::Succeeded);
+    let mut half = pods(site, &of_run(first))[0].clone();
+    rig.executor.forget(vec![first]).await.unwrap();
+    let late = again(order).run;
+    for server_made in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+        half["metadata"].as_object_mut().unwrap().remove(server_made);
+    }
+    half["metadata"]["name"] = json!(half["metadata"]["name"].as_str().unwrap().replace("-0-1", "-0-2"));
+    half["metadata"]["labels"]["scheduling.flash-sched.io/attempt"] = json!(late.attempt.to_string());
+    half["spec"].as_object_mut().unwrap().remove("nodeName");
+    half["status"] = json!({});
+    site.cluster.kubectl_with(&["create", "--filename", "-"], &half.to_string()).unwrap();
+    assert!(rig.phase(late).await.is_some(), "whoever looks finds it");
+    let message = not_begun(&mut rig, late).await;
+    assert!(message.contains("before all were there"), "{message}");
+    rig.executor.forget(vec![late]).await.unwrap();
+    assert_eq!(pods(site, &of_run(late)), Vec::<Value>::new());
+    assert_eq!(rig.executor.observe().await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn a_gang_that_finds_the_room_taken_is_given_back_whole() {
     let nodes = (0..8).map(|number| NodeSpec::with_gpus(format!("gpu-{number}"))).collect();

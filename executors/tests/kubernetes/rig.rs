@@ -4,22 +4,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use control_plane::{Cluster, NodeSpec, Options, for_test};
+pub(crate) use control_plane::PATIENCE;
+use control_plane::{Cluster, Gate, NodeSpec, Options, Watched, for_test};
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
 use executors::kubernetes::nodes::{NodeWatch, WatchOptions};
 use executors::kubernetes::{JobExecutor, JobOptions, connect};
 use executors::{Executor, Observed, PodOrder, Report, RunPhase, StartOrder, TaskOrder};
+use k8s_openapi::api::batch::v1::Job;
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::{Attempt, JobId, RunId};
 use scheduler_core::job::StopPolicy;
 use scheduler_core::time::Span;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-
-/// After this long a test that waits has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A cluster in which everything is installed, and a kubeconfig with the daemon's rights.
 pub(crate) struct Site {
@@ -33,10 +31,23 @@ impl Site {
     }
 
     pub(crate) fn with(what: &str, nodes: Vec<NodeSpec>) -> Option<Self> {
-        let cluster = for_test(what, Options { nodes, ..Options::default() })?;
+        Self::on(for_test(what, Options { nodes, ..Options::default() })?, None)
+    }
+
+    /// One whose executors can be cut off; `None` also where the cluster is not ours to hurt.
+    pub(crate) fn behind_gate(what: &str, options: Options) -> Option<(Self, Gate)> {
+        let cluster = for_test(what, options).filter(Cluster::is_ours)?;
+        let gate = cluster.gate().unwrap();
+        Some((Self::on(cluster, Some(&gate))?, gate))
+    }
+
+    fn on(cluster: Cluster, gate: Option<&Gate>) -> Option<Self> {
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
         cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
-        let text = cluster.kubeconfig_of("flash-system", "flashd").unwrap();
+        let mut text = cluster.kubeconfig_of("flash-system", "flashd").unwrap();
+        if let Some(gate) = gate {
+            text = cluster.through(gate, &text).unwrap();
+        }
         let folder = cluster.folder().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
         let kubeconfig = folder.join(format!("flashd-{}.kubeconfig", std::process::id()));
         std::fs::write(&kubeconfig, text).unwrap();
@@ -55,7 +66,7 @@ impl Site {
         let client = connect(Some(&self.kubeconfig)).await.unwrap();
         let executor = JobExecutor::new(JobOptions { client, instance: instance.to_owned(), reports });
         executor.adopt().await.unwrap();
-        Rig { executor: Box::new(executor), inbox, told: Vec::new(), _nodes: None }
+        Rig { executor: Box::new(executor), inbox, told: Vec::new(), kubeconfig: self.kubeconfig.clone(), _nodes: None }
     }
 
     /// The other executor, likewise.
@@ -73,7 +84,13 @@ impl Site {
         let room = nodes.room();
         let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership: None });
         executor.adopt().await.ok()?;
-        Some(Rig { executor: Box::new(executor), inbox, told: Vec::new(), _nodes: Some(nodes) })
+        Some(Rig {
+            executor: Box::new(executor),
+            inbox,
+            told: Vec::new(),
+            kubeconfig: self.kubeconfig.clone(),
+            _nodes: Some(nodes),
+        })
     }
 }
 
@@ -120,6 +137,7 @@ pub(crate) struct Rig {
     pub(crate) executor: Box<dyn Executor>,
     inbox: mpsc::Receiver<Report>,
     told: Vec<Report>,
+    kubeconfig: PathBuf,
     _nodes: Option<NodeWatch>,
 }
 
@@ -137,8 +155,7 @@ impl Rig {
         }
         let wait = async {
             loop {
-                let report = self.inbox.recv().await.unwrap();
-                self.told.push(report.clone());
+                let report = self.news().await;
                 if so(&report) {
                     return report;
                 }
@@ -160,6 +177,13 @@ impl Rig {
         }
     }
 
+    /// The next report.
+    pub(crate) async fn news(&mut self) -> Report {
+        let report = self.inbox.recv().await.unwrap();
+        self.told.push(report.clone());
+        report
+    }
+
     /// How often an end was told so far.
     pub(crate) fn ends(&self, run: RunId) -> usize {
         self.told.iter().filter(|report| matches!(report, Report::Ended { run: told, .. } if *told == run)).count()
@@ -174,11 +198,17 @@ impl Rig {
         observed.into_iter().find(|observed| observed.run == run).map(|Observed { phase, .. }| phase)
     }
 
-    /// Looks until it is so.
-    pub(crate) async fn until(&self, run: RunId, so: impl Fn(&Option<RunPhase>) -> bool) {
+    /// Looks until it is so, whenever something changes in the cluster or is told.
+    pub(crate) async fn until(&mut self, run: RunId, so: impl Fn(&Option<RunPhase>) -> bool) {
+        let (pods, jobs) = (Watched::pods(&self.kubeconfig).await, Watched::all::<Job>(&self.kubeconfig).await);
+        let (mut pods, mut jobs) = (pods.changes(), jobs.changes());
         let look = async {
             while !so(&self.phase(run).await) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::select! {
+                    changed = pods.changed() => changed.unwrap(),
+                    changed = jobs.changed() => changed.unwrap(),
+                    _ = self.news() => {}
+                }
             }
         };
         timeout(PATIENCE, look).await.expect("so in time");

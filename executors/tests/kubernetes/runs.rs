@@ -143,7 +143,7 @@ async fn many_short_runs_each_have_their_own_end() {
 #[tokio::test]
 async fn another_installation_in_the_same_cluster_is_left_alone() {
     let Some(site) = Site::shared() else { return };
-    let (one, other) = (site.daemon(&instance()).await, site.daemon(&instance()).await);
+    let (mut one, other) = (site.daemon(&instance()).await, site.daemon(&instance()).await);
     let run = one.start(order("2h", "0")).await;
     assert_eq!(other.executor.observe().await.unwrap(), []);
     other.executor.stop(run, stop_after(1)).await.unwrap();

@@ -1,8 +1,8 @@
 //! One cluster: started, waited for, asked, hurt, and stopped.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use crate::certs;
 use crate::death::Maker;
 use crate::error::{ClusterError, file};
 use crate::folder::Folder;
+use crate::gate::Gate;
 use crate::node::NodeSpec;
 use crate::part::{Part, Setup};
 use crate::programs::Programs;
@@ -172,7 +173,8 @@ impl Cluster {
         self.kubectl_with(&["create", "--filename", "-"], &list.to_string()).map(drop)
     }
 
-    fn wait_node(&self, name: &str) -> Result<(), ClusterError> {
+    /// Waits until a node is ready.
+    pub fn wait_node(&self, name: &str) -> Result<(), ClusterError> {
         let node = format!("node/{name}");
         let patience = format!("--timeout={}s", PATIENCE.as_secs());
         self.kubectl(&["wait", "--for=condition=Ready", &node, &patience]).map(drop)
@@ -227,6 +229,35 @@ impl Cluster {
         child.map_or(Ok(()), |mut child| end(&mut child)).map_err(|source| ClusterError::Start { part, source })
     }
 
+    /// A gate before the API server. A client whose kubeconfig says [`Gate::port`] instead of the server's own can be cut off.
+    pub fn gate(&self) -> Result<Gate, ClusterError> {
+        let part = Part::ApiServer;
+        Gate::open(self.owned(part)?.setup.api_port).map_err(|source| ClusterError::Start { part, source })
+    }
+
+    /// A kubeconfig as another one, for a client that comes through this gate.
+    pub fn through(&self, gate: &Gate, kubeconfig: &str) -> Result<String, ClusterError> {
+        let own = self.owned(Part::ApiServer)?.setup.api_port;
+        Ok(kubeconfig.replace(&format!(":{own}"), &format!(":{}", gate.port())))
+    }
+
+    /// Makes the database forget all versions before the last one: watches that ask for one of those are told `410 Expired`, where the API
+    /// server does not remember them itself (`--watch-cache=false`).
+    pub fn compact(&self) -> Result<(), ClusterError> {
+        let part = Part::Etcd;
+        let port = self.owned(part)?.setup.etcd_port;
+        let failed = |source: std::io::Error| ClusterError::Start { part, source };
+        let range = post(port, "/v3/kv/range", r#"{"key":"AA=="}"#).map_err(failed)?;
+        let revision =
+            range.split("\"revision\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned();
+        let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
+        let answer = post(port, "/v3/kv/compaction", &body).map_err(failed)?;
+        if answer.starts_with("HTTP/1.1 200") || answer.contains("has been compacted") {
+            return Ok(());
+        }
+        Err(failed(std::io::Error::other(answer)))
+    }
+
     /// Stops or continues a part, with SIGSTOP and SIGCONT.
     pub fn freeze_part(&self, part: Part, frozen: bool) -> Result<(), ClusterError> {
         let owned = self.owned(part)?;
@@ -235,6 +266,16 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// The answer of a small HTTP server on loopback, with its head.
+fn post(port: u16, path: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let length = body.len();
+    write!(stream, "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// A panic elsewhere leaves the list as it is: whole.

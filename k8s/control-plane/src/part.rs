@@ -54,7 +54,7 @@ impl fmt::Display for Part {
 
 /// Controllers that are on: those that the product meets, and those that its manifests need. The fewer, the sooner the cluster is up.
 const CONTROLLERS: &str = "job-controller,garbage-collector-controller,ttl-after-finished-controller,namespace-controller,\
-    cronjob-controller,pod-garbage-collector-controller,node-lifecycle-controller,deployment-controller,replicaset-controller,\
+    cronjob-controller,pod-garbage-collector-controller,node-lifecycle-controller,taint-eviction-controller,deployment-controller,replicaset-controller,\
     disruption-controller";
 
 /// What the programs of one cluster are told.

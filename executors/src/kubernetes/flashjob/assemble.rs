@@ -25,7 +25,7 @@ use super::super::nodes::requests::all_requests;
 use super::super::nodes::room::Wish;
 use super::super::nodes::{Key, key};
 use super::super::quantity::Amounts;
-use super::gang::{binding, flash_job_of, live_run, made_for, node, parts, pods};
+use super::gang::{binding, flash_job_of, live_run, made_for, node, parts, pods, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
 use super::lone::is_lone;
 use super::verdict::{Known, Verdict, is_bound, is_over, verdict};
@@ -33,8 +33,6 @@ use crate::contract::{RunPhase, StartOrder};
 
 /// How long an assembly waits for what may change by itself: room, a quota, a name that is still taken.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the watch may take to show what was bound; if it is away that long, nobody knows of others either.
-const SHOWN: Duration = Duration::from_secs(5);
 /// Pause before something is tried again: doubled each time, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -74,24 +72,63 @@ impl Assembly {
     }
 
     /// From the pods that an earlier executor left: goes on where all are there, else takes back what is.
-    pub(super) async fn resume(self, found: Vec<Pod>) {
-        let known = self.hub.runs().known(self.run);
-        let refs: Vec<&Pod> = found.iter().collect();
-        let outcome = match verdict(&refs, &known, true, now()) {
-            Verdict::Goes(_) => self.bind_all(found).await,
-            Verdict::Breaks | Verdict::Over(_) => {
-                Err(Fault::NotNow("whoever made its pods was ended before all were there".to_owned()))
-            }
-        };
+    pub(super) async fn resume(self) {
+        let outcome = self.go_on().await;
         self.finish(outcome).await;
     }
 
+    async fn go_on(&self) -> Result<(), Fault> {
+        self.listed().await?;
+        // Read anew, now that nobody else acts on it: what was found may have been half of what is there.
+        let mut found = self.found_pods().await?;
+        let bound: Vec<Pod> = found.iter().filter(|pod| is_bound(pod) && !is_over(pod)).cloned().collect();
+        if !bound.is_empty() {
+            // What ends before the watch begins is never shown. Whatever still runs after its room is set aside will be.
+            self.set_aside(&bound).await?;
+            found = self.found_pods().await?;
+            let runs: Vec<Key> = found.iter().filter(|pod| !is_over(pod)).map(key).collect();
+            let over: Vec<Key> = bound.iter().map(key).filter(|key| !runs.contains(key)).collect();
+            self.hub.give_up(&over);
+        }
+        let known = self.hub.runs().known(self.run);
+        let refs: Vec<&Pod> = found.iter().collect();
+        let all_there = found.first().is_some_and(|pod| found.len() >= size(pod));
+        match verdict(&refs, &known, true, now()) {
+            Verdict::Goes(_) if all_there => self.bind_all(found).await,
+            // It has come about without us.
+            Verdict::Over(_) if all_there => Ok(()),
+            Verdict::Goes(_) | Verdict::Breaks | Verdict::Over(_) => {
+                Err(Fault::NotNow("whoever made its pods was ended before all were there".to_owned()))
+            }
+        }
+    }
+
+    async fn found_pods(&self) -> Result<Vec<Pod>, Fault> {
+        self.ask(|| async {
+            match self.hub.pods_of("resume", self.run).await {
+                Ok(pods) => Answer::Done(pods),
+                Err(_) => Answer::Later,
+            }
+        })
+        .await
+    }
+
     async fn finish(self, outcome: Result<(), Fault>) {
-        if let Err(fault) = outcome {
-            let phase = self.take_back(&fault).await;
+        let end = match outcome {
+            Ok(()) => None,
+            Err(fault) => Some(self.take_back(&fault).await),
+        };
+        {
+            // Settled before others may look, and theirs before it is told: whoever hears of it may have it forgotten at once.
+            let mut runs = self.hub.runs();
+            if let Some(phase) = &end {
+                runs.ended.entry(self.run).or_insert_with(|| phase.clone());
+            }
+            runs.assembling.remove(&self.run);
+        }
+        if let Some(phase) = end {
             self.hub.tell_end(self.run, phase).await;
         }
-        self.hub.runs().assembling.remove(&self.run);
         self.hub.look_at(self.run);
     }
 
@@ -258,8 +295,12 @@ impl Assembly {
 
     pub(super) async fn bind_all(&self, pods: Vec<Pod>) -> Result<(), Fault> {
         self.listed().await?;
-        // Once more, and of the pods as they were made: admission may have added to what they ask for.
-        self.set_aside(&pods).await?;
+        // Once more, and of the pods as they were made: admission may have added to what they ask for. Those that are bound were set aside
+        // before they were read, and the watch may have shown them; those that were over by then it may never show.
+        let over: Vec<Key> = pods.iter().filter(|pod| is_over(pod)).map(key).collect();
+        self.hub.give_up(&over);
+        let unbound: Vec<Pod> = pods.iter().filter(|pod| !is_bound(pod)).cloned().collect();
+        self.set_aside(&unbound).await?;
         let requests: Vec<_> = pods.iter().map(|pod| self.bind(pod)).collect();
         let outcomes: Vec<Result<(), Fault>> = futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect().await;
         outcomes.into_iter().collect::<Result<(), Fault>>()?;
@@ -302,15 +343,22 @@ impl Assembly {
         .await
     }
 
-    /// Others bind pods as well. The watch tells in the order in which things were written: once it shows our pods, it has shown all that was
-    /// bound before them.
+    /// Others bind pods as well. The watch tells in the order in which things were written: once it has shown our pods, or all that there are
+    /// after them, it has shown all that was bound before them. While it is away nobody knows of the others, and this waits.
     async fn still_alone(&self, pods: &[Pod]) -> Result<(), Fault> {
         let keys: Vec<Key> = pods.iter().map(key).collect();
         let mut room = self.hub.room.subscribe();
-        let Ok(Ok(room)) = tokio::time::timeout(SHOWN, room.wait_for(|room| room.shows(&keys))).await else { return Ok(()) };
+        let lists = room.borrow().lists_begun;
+        let mut told = self.cancel.told.subscribe();
+        let room = tokio::select! {
+            room = room.wait_for(|room| room.has_shown(&keys, lists)) => room,
+            // Both ends are ours: the channels do not close.
+            _ = told.wait_for(|told| *told) => return Err(Fault::Cancelled),
+        };
+        let Ok(room) = room else { return Ok(()) };
         let mut nodes = pods.iter().filter_map(node).map(|called| room.node(called));
-        match nodes.find_map(|node| room.over(node)) {
-            Some(over) => Err(Fault::NotNow(format!("somebody else took the room: {over}"))),
+        match nodes.find_map(|node| room.lacks(node)) {
+            Some(lack) => Err(Fault::NotNow(lack)),
             None => Ok(()),
         }
     }

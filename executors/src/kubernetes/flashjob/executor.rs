@@ -90,20 +90,15 @@ impl FlashJobExecutor {
         Some(Assembly { hub: self.hub.clone(), run, cancel })
     }
 
-    /// What an earlier executor did not finish.
-    fn resume(&self, world: &BTreeMap<RunId, Vec<Pod>>) {
-        for (run, pods) in world {
-            let incomplete = pods.first().is_some_and(|pod| pods.len() < size(pod)) || !pods.iter().all(is_bound);
-            let refs: Vec<&Pod> = pods.iter().collect();
-            let known = self.hub.runs().known(*run);
-            let goes = matches!(verdict(&refs, &known, true, now()), Verdict::Goes(_));
-            if incomplete
-                && goes
-                && let Some(assembly) = self.open(*run)
-            {
-                self.tasks().spawn(assembly.resume(pods.clone()));
-            }
-        }
+    /// What an earlier executor did not finish. Its last requests may be carried out after it has ended, and after we have begun: so this is
+    /// looked for whenever somebody looks, and not only when runs are adopted.
+    fn resume(&self, run: RunId, pods: &[Pod]) -> bool {
+        let incomplete = pods.first().is_some_and(|pod| pods.len() < size(pod)) || !pods.iter().all(is_bound);
+        let refs: Vec<&Pod> = pods.iter().collect();
+        let known = self.hub.runs().known(run);
+        let goes = || matches!(verdict(&refs, &known, true, now()), Verdict::Goes(_));
+        let assembly = if incomplete && goes() { self.open(run) } else { None };
+        assembly.map(|assembly| self.tasks().spawn(assembly.resume())).is_some()
     }
 
     async fn list(&self, op: &'static str) -> Result<BTreeMap<RunId, Vec<Pod>>, ExecutorError> {
@@ -213,15 +208,13 @@ impl Executor for FlashJobExecutor {
     }
 
     async fn adopt(&self) -> Result<Vec<Observed>, ExecutorError> {
-        let world = self.list("adopt").await?;
-        {
-            let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-            if !std::mem::replace(&mut *watches, true) {
-                self.tasks().spawn(follow(self.hub.clone()));
-            }
+        // Before anybody is told that it does not go: what is assembled waits for the watch.
+        let found = self.observe().await?;
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *watches, true) {
+            self.tasks().spawn(follow(self.hub.clone()));
         }
-        self.resume(&world);
-        self.observe().await
+        Ok(found)
     }
 
     fn holds_orders(&self) -> bool {
@@ -269,7 +262,8 @@ impl Executor for FlashJobExecutor {
         }
         for (run, pods) in &world {
             if !before.contains(run) && !assembling.contains(run) && !self.hub.runs().forgotten.contains(run) {
-                found.insert(*run, self.phase(*run, pods));
+                let phase = if self.resume(*run, pods) { RunPhase::Starting } else { self.phase(*run, pods) };
+                found.insert(*run, phase);
             }
         }
         let runs = self.hub.runs();

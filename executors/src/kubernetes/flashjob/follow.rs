@@ -20,6 +20,7 @@ use scheduler_core::ids::RunId;
 use super::super::error::chain;
 use super::super::manifest::run_of;
 use super::super::nodes::key;
+use super::super::pauses::Pauses;
 use super::super::phase::{pod_phase, started_at};
 use super::gang::{flash_job, index, is_live, live_selector};
 use super::hub::{Hub, World, now};
@@ -48,7 +49,7 @@ struct Follower {
 pub(super) async fn follow(hub: Arc<Hub>) {
     let client = hub.client.clone();
     let config = watcher::Config::default().page_size(500).labels(&live_selector(&hub.instance));
-    let mut events = pin!(watcher(Api::<Pod>::all(client), config).default_backoff());
+    let mut events = pin!(watcher(Api::<Pod>::all(client), config).backoff(Pauses::default()));
     let mut follower = Follower {
         hub: hub.clone(),
         new: Vec::new(),

@@ -36,7 +36,7 @@ const PAGE: u32 = 500;
 /// Tells an assembly that its run is to be stopped.
 #[derive(Debug, Default)]
 pub(super) struct Cancel {
-    told: watch::Sender<bool>,
+    pub(super) told: watch::Sender<bool>,
 }
 
 impl Cancel {
@@ -63,6 +63,8 @@ pub(super) struct Runs {
     pub(super) assembling: BTreeMap<RunId, Arc<Cancel>>,
     /// How runs ended, as it was told first; until they are forgotten.
     pub(super) ended: BTreeMap<RunId, RunPhase>,
+    /// Those of them that were told: each is told once.
+    told: BTreeSet<RunId>,
     /// Those of them that have no pods that would say so.
     pub(super) unmade: BTreeSet<RunId>,
     /// Runs whose pods are not ours any more, but that the watch still shows.
@@ -171,9 +173,13 @@ impl Hub {
         self.runs().ended.entry(run).or_insert(phase).clone()
     }
 
-    /// Settles it and tells.
+    /// Settles it and tells, once.
     pub(super) async fn tell_end(&self, run: RunId, phase: RunPhase) {
-        let report = match self.settle(run, phase) {
+        let phase = self.settle(run, phase);
+        if !self.runs().told.insert(run) {
+            return;
+        }
+        let report = match phase {
             RunPhase::Ended { result, started_at, at } => Report::Ended { run, result, started_at, at },
             RunPhase::NotBegun { message, at } => Report::NotBegun { run, message, at },
             RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. } | RunPhase::Stopping => return,
@@ -187,6 +193,7 @@ impl Hub {
         {
             let mut runs = self.runs();
             runs.ended.remove(&run);
+            runs.told.remove(&run);
             runs.unmade.remove(&run);
             runs.known.remove(&run);
         }

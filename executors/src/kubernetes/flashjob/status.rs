@@ -111,9 +111,11 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
     ];
     let (active, succeeded, failed) = match stand {
         Stand::Invalid(_) | Stand::Held | Stand::Waiting(_) => (0, 0, 0),
-        // Pods may have been let go of before anybody counted them.
+        // Pods may have been let go of before anybody counted them, and by a daemon that did not live to write it.
         Stand::Succeeded { .. } => {
-            (0, counts.succeeded.max(i32::try_from(counts.placements.len()).unwrap_or(0)).max(old.succeeded), 0)
+            let placed = i32::try_from(counts.placements.len().max(old.placements.len())).unwrap_or(0);
+            let counted = counts.succeeded.max(placed).max(old.succeeded);
+            (0, if counted == 0 { desired } else { counted }, 0)
         }
         Stand::Failed { .. } => (0, counts.succeeded, counts.failed.max(old.failed)),
         _ => (counts.active, counts.succeeded, counts.failed),
@@ -221,6 +223,19 @@ mod tests {
         for late in [Stand::Running, waiting, Stand::Failed { reason: "Cancelled", message: String::new(), at: Timestamp(0) }] {
             assert!(!next(&mut job, &late, &counts, 11), "finished is finished");
         }
+    }
+
+    #[test]
+    fn what_succeeded_before_anybody_counted_it_is_counted() {
+        let (mut fresh, none) = (job(), Counts::default());
+        let done = Stand::Succeeded { at: Timestamp(9 * SECOND) };
+        assert!(next(&mut fresh, &done, &none, 10));
+        assert_eq!(fresh.status.unwrap().succeeded, 2, "all of it");
+        let mut seen = job();
+        let placements = vec![TaskPlacement::default()];
+        assert!(next(&mut seen, &Stand::Running, &Counts { active: 1, placements, ..Counts::default() }, 4));
+        assert!(next(&mut seen, &done, &none, 10));
+        assert_eq!(seen.status.unwrap().succeeded, 1, "as many as were placed");
     }
 
     #[test]

@@ -165,10 +165,6 @@ impl Books {
         self.pods.get(name).is_some_and(|pods| pods.contains_key(pod))
     }
 
-    pub(super) fn is_bound(&self, pod: &Key) -> bool {
-        self.pods.values().any(|pods| pods.contains_key(pod))
-    }
-
     /// What each pod on a node asks for.
     pub(super) fn asked_of(&self, name: &str) -> impl Iterator<Item = &Amounts> {
         self.pods.get(name).into_iter().flat_map(BTreeMap::values).map(|share| &share.amounts)

@@ -193,7 +193,10 @@ impl Follower {
     fn pod(&self, session: &mut Session, event: Event<Pod>) {
         let room = &self.room.0;
         match event {
-            Event::Init => session.pods.clear(),
+            Event::Init => {
+                session.pods.clear();
+                room.send_modify(|room| room.lists_begun += 1);
+            }
             Event::InitApply(pod) => session.pods.extend(room.borrow().books.bound(&pod)),
             Event::InitDone => {
                 let pods = std::mem::take(&mut session.pods);

@@ -31,6 +31,10 @@ pub(in crate::kubernetes) struct Room {
     aside: BTreeMap<String, BTreeMap<Key, Amounts>>,
     /// Complete lists were had.
     pub(in crate::kubernetes) listed: bool,
+    /// Lists of pods that were begun so far.
+    pub(in crate::kubernetes) lists_begun: u64,
+    /// The number of the last of them that is complete.
+    last_list: u64,
 }
 
 /// The room of the nodes that are watched: for those that bind pods themselves.
@@ -39,7 +43,7 @@ pub struct NodeRoom(pub(in crate::kubernetes) Arc<watch::Sender<Room>>);
 
 impl Room {
     pub(super) const fn new(books: Books) -> Self {
-        Self { books, aside: BTreeMap::new(), listed: false }
+        Self { books, aside: BTreeMap::new(), listed: false, lists_begun: 0, last_list: 0 }
     }
 
     /// A pod as the watch tells it.
@@ -58,6 +62,7 @@ impl Room {
         let keys: Vec<&Key> = pods.iter().map(|pod| &pod.key).collect();
         self.given_up(&keys);
         self.books.set_pods(pods);
+        self.last_list = self.lists_begun;
     }
 
     /// The name of the node that is called so, itself or as a host.
@@ -109,9 +114,18 @@ impl Room {
         self.given_up(&keys);
     }
 
-    /// Whether the watch has shown all of these on their nodes.
-    pub(in crate::kubernetes) fn shows(&self, keys: &[Key]) -> bool {
-        keys.iter().all(|key| self.books.is_bound(key))
+    /// Whether the watch has shown all of these on their nodes, or all that is there in a list that was begun after so many. They need not be
+    /// there any more: what is short has ended by then.
+    pub(in crate::kubernetes) fn has_shown(&self, keys: &[Key], lists: u64) -> bool {
+        self.last_list > lists || keys.iter().all(|key| !self.aside.values().any(|pods| pods.contains_key(key)))
+    }
+
+    /// Why what was bound to a node cannot stay.
+    pub(in crate::kubernetes) fn lacks(&self, node: &str) -> Option<String> {
+        if self.books.told(node).is_none() {
+            return Some(format!("node {node} was deleted"));
+        }
+        self.over(node).map(|over| format!("somebody else took the room: {over}"))
     }
 
     /// What a node has promised more of than it has.
@@ -191,7 +205,7 @@ mod tests {
         let (mut room, eight) = (room(), spec(8, json!({})));
         room.set_aside(&[Wish { key: at("one"), node: "a", pod: &eight }]).unwrap();
         room.put_pod(&bound("one", "a", &eight));
-        assert!(room.shows(&[at("one")]) && room.over("a").is_none());
+        assert!(room.over("a").is_none());
         room.set_aside(&[Wish { key: at("one"), node: "a", pod: &eight }]).unwrap();
         room.put_pod(&bound("foreign", "a", &eight));
         assert!(room.over("a").is_some());
@@ -201,5 +215,32 @@ mod tests {
         over.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
         room.put_pod(&over);
         room.set_aside(&[Wish { key: at("next"), node: "a", pod: &eight }]).unwrap();
+    }
+
+    #[test]
+    fn what_is_set_aside_is_shown_once_by_the_watch_or_by_a_later_list() {
+        let (mut room, one) = (room(), spec(1, json!({})));
+        let wish = |name: &str| Wish { key: at(name), node: "a", pod: &one };
+        room.set_aside(&[wish("one"), wish("two")]).unwrap();
+        let both = [at("one"), at("two")];
+        let shown = |room: &Room, lists: u64| room.has_shown(&both, lists);
+        room.put_pod(&bound("one", "a", &one));
+        assert!(!shown(&room, 0));
+        // Short: over before the other one is shown.
+        room.books.drop_pod(&bound("one", "a", &one));
+        room.put_pod(&bound("two", "a", &one));
+        assert!(shown(&room, 0), "each was");
+        room.set_aside(&[wish("one"), wish("two")]).unwrap();
+        // A list that was under way when they were bound may not have them yet.
+        room.lists_begun = 1;
+        room.set_pods(Vec::new());
+        assert!(!shown(&room, 1));
+        room.lists_begun = 2;
+        room.set_pods(Vec::new());
+        assert!(shown(&room, 1), "they have ended, and were not seen");
+        room.put_pod(&bound("foreign", "a", &spec(8, json!({}))));
+        assert!(room.lacks("a").unwrap().contains("somebody else took the room"));
+        room.books.drop_node("a");
+        assert_eq!(room.lacks("a").unwrap(), "node a was deleted");
     }
 }

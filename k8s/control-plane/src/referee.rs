@@ -1,0 +1,154 @@
+//! Whether pods are bound as they may be: somebody who schedules nothing looks at every change, over a connection of its own.
+//!
+//! What must hold of pods that ask for our scheduler:
+//! - None is bound twice, or goes from one node to another.
+//! - On no node do they hold more GPUs than it has, at any time.
+//! - Of a gang none is bound before all are there.
+//!
+//! Where somebody else's pods were on the node first, and both were bound at once, they may overlap until one gives way: such bindings are
+//! counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+
+use crate::watched::{Told, Watched};
+
+/// The scheduler that they ask for.
+const SCHEDULER: &str = "flash-scheduler";
+/// Labels whose values together name their gang.
+const GANG: [&str; 3] =
+    ["scheduling.flash-sched.io/instance", "scheduling.flash-sched.io/job-id", "scheduling.flash-sched.io/attempt"];
+/// Annotation: how many pods the gang has.
+const SIZE: &str = "scheduling.flash-sched.io/gang-size";
+
+#[derive(Debug, Default)]
+struct Books {
+    /// Node of every pod that ever had one, by uid.
+    nodes: BTreeMap<String, String>,
+    /// Pods that are bound and not over, by uid: node, GPUs, whether it is one of those.
+    holds: BTreeMap<String, (String, u64, bool)>,
+    /// Pods ever seen of each gang.
+    gangs: BTreeMap<Vec<String>, BTreeSet<String>>,
+    wrong: Vec<String>,
+    bound: usize,
+    overlaps: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Referee {
+    books: Arc<Mutex<Books>>,
+    /// All pods.
+    pub pods: Watched,
+}
+
+impl Referee {
+    /// Looks from now on, at nodes that have so many GPUs each.
+    pub async fn begin(kubeconfig: &Path, gpus: u64) -> Self {
+        let books = Arc::<Mutex<Books>>::default();
+        let own = books.clone();
+        let pods = Watched::each::<Pod>(kubeconfig, move |told| lock(&own).see(gpus, told)).await;
+        Self { books, pods }
+    }
+
+    /// What was not as it has to be.
+    pub fn wrong(&self) -> Vec<String> {
+        lock(&self.books).wrong.clone()
+    }
+
+    /// How many of those pods were bound so far.
+    pub fn bound(&self) -> usize {
+        lock(&self.books).bound
+    }
+
+    /// How many of them were bound to a node that somebody else had filled at the same time.
+    pub fn overlaps(&self) -> usize {
+        lock(&self.books).overlaps
+    }
+}
+
+/// A panic elsewhere leaves the books as they are: whole.
+fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn is_over(pod: &Value) -> bool {
+    matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+}
+
+fn gang(pod: &Value) -> Vec<String> {
+    GANG.iter().map(|label| text(&pod["metadata"]["labels"][label])).collect()
+}
+
+impl Books {
+    fn see(&mut self, capacity: u64, told: Told<'_>) {
+        match told {
+            Told::Is(pod) => self.pod(capacity, pod, false),
+            Told::Gone(pod) => self.pod(capacity, pod, true),
+            Told::List(pods) => {
+                // It does not say what came first: those that are over or gone have left before others came.
+                let there: BTreeSet<String> = pods.values().map(|pod| text(&pod["metadata"]["uid"])).collect();
+                self.holds.retain(|uid, _| there.contains(uid));
+                pods.values().for_each(|pod| self.enter(pod));
+                let (over, live): (Vec<_>, Vec<_>) = pods.values().partition(|pod| is_over(pod));
+                over.into_iter().chain(live).for_each(|pod| self.pod(capacity, pod, false));
+            }
+        }
+    }
+
+    /// The gang of a pod that is one of those.
+    fn enter(&mut self, pod: &Value) {
+        if pod["spec"]["schedulerName"] == SCHEDULER {
+            self.gangs.entry(gang(pod)).or_default().insert(text(&pod["metadata"]["uid"]));
+        }
+    }
+
+    fn pod(&mut self, capacity: u64, pod: &Value, gone: bool) {
+        self.enter(pod);
+        let (uid, name, node) = (text(&pod["metadata"]["uid"]), text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]));
+        let is_one = pod["spec"]["schedulerName"] == SCHEDULER;
+        if node.is_empty() {
+            return;
+        }
+        let before = self.nodes.insert(uid.clone(), node.clone());
+        match &before {
+            Some(before) if *before != node => self.wrong.push(format!("{name} was bound to {before}, then to {node}")),
+            None if is_one => {
+                self.bound += 1;
+                let there = self.gangs.get(&gang(pod)).map_or(0, BTreeSet::len);
+                let size = text(&pod["metadata"]["annotations"][SIZE]).parse().unwrap_or(1);
+                if there < size {
+                    self.wrong.push(format!("{name} was bound when {there} of its {size} were there"));
+                }
+            }
+            None | Some(_) => {}
+        }
+        if gone || is_over(pod) {
+            self.holds.remove(&uid);
+            return;
+        }
+        let gpus = pod["spec"]["containers"].as_array().into_iter().flatten();
+        let gpus =
+            gpus.filter_map(|container| container["resources"]["limits"]["nvidia.com/gpu"].as_str()?.parse::<u64>().ok()).sum();
+        self.holds.insert(uid, (node.clone(), gpus, is_one));
+        if before.is_some() || !is_one {
+            return;
+        }
+        let used = |own: bool| -> u64 {
+            self.holds.values().filter(|(at, _, is_one)| *at == node && (*is_one || !own)).map(|(_, gpus, _)| gpus).sum()
+        };
+        if used(true) > capacity {
+            self.wrong.push(format!("{node} has {} GPUs, and with {name} pods of {} hold {}", capacity, SCHEDULER, used(true)));
+        } else if used(false) > capacity {
+            self.overlaps += 1;
+        }
+    }
+}
