@@ -226,29 +226,35 @@ impl FlashJobs {
 
     async fn follow(&self, news: &mpsc::Sender<News<FlashJob>>) {
         let api = Api::<FlashJob>::all(self.client.clone());
-        objects::follow((api, watcher::Config::default()), news, "FlashJobs", |why| self.seen(why), |news| {
-            let mut books = self.books();
-            match news {
-                News::Applied(job) => {
-                    let key = key_of(&**job);
-                    // What we wrote ourselves is known before the watch tells what was there before it.
-                    if books.jobs.get(&key).is_some_and(|known| known.uid() == job.uid() && version(known) > version(job)) {
-                        return false;
+        objects::follow(
+            (api, watcher::Config::default()),
+            news,
+            "FlashJobs",
+            |why| self.seen(why),
+            |news| {
+                let mut books = self.books();
+                match news {
+                    News::Applied(job) => {
+                        let key = key_of(&**job);
+                        // What we wrote ourselves is known before the watch tells what was there before it.
+                        if books.jobs.get(&key).is_some_and(|known| known.uid() == job.uid() && version(known) > version(job)) {
+                            return false;
+                        }
+                        books.jobs.insert(key.clone(), job.clone());
+                        books.dirty.insert(key);
+                        self.wake.notify_one();
                     }
-                    books.jobs.insert(key.clone(), job.clone());
-                    books.dirty.insert(key);
-                    self.wake.notify_one();
+                    News::Gone(job) => {
+                        let key = key_of(&**job);
+                        books.jobs.remove(&key);
+                        books.entries.remove(&key);
+                        books.dirty.remove(&key);
+                    }
+                    News::Listed => {}
                 }
-                News::Gone(job) => {
-                    let key = key_of(&**job);
-                    books.jobs.remove(&key);
-                    books.entries.remove(&key);
-                    books.dirty.remove(&key);
-                }
-                News::Listed => {}
-            }
-            true
-        })
+                true
+            },
+        )
         .await;
     }
 

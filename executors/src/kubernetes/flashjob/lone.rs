@@ -95,17 +95,23 @@ impl LonePods {
         let ours = format!("spec.schedulerName={SCHEDULER_NAME}");
         let config = watcher::Config::default().fields(&ours).labels(&format!("!{FLASH_JOB}"));
         let what = "pods without a FlashJob";
-        objects::follow((Api::<Pod>::all(self.client.clone()), config), &news, what, |_| {}, |news| match news {
-            News::Applied(pod) => {
-                let ours = self.is_ours(pod);
-                if ours {
-                    self.pods().insert(key_of(&**pod), pod.clone());
+        objects::follow(
+            (Api::<Pod>::all(self.client.clone()), config),
+            &news,
+            what,
+            |_| {},
+            |news| match news {
+                News::Applied(pod) => {
+                    let ours = self.is_ours(pod);
+                    if ours {
+                        self.pods().insert(key_of(&**pod), pod.clone());
+                    }
+                    ours
                 }
-                ours
-            }
-            News::Gone(pod) => self.pods().remove(&key_of(&**pod)).is_some(),
-            News::Listed => true,
-        })
+                News::Gone(pod) => self.pods().remove(&key_of(&**pod)).is_some(),
+                News::Listed => true,
+            },
+        )
         .await;
     }
 

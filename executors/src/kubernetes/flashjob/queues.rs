@@ -58,14 +58,20 @@ impl ClusterQueues {
 
     /// Follows until nobody wants news any more.
     pub async fn run(self: Arc<Self>, news: mpsc::Sender<News<ClusterResourceQueue>>) {
-        objects::follow((self.api.clone(), watcher::Config::default()), &news, "ClusterResourceQueues", |_| {}, |news| {
-            match news {
-                News::Applied(queue) => drop(self.known().insert(queue.name_any(), queue.clone())),
-                News::Gone(queue) => drop(self.known().remove(&queue.name_any())),
-                News::Listed => {}
-            }
-            true
-        })
+        objects::follow(
+            (self.api.clone(), watcher::Config::default()),
+            &news,
+            "ClusterResourceQueues",
+            |_| {},
+            |news| {
+                match news {
+                    News::Applied(queue) => drop(self.known().insert(queue.name_any(), queue.clone())),
+                    News::Gone(queue) => drop(self.known().remove(&queue.name_any())),
+                    News::Listed => {}
+                }
+                true
+            },
+        )
         .await;
     }
 
