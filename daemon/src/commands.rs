@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Context;
 
 use crate::config::{Config, Settings, paths};
-use crate::{clock, gpus, http, telemetry};
+use crate::{gpus, http, telemetry};
 
 /// `flashd serve`.
 pub fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -36,13 +36,13 @@ pub fn migrate(settings: Settings) -> anyhow::Result<()> {
     paths::create_data(&config.data).with_context(|| format!("data folder {}", config.data.display()))?;
     let runtime = runtime()?;
     let head = runtime.block_on(async {
-        use store::Store as _;
-        let store = store::sqlite::SqliteStore::open(&config.data, clock::now()).await?;
-        let head = store.head();
-        store.close().await;
+        let table = crate::table::Table::open(&config).await?;
+        let head = table.store.head();
+        table.store.close().await;
         anyhow::Ok(head)
     })?;
-    print(&format!("{} is up to date: term {}, revision {}\n", config.data.display(), head.term, head.last_revision))
+    let place = config.store.url.as_ref().map_or_else(|| config.data.display().to_string(), ToString::to_string);
+    print(&format!("{place} is up to date: term {}, revision {}\n", head.term, head.last_revision))
 }
 
 /// `flashd openapi`.

@@ -22,6 +22,8 @@ pub mod reconcile;
 pub mod retention;
 pub mod serve;
 pub mod systemd;
+mod table;
 pub mod telemetry;
 pub mod users;
+mod waiting;
 pub mod watch;

@@ -20,8 +20,6 @@ use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
-use store::Store;
-use store::sqlite::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -42,6 +40,7 @@ use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
+use crate::table::Table;
 use crate::watch::Feed;
 use crate::{clock, http, machine};
 
@@ -109,7 +108,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
+    let table = tokio::select! {
+        table = Table::open(&config) => table?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "ending before the job table was open");
+            return Ok(());
+        }
+    };
+    let store = table.store.clone();
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
@@ -306,6 +312,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
     store.close().await;
+    drop(table);
     if let Some(log) = log {
         log.finish();
     }

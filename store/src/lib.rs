@@ -30,8 +30,8 @@ pub use model::{
     Owner, StateCounts, Submit, TokenRecord,
 };
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
-pub use postgres::{PostgresOptions, PostgresStore};
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use postgres::{Address, AddressError, PostgresOptions, PostgresStore};
+pub use sqlite::{FolderLock, SqliteOptions, SqliteStore};
 pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 
 /// A job table. Opening one begins a term.

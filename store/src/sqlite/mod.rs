@@ -42,6 +42,7 @@ use crate::{
 };
 use fault::At;
 use live::Shared;
+pub use lock::FolderLock;
 use readers::Readers;
 use writer::{Answer, Command};
 
