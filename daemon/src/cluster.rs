@@ -82,10 +82,11 @@ impl ClusterState {
 }
 
 /// The Lease and the job table count terms together: what fences writes to the table is no less than what fences orders to the cluster, and
-/// neither begins anew when the other does.
+/// neither begins anew when the other does. Where the table is in a PostgreSQL its own lease fences it, and only who has that comes to ask for
+/// this Lease: each of the two counts for itself.
 struct TableTerms {
     latest: AtomicU64,
-    store: Arc<SqliteStore>,
+    store: Option<Arc<SqliteStore>>,
 }
 
 #[async_trait]
@@ -95,7 +96,10 @@ impl Terms for TableTerms {
     }
 
     async fn begin(&self, term: u64) -> Result<(), String> {
-        let raised = self.store.raise_term(Term(term)).await.map_err(|error| error.to_string())?;
+        let raised = match &self.store {
+            Some(store) => store.raise_term(Term(term)).await.map_err(|error| error.to_string())?,
+            None => Term(term),
+        };
         self.latest.fetch_max(raised.0, Ordering::AcqRel);
         Ok(())
     }
@@ -114,7 +118,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub(crate) async fn begin(config: &Config, store: Arc<SqliteStore>) -> anyhow::Result<(Self, LeaseKeeper)> {
+    pub(crate) async fn begin(config: &Config, store: Option<Arc<SqliteStore>>) -> anyhow::Result<(Self, LeaseKeeper)> {
         let client = connect(config.kubernetes.kubeconfig.as_deref()).await?;
         let watch = NodeWatch::start(WatchOptions {
             client: client.clone(),
@@ -135,7 +139,7 @@ impl Cluster {
             holder: holder(),
             duration: duration(settings.lease_duration),
             client: client.clone(),
-            terms: Arc::new(TableTerms { latest: AtomicU64::new(store.head().term.0), store }),
+            terms: Arc::new(TableTerms { latest: AtomicU64::new(store.as_ref().map_or(0, |store| store.head().term.0)), store }),
         });
         Ok((Self { client, watch, leadership, flash_jobs: watch::Sender::new(None) }, keeper))
     }

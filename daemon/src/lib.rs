@@ -23,6 +23,8 @@ pub mod retention;
 pub mod serve;
 pub mod standby;
 pub mod systemd;
+mod table;
 pub mod telemetry;
 pub mod users;
+mod waiting;
 pub mod watch;

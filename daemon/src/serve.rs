@@ -20,7 +20,6 @@ use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
-use store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -43,8 +42,9 @@ use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
+use crate::table::Table;
 use crate::watch::Feed;
-use crate::{clock, http, machine, standby};
+use crate::{clock, http, machine};
 
 /// Ends of runs that wait for their GPUs, at most; more are believed at once.
 const GATE: usize = 4_096;
@@ -125,13 +125,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let Some((store, tcp)) = standby::open(&config, &mut signals).await? else { return Ok(()) };
-    let table = Arc::new(store);
-    let store: Arc<dyn Store> = table.clone();
+    let Some(Table { store, terms, tcp, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
-    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config, table).await?).unzip() } else { (None, None) };
+    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config, terms).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -338,6 +336,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
     store.close().await;
+    drop(lock);
     if let Some(log) = log {
         log.finish();
     }
@@ -412,7 +411,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,

@@ -188,7 +188,9 @@ pub(crate) async fn open(
             }
         }
     };
-    tracing::info!("the data folder is free: taking over");
+    if !leader.get().is_empty() {
+        tracing::info!("the data folder is free: taking over");
+    }
     let tcp = doors.and_then(|doors| {
         doors.shutdown.cancel();
         doors.tcp

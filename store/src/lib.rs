@@ -32,8 +32,8 @@ pub use model::{
 };
 pub use notice::{LogEntry, Notice, NoticeKind, NoticeQuery, NoticeRecord};
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
-pub use postgres::{PostgresOptions, PostgresStore};
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use postgres::{Address, AddressError, PostgresOptions, PostgresStore};
+pub use sqlite::{FolderLock, SqliteOptions, SqliteStore};
 pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 
 /// A job table. Opening one begins a term.

@@ -8,6 +8,7 @@ mod gpus;
 pub mod paths;
 mod queues;
 mod settings;
+mod table;
 pub mod values;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use file::{Fault, FileError};
 pub use gpus::StaticGpu;
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
+pub use table::Store;
 use values::{After, DeviceCgroup, Discipline, ExecutorKind, Foreign, Label, Listen, Member, NodeLabels, Orphans, Text};
 
 use crate::cluster::OWN_INSTANCE;
@@ -45,6 +47,9 @@ pub struct Config {
     /// Length in bytes after which nothing more is written there.
     #[serde(serialize_with = "bytes")]
     pub decision_log_limit: u64,
+    /// Where the job table is, if not in the data folder.
+    #[serde(skip_serializing_if = "Store::is_local")]
+    pub store: Store,
     /// The daemon's own log.
     pub log: Log,
     /// This machine, where it is not to be as it is found.
@@ -292,6 +297,9 @@ pub enum ConfigError {
     /// The file is wrong.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Not the address of a database.
+    #[error("store.url: {0}")]
+    Store(#[from] store::AddressError),
     /// More than one executor.
     #[error("`executors` names {0} of them; this version runs jobs with one: `local` or `job`")]
     Executors(usize),
@@ -397,6 +405,7 @@ impl Config {
             .or_else(paths::default_data)
             .ok_or(ConfigError::Missing("data folder: neither --data nor a home folder is known; say --data DIR"))?;
         let data = std::path::absolute(&data).map_err(|source| ConfigError::Read { path: data, source })?;
+        let store = Store::said(settings.store_url, settings.store_password_file)?;
         let mut queues = settings.queues.items;
         for (name, priority, preemptible) in built_in_queues() {
             let name = own_label(name)?;
@@ -428,6 +437,7 @@ impl Config {
                 Some(namespaces) => namespaces,
                 None => vec![own_label(DEFAULT_NAMESPACE)?],
             },
+            store,
             log: Log { format: settings.log_format.unwrap_or_default(), level: settings.log_level.unwrap_or_default() },
             decision_log: decision_log.transpose()?,
             decision_log_limit: settings.decision_log_limit.map_or(256 << 20, |size| size.0),

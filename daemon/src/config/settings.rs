@@ -13,7 +13,7 @@ use super::gpus::StaticGpus;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
 use super::values::{
     After, Count, DeviceCgroup, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, Member, NodeLabels, Orphans, Pause,
-    Size, Text,
+    Size, StoreUrl, Text,
 };
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -32,6 +32,12 @@ pub struct Settings {
     /// Unix socket [default: DIR/flashd.sock]
     #[arg(long, env = "FLASHD_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// PostgreSQL of the job table, as in postgres://USER@HOST/DATABASE [default: SQLite in the data folder]
+    #[arg(long, visible_alias = "store", env = "FLASHD_STORE_URL", value_name = "URL", hide_env_values = true)]
+    pub store_url: Option<StoreUrl>,
+    /// File with the password for it, instead of one in the URL or in PGPASSWORD
+    #[arg(long, env = "FLASHD_STORE_PASSWORD_FILE", value_name = "FILE")]
+    pub store_password_file: Option<PathBuf>,
     /// How log lines look [default: text]
     #[arg(long, env = "FLASHD_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -230,6 +236,8 @@ impl Settings {
             ("data", &mut self.data),
             ("listen", &mut self.listen),
             ("socket", &mut self.socket),
+            ("store.url", &mut self.store_url),
+            ("store.password_file", &mut self.store_password_file),
             ("log.format", &mut self.log_format),
             ("log.level", &mut self.log_level),
             ("decision_log", &mut self.decision_log),

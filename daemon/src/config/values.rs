@@ -39,7 +39,7 @@ macro_rules! from_text {
     )+};
 }
 
-from_text!(Listen, Label, ExecutorKind, GpuUuid, After, Member, Text);
+from_text!(Listen, StoreUrl, Label, ExecutorKind, GpuUuid, After, Member, Text);
 
 /// Where TCP is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +66,42 @@ impl fmt::Display for Listen {
             Self::Off => f.write_str("off"),
             Self::Address(address) => address.fmt(f),
         }
+    }
+}
+
+/// Where the job table is, if it is in a PostgreSQL. May hold a password, which is never shown; it is looked at only when the whole
+/// configuration is, so that no error of a flag repeats it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(String);
+
+impl StoreUrl {
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("(not an address)") };
+        let (place, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        match place.rsplit_once('@') {
+            Some((who, host)) => write!(f, "{scheme}://{}@{host}{path}", who.split(':').next().unwrap_or_default()),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -4,7 +4,8 @@
 //! What must hold:
 //! - Nobody but the engine changes the core. Readers may look at it under its lock; the lock is never held across an await.
 //! - Acknowledgements, published events and orders to executors leave after the commit of their transitions, never before.
-//! - If a commit fails, callers get an error, no effect leaves, and the core is rebuilt from the store before it decides again.
+//! - If a commit fails, callers get an error, no effect leaves, and the core is rebuilt from the store before it decides again, however long the
+//!   store cannot be read.
 //! - Revisions are published in order and without a gap.
 
 mod change;
@@ -39,7 +40,7 @@ use crate::cluster::ClusterState;
 use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
-use crate::objects::{Directory, Seeds, SharedDirectory};
+use crate::objects::{Directory, LoadError, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
 pub use gpus::{Aside, Cause, GatedEnd, GpuCommands, GpuRun, Observed, holders, runs};
@@ -158,6 +159,8 @@ struct Degraded {
     until: tokio::time::Instant,
     pause: Duration,
     why: String,
+    /// The core is ahead of the table, which could not be read: nothing is decided before it has been rebuilt.
+    ahead: bool,
 }
 
 /// An engine's channels.
@@ -305,6 +308,10 @@ impl Engine {
             self.refuse(commands, reports);
             return Ok(false);
         }
+        if self.degraded.as_ref().is_some_and(|degraded| degraded.ahead) && !self.rebuild_core().await? {
+            self.refuse(commands, reports);
+            return Ok(false);
+        }
         let turn = self.decide(commands, reports);
         let batch = &turn.batch;
         let things = [batch.objects.len(), batch.notices.len(), batch.samples.len()];
@@ -404,7 +411,8 @@ impl Engine {
     /// No other try before a pause.
     fn degrade(&mut self, why: String) {
         let pause = self.degraded.as_ref().map_or(BACKOFF.0, |degraded| (degraded.pause * 2).min(BACKOFF.1));
-        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone() });
+        let ahead = self.degraded.as_ref().is_some_and(|degraded| degraded.ahead);
+        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone(), ahead });
         self.degraded_flag.send_replace(Some(why));
     }
 
@@ -420,6 +428,14 @@ impl Engine {
         }
         self.keys.clear();
         self.teller.failed();
+        self.degrade(why.clone());
+        self.rebuild_core().await?;
+        waiters.refuse(&why);
+        Ok(())
+    }
+
+    /// Makes the core anew from the store; false where that cannot be read for now.
+    async fn rebuild_core(&mut self) -> Result<bool, EngineError> {
         let now = clock::now();
         let used = lock(&self.parts.core).usage_snapshot(now);
         if let Some(fleet) = &mut self.fleet {
@@ -427,16 +443,34 @@ impl Engine {
             fleet.forget_all();
         }
         let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
-        let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
-        let mut fresh = fresh;
+        let (mut fresh, directory) = match rebuilt {
+            Ok(rebuilt) => rebuilt,
+            Err(
+                RebuildError::Objects(LoadError::Read(error @ StoreError::Fenced { .. }))
+                | RebuildError::Read(error @ StoreError::Fenced { .. }),
+            ) => {
+                return Err(EngineError::Fenced(error));
+            }
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, "the store cannot be read; nothing is decided until it can");
+                if let Some(degraded) = &mut self.degraded {
+                    degraded.ahead = true;
+                }
+                let why = self.degraded.as_ref().map_or_else(|| error.to_string(), |degraded| degraded.why.clone());
+                self.degrade(why);
+                return Ok(false);
+            }
+            Err(error) => return Err(EngineError::Rebuild(error)),
+        };
         gpus::set_aside(&mut fresh, &directory, &self.parts.observed);
         *lock(&self.parts.core) = fresh;
         self.parts.directory.set(directory.clone());
         self.directory = directory;
-        waiters.refuse(&why);
         self.usage.touch();
-        self.degrade(why);
-        Ok(())
+        if let Some(degraded) = &mut self.degraded {
+            degraded.ahead = false;
+        }
+        Ok(true)
     }
 
     fn recovered(&mut self) {

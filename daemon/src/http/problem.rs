@@ -195,6 +195,11 @@ impl From<StoreError> for ApiError {
                 tracing::warn!(%error, "request refused");
                 Self::new(codes::UNAVAILABLE, error.to_string())
             }
+            // Where the server is, is for those who run it.
+            StoreError::Away { .. } => {
+                tracing::warn!(%error, "request refused");
+                Self::new(codes::UNAVAILABLE, "the database is away; try again")
+            }
             StoreError::Compacted { .. } => Self::new(codes::GONE, error.to_string()),
             other => Self::internal(&other),
         }
@@ -243,6 +248,10 @@ mod tests {
     fn what_a_disk_says_is_told_and_what_code_says_is_not() {
         let full = StoreError::Full { op: "commit", subject: "/x".to_owned() };
         assert_eq!(ApiError::from(full).problem().status, 503);
+        let away = StoreError::Away { op: "commit", subject: "/x".to_owned(), detail: "secret".to_owned() };
+        let error = ApiError::from(away);
+        assert_eq!(error.problem().status, 503);
+        assert!(!format!("{error:?}").contains("secret"));
         let other = StoreError::Other { op: "commit", subject: "/x".to_owned(), detail: "secret".to_owned() };
         let error = ApiError::from(other);
         assert_eq!(error.problem().status, 500);

@@ -15,7 +15,7 @@ use crate::StoreError;
 
 /// The held lock. The file stays behind when it is released: removing it would let two daemons lock two files of one name.
 #[derive(Debug)]
-pub(super) struct FolderLock {
+pub struct FolderLock {
     /// Children do not inherit it (close-on-exec).
     file: File,
 }
@@ -74,7 +74,7 @@ impl FolderLock {
     ///
     /// # Errors
     /// [`StoreError::Locked`] with the id that the holder wrote, or what the file system says.
-    pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
+    pub fn take(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
         let at = At { op: "lock", path: &path };
         let mut file = OpenOptions::new()

@@ -43,7 +43,7 @@ use crate::{
 };
 use fault::At;
 use live::Shared;
-pub use lock::Holder;
+pub use lock::{FolderLock, Holder};
 use readers::Readers;
 pub use standby::{free, holder};
 use writer::{Answer, Command};
