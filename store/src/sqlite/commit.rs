@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use scheduler_core::event::Transition;
-use scheduler_core::ids::{Attempt, Revision, Seq, Term};
+use scheduler_core::ids::{Attempt, Name, Revision, Seq, Term};
 use scheduler_core::state::StateKind;
 use uuid::Uuid;
 
@@ -309,9 +309,9 @@ impl Writer {
             Arg::Int(notice.kind as i64),
             notice.name.as_str().into(),
             notice.what.as_str().into(),
-            notice.node.as_ref().map(|node| node.as_str()).into(),
-            notice.cause.as_ref().map(|cause| cause.as_str()).into(),
-            notice.by.as_ref().map(|by| by.as_str()).into(),
+            notice.node.as_ref().map(Name::as_str).into(),
+            notice.cause.as_ref().map(Name::as_str).into(),
+            notice.by.as_ref().map(Name::as_str).into(),
             notice.reason.as_deref().into(),
         ];
         self.execute(OP, INSERT_NOTICE, &args).map(|_| ())

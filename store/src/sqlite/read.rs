@@ -242,7 +242,7 @@ pub(super) fn events(
 pub(super) fn notices(db: &mut Connection, query: &NoticeQuery) -> Result<Vec<NoticeRecord>, ReadError> {
     let after = above_floor(db, query.after)?;
     let kind = query.kind.map(|kind| kind as i64).into();
-    let args = [after, Arg::Int(query.limit.into()), kind, query.name.as_ref().map(|name| name.as_str()).into()];
+    let args = [after, Arg::Int(query.limit.into()), kind, query.name.as_ref().map(Name::as_str).into()];
     let name = |row: &Row, column| Ok::<_, RawError>(row.opt_text(column)?.map(Name::from));
     let mut notices = Vec::new();
     db.query(NOTICES, &args, |row| {

@@ -203,12 +203,10 @@ pub(super) async fn history(
     let revision = app.backend.watch().revision().0;
     let record = find(&*app.backend, &id).await?;
     let store = app.backend.store();
-    let events = match store.events(Revision(params.after.unwrap_or(0)), Some(record.id), limit).await {
+    let events = match params.after {
+        Some(after) => store.events(Revision(after), Some(record.id), limit).await?,
         // Nobody asked for what is gone: begin with what is there.
-        Err(store::StoreError::Compacted { floor }) if params.after.is_none() => {
-            store.events(floor, Some(record.id), limit).await?
-        }
-        other => other?,
+        None => why::kept_events(store, record.id, limit).await?,
     };
     Ok(Json(EventList { items: events.iter().map(view::event).collect(), revision }))
 }

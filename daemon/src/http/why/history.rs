@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use scheduler_core::ids::{JobId, Revision};
 use scheduler_core::state::{JobState, Lifecycle, Outcome, StopReason};
 use scheduler_core::time::Timestamp;
-use store::{EventRecord, JobRecord, StoreError};
+use store::{EventRecord, JobRecord, Store, StoreError};
 
 use super::words;
 use crate::backend::{Backend, BackendError};
@@ -30,11 +30,7 @@ pub(super) async fn attempts(backend: &dyn Backend, record: &JobRecord) -> ApiRe
         return Ok(Vec::new());
     }
     let store = backend.store();
-    let events = match store.events(Revision(0), Some(record.id), EVENTS).await {
-        Err(StoreError::Compacted { floor }) => store.events(floor, Some(record.id), EVENTS).await,
-        other => other,
-    };
-    let mut ended = read(&events.map_err(BackendError::from)?);
+    let mut ended = read(&kept_events(store, record.id, EVENTS).await.map_err(BackendError::from)?);
     let older = ended.len().saturating_sub(TOLD);
     ended.drain(..older);
     let mut numbers: BTreeMap<JobId, Option<u64>> = BTreeMap::new();
@@ -52,6 +48,18 @@ pub(super) async fn attempts(backend: &dyn Backend, record: &JobRecord) -> ApiRe
         attempt
     };
     Ok(ended.into_iter().map(named).collect())
+}
+
+/// A job's events that are still kept, oldest first. What is old is removed meanwhile: whoever is told where the rest begins may find that it
+/// begins later by then.
+pub(in crate::http) async fn kept_events(store: &dyn Store, job: JobId, limit: u32) -> Result<Vec<EventRecord>, StoreError> {
+    let mut from = Revision(0);
+    loop {
+        match store.events(from, Some(job), limit).await {
+            Err(StoreError::Compacted { floor }) if floor > from => from = floor,
+            other => return other,
+        }
+    }
 }
 
 /// Tries that have ended, each with the job that it made room for.

@@ -9,6 +9,7 @@ mod tests;
 pub(in crate::http) mod words;
 
 use api::{Basis, JobSpec, Suggestion};
+pub(in crate::http) use history::kept_events;
 use scheduler_core::ids::{JobId, Name};
 use scheduler_core::{Ahead, Change, Estimate, Explanation, JobRef, Resource, Rule, Unknown, Why};
 use store::JobRecord;

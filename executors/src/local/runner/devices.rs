@@ -49,7 +49,7 @@ pub(super) enum Gate {
 #[derive(Debug)]
 pub(super) struct Groups {
     version: Version,
-    groups: Cgroups,
+    made: Cgroups,
     /// Runs have a group there already, which their tasks join for its limits.
     are_shared: bool,
     programs: Mutex<BTreeMap<Vec<DeviceNode>, Arc<OwnedFd>>>,
@@ -102,20 +102,20 @@ impl Gate {
 
     /// Processes in the group of a run.
     pub(super) fn pids(&self, run: RunId) -> Vec<Pid> {
-        self.own(run).map(|groups| groups.groups.pids(run)).unwrap_or_default()
+        self.own(run).map(|groups| groups.made.pids(run)).unwrap_or_default()
     }
 
     /// Kills everything in the group of a run at once.
     pub(super) fn kill(&self, run: RunId) {
         if let Some(groups) = self.own(run) {
-            groups.groups.kill(run);
+            groups.made.kill(run);
         }
     }
 
     /// Removes the group of a run, which is empty.
     pub(super) fn remove(&self, run: RunId) {
         if let Some(groups) = self.own(run) {
-            groups.groups.remove(run);
+            groups.made.remove(run);
             groups.runs().remove(&run);
         }
     }
@@ -139,7 +139,7 @@ impl Groups {
         let groups = Self {
             version,
             are_shared: limits == Some(root.as_path()),
-            groups: Cgroups::without_limits(&root),
+            made: Cgroups::without_limits(&root),
             programs: Mutex::default(),
             runs: Mutex::default(),
             inherited: has_groups(&root),
@@ -171,7 +171,7 @@ impl Groups {
             return Ok(None);
         }
         self.runs().insert(run);
-        let folder = self.groups.folder(run);
+        let folder = self.made.folder(run);
         match std::fs::create_dir(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}

@@ -31,7 +31,7 @@ impl Table {
             return self.adopted_members(shared, run);
         }
         let tasks: Vec<Pid> = live.task_pids().collect();
-        let grouped = shared.cgroups.as_ref().map(|cgroups| cgroups.pids(run)).unwrap_or_else(|| shared.gate.pids(run));
+        let grouped = shared.cgroups.as_ref().map_or_else(|| shared.gate.pids(run), |cgroups| cgroups.pids(run));
         let orphans = self.look_for_orphans(shared);
         if tasks.is_empty() && grouped.is_empty() && orphans.is_empty() {
             return Vec::new();
