@@ -39,7 +39,11 @@ async fn settled(site: &Site, config: &str) {
     let pods = Watched::all::<Pod>(site.cluster.kubeconfig()).await;
     let own = if config == FLASH_JOBS { 3 } else { 1 };
     let runs = |pod: &Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
-    pods.find("its pods alone run", |pods| (pods.len() == own && pods.values().all(|pod| runs(pod))).then_some(())).await;
+    pods.find("its pods alone run", |pods| {
+        let mut made = pods.iter().filter(|((namespace, _), _)| namespace == "default").map(|(_, pod)| pod);
+        (made.clone().count() == own && made.all(|pod| runs(pod))).then_some(())
+    })
+    .await;
     if config == FLASH_JOBS {
         let flash_jobs = Watched::all::<FlashJob>(site.cluster.kubeconfig()).await;
         let running = |all: &control_plane::Objects| all.values().filter(|one| one["status"]["phase"] == "Running").count();

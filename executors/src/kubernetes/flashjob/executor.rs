@@ -24,7 +24,7 @@ use super::follow::follow;
 use super::gang::{FINALIZER, LIVE, is_live, live_selector, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
 
-use super::verdict::{Verdict, is_bound, verdict};
+use super::verdict::{Verdict, is_bound, is_over, verdict};
 use crate::contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder};
 use crate::kubernetes::lease::Leadership;
 
@@ -164,7 +164,8 @@ impl FlashJobExecutor {
         }
         let mut pods: Vec<Pod> = self.hub.world().get(&run).into_iter().flat_map(|pods| pods.values().cloned()).collect();
         let is_known = self.hub.runs().ended.contains_key(&run);
-        if pods.is_empty() || !is_known {
+        // The watch may be behind: what it says still runs may have succeeded, and is then to stay readable.
+        if !is_known || pods.is_empty() || !pods.iter().all(is_over) {
             pods = self.hub.pods_of("forget", run).await?;
         }
         if pods.is_empty() {
