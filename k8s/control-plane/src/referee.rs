@@ -97,9 +97,13 @@ impl Books {
                 // It does not say what came first: those that are over or gone have left before others came.
                 let there: BTreeSet<String> = pods.values().map(|pod| text(&pod["metadata"]["uid"])).collect();
                 self.holds.retain(|uid, _| there.contains(uid));
-                pods.values().for_each(|pod| self.enter(pod));
+                for pod in pods.values() {
+                    self.enter(pod);
+                }
                 let (over, live): (Vec<_>, Vec<_>) = pods.values().partition(|pod| is_over(pod));
-                over.into_iter().chain(live).for_each(|pod| self.pod(capacity, pod, false));
+                for pod in over.into_iter().chain(live) {
+                    self.pod(capacity, pod, false);
+                }
             }
         }
     }
