@@ -99,6 +99,12 @@ pub struct ServerInfo {
     pub user: String,
     /// Whether the caller may act on other users' jobs.
     pub admin: bool,
+    /// Namespaces whose jobs the caller may act on, where the caller is a user of the cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// The caller's groups in the cluster.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// Latest revision of the table.
     pub revision: u64,
     /// What makes runs real: `local` processes, or a cluster's (`job`, `flashjob`).

@@ -153,6 +153,10 @@ pub struct Resources {
     /// Whole GPUs, which are the task's alone, or a part of one that it shares with others. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuMillis>,
+    /// The same in tenths of a GPU, the units of MPS: 3 is `300m`, 10 are one whole GPU. What comes back has it in `gpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10)]
+    pub gpu_mps_units: Option<i64>,
     /// Models that its GPUs may be of, as `flash nodes` names them. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "NVIDIA H100 80GB HBM3")]

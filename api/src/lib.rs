@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod job;
 pub mod node;
+pub mod notice;
 mod object;
 pub mod problem;
 pub mod quantity;
@@ -16,6 +17,7 @@ pub mod why;
 pub use cluster::*;
 pub use job::*;
 pub use node::*;
+pub use notice::{Notice, NoticeKind, NoticeList};
 pub use problem::{Problem, codes};
 pub use queue::*;
 pub use select::{AnyOf, Arrangement, NodeExpression, NodeSelector, Operator};

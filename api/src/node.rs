@@ -61,9 +61,15 @@ pub struct GpuProcess {
     /// What it holds of the GPU's memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// Part of the time in which it ran something there lately, in percent, where the driver tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_percent: Option<u32>,
     /// The job that it is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
+    /// That job's number, while it is unfinished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_number: Option<u64>,
     /// It computes there, and is not of the job that has the GPU.
     #[serde(default)]
     pub foreign: bool,
@@ -75,6 +81,12 @@ pub struct GpuProcess {
 pub struct GpuSharer {
     /// Its job.
     pub job: Uuid,
+    /// That job's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_number: Option<u64>,
+    /// That job's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Its part of the GPU.
     pub gpu: GpuMillis,
     /// What it may use of the memory.
@@ -111,6 +123,9 @@ pub struct Gpu {
     /// The job that has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<Uuid>,
+    /// That job's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_number: Option<u64>,
     /// Tasks that have parts of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sharers: Vec<GpuSharer>,
@@ -232,6 +247,9 @@ pub struct Node {
     /// Why there are no GPUs, or why some are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_note: Option<String>,
+    /// Whether jobs are kept from GPUs that are not their own: `enforced (HOW)` or `by environment only: WHY`; absent without GPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_access: Option<String>,
 }
 
 /// A GPU and where it is.

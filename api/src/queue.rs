@@ -176,6 +176,8 @@ pub enum Origin {
     File,
     /// A request to this API; from then on the file is not asked about it.
     Api,
+    /// A ClusterResourceQueue of the cluster that jobs run on: it is changed there.
+    Cluster,
     /// Nobody any more: it is shown as long as it has jobs.
     Removed,
 }

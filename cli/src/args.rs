@@ -32,13 +32,16 @@ Exit codes: 0 all went well; 2 bad usage; 3 not found; 4 refused; 5 no answer fr
 `run` and `wait` give the job's own: its exit code, 128+n for a signal, 124 for the time limit,
 127 if it could not be started, 130 if it was cancelled.
 
-Environment: FLASH_SERVER, FLASH_TOKEN, FLASH_DATA (data folder of the daemon), NO_COLOR"
+Environment: FLASH_SERVER, FLASH_TOKEN, FLASH_TOKEN_FILE, FLASH_DATA (data folder of the daemon), NO_COLOR"
 )]
 pub(crate) struct Cli {
     /// Server: unix:///path/flashd.sock, http://host:port, https://host:port
     /// [default: the daemon of this user, else that of this machine]
     #[arg(long, global = true, env = "FLASH_SERVER", hide_env_values = true, value_name = "URL", help_heading = "Server")]
     pub(crate) server: Option<String>,
+    /// File with the token that says who asks over TCP, ours or the cluster's [default: FLASH_TOKEN, or the file of FLASH_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Server")]
+    pub(crate) token_file: Option<std::path::PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -4,6 +4,7 @@
 //! server, or if it changes nothing. Every answer that is not a success becomes [`Error::Problem`], also where the server (or something
 //! in between) did not send one. Bodies are bounded, apart from streams, which are handed on as they come.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connect::{Sender, Target};
+use crate::credential::Credential;
 use crate::error::Error;
 use crate::query::Query;
 
@@ -29,7 +31,7 @@ const LARGEST_PROBLEM: usize = 1 << 20;
 /// A server that is spoken to.
 pub(crate) struct Client {
     target: Target,
-    authorization: Option<HeaderValue>,
+    credential: Credential,
     idle: Mutex<Option<Sender>>,
 }
 
@@ -46,22 +48,15 @@ struct Extra<'a> {
 }
 
 impl Client {
-    /// For the server named, or the default one. Opens nothing yet.
-    pub(crate) fn new(server: Option<&str>) -> Result<Self, Error> {
+    /// For the server named, or the default one. Opens nothing yet; a Unix socket is sent no token.
+    pub(crate) fn new(server: Option<&str>, token_file: Option<&Path>) -> Result<Self, Error> {
         let target = match server {
             Some(server) => Target::parse(server)?,
             None => Target::default_from(|name| std::env::var_os(name)),
         };
-        let authorization = match std::env::var("FLASH_TOKEN") {
-            Ok(token) if target.takes_token() && !token.is_empty() => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-                    .map_err(|_| Error::usage("FLASH_TOKEN has characters that no token has"))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-            _ => None,
-        };
-        Ok(Self { target, authorization, idle: Mutex::new(None) })
+        let credential =
+            if target.takes_token() { Credential::find(token_file, |name| std::env::var_os(name))? } else { Credential::None };
+        Ok(Self { target, credential, idle: Mutex::new(None) })
     }
 
     /// Where the server is, for people.
@@ -151,7 +146,7 @@ impl Client {
             .uri(format!("{}/api/v1{}", self.target.prefix(), query.as_str()))
             .header(HOST, self.target.authority())
             .header(USER_AGENT, concat!("flash/", env!("CARGO_PKG_VERSION")));
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = self.credential.header()? {
             request = request.header(AUTHORIZATION, authorization);
         }
         if extra.body.is_some() {

@@ -111,9 +111,10 @@ impl Error {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoAnswer { hint, .. } => *hint,
-            Self::Problem(problem) if problem.status == StatusCode::UNAUTHORIZED => {
-                Some("set FLASH_TOKEN; `flash token create NAME` on the server's own machine makes one")
-            }
+            Self::Problem(problem) if problem.status == StatusCode::UNAUTHORIZED => Some(
+                "set FLASH_TOKEN or say --token-file; `flash token create NAME` on the server's own machine makes one, \
+                     in a cluster `kubectl create token ACCOUNT`",
+            ),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod commands;
 mod connect;
+mod credential;
 mod error;
 mod exit;
 mod file;

@@ -93,8 +93,11 @@ pub(crate) struct NeedArgs {
     #[arg(short = 'm', long, value_name = "BYTES")]
     pub(crate) mem: Option<Memory>,
     /// GPUs of each task: whole ones (2), or a part of one that it shares with other jobs (0.5, 500m) [default: 0]
-    #[arg(short = 'g', long, value_name = "N")]
+    #[arg(short = 'g', long, value_name = "N", group = "some_gpu")]
     pub(crate) gpus: Option<GpuMillis>,
+    /// The same in tenths of a GPU, the units of MPS: 3 is 0.3
+    #[arg(long, value_name = "N", group = "some_gpu", allow_negative_numbers = true)]
+    pub(crate) gpu_mps_units: Option<i64>,
     /// Model of the GPUs, as `flash nodes` names it; may be given several times: any of them will do
     #[arg(long, value_name = "MODEL")]
     pub(crate) gpu_model: Vec<String>,
@@ -105,7 +108,7 @@ pub(crate) struct NeedArgs {
     #[arg(long, value_name = "UUID")]
     pub(crate) gpu_uuid: Vec<String>,
     /// With a part of a GPU: how much of its memory it may use (20Gi) [default: as large a part of it]
-    #[arg(long, value_name = "BYTES", requires = "gpus")]
+    #[arg(long, value_name = "BYTES", requires = "some_gpu")]
     pub(crate) gpu_memory_share: Option<Memory>,
     /// Its GPUs are MIG instances of this profile (1g.10gb), one of them unless --gpus says how many
     #[arg(long, value_name = "PROFILE")]
@@ -196,11 +199,13 @@ fn volume(text: &str) -> Result<Volume, String> {
 impl NeedArgs {
     fn resources(&self) -> Option<Resources> {
         let gpu_model = (!self.gpu_model.is_empty()).then(|| AnyOf(self.gpu_model.clone()));
-        let one = self.mig.as_ref().filter(|_| self.gpu_uuid.is_empty()).map(|_| GpuMillis::whole(1));
+        let one =
+            self.mig.as_ref().filter(|_| self.gpu_uuid.is_empty() && self.gpu_mps_units.is_none()).map(|_| GpuMillis::whole(1));
         let resources = Resources {
             cpu: self.cpus,
             memory: self.mem,
             gpu: self.gpus.or(one),
+            gpu_mps_units: self.gpu_mps_units,
             gpu_model,
             gpu_memory: self.gpu_memory,
             gpu_uuids: (!self.gpu_uuid.is_empty()).then(|| self.gpu_uuid.clone()),

@@ -1,11 +1,11 @@
-//! Following events of jobs: one stream of `GET /events`, taken up again where it broke.
+//! Following events of jobs, and of other things where they are asked for: one stream of `GET /events`, taken up again where it broke.
 //!
 //! Invariants: every event after the starting revision is given once, in order, or [`Item::Compacted`] says that some are gone, and then
 //! the caller reads the jobs anew and follows from there. A server that restarts is waited for, but not for ever; one that refuses is not.
 
 use std::time::Duration;
 
-use api::JobEvent;
+use api::{JobEvent, Notice};
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -29,6 +29,8 @@ const SILENCE: Duration = Duration::from_mins(1);
 pub(crate) enum Item {
     /// The next event.
     Event(Box<JobEvent>),
+    /// The next event of something that is no job.
+    Notice(Box<Notice>),
     /// Events between the last one and now are gone.
     Compacted,
 }
@@ -75,6 +77,8 @@ pub(crate) struct Watch<'a> {
     client: &'a Client,
     job: Option<Uuid>,
     namespace: Option<String>,
+    /// Whether other things than jobs are asked for, and which kinds; `None` are all.
+    others: Option<Option<String>>,
     /// Revision of the last event that was given.
     last: u64,
     open: Option<(Stream, Parser)>,
@@ -91,12 +95,19 @@ impl<'a> Watch<'a> {
             client,
             job,
             namespace,
+            others: None,
             last: revision,
             open: None,
             ready: std::collections::VecDeque::new(),
             connected_once: false,
             patience: Patience::new(),
         }
+    }
+
+    /// Other things, too; of these kinds alone if any are named.
+    pub(crate) fn with_notices(mut self, kinds: Option<String>) -> Self {
+        self.others = Some(kinds);
+        self
     }
 
     /// The next event, when it comes. Dropping the future loses nothing.
@@ -148,6 +159,8 @@ impl<'a> Watch<'a> {
         let job = self.job.map(|job| job.to_string());
         let query =
             Query::new("/events").with("after", &last).maybe("job", job.as_deref()).maybe("namespace", self.namespace.as_deref());
+        // Not said where it need not be: a server that is older does not know it.
+        let query = query.maybe("kind", self.others.as_ref().and_then(Option::as_deref));
         let mut headers = vec![(hyper::header::ACCEPT, HeaderValue::from_static("text/event-stream"))];
         if self.connected_once
             && let Ok(value) = HeaderValue::try_from(last)
@@ -160,7 +173,7 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// What an event of the stream means; `None` for one that was given before, or that is not about a job.
+    /// What an event of the stream means; `None` for one that was given before, or that is not asked for.
     fn take(&mut self, event: &Event) -> Result<Option<Item>, Error> {
         match event.kind.as_str() {
             // `message` is what an event without a type is.
@@ -178,6 +191,15 @@ impl<'a> Watch<'a> {
                 self.open = None;
                 self.ready.clear();
                 Ok(Some(Item::Compacted))
+            }
+            kind if self.others.is_some() && api::NoticeKind::of(kind).is_some() => {
+                let notice: Notice = serde_json::from_str(&event.data)
+                    .map_err(|error| Error::lost(format!("an event is not what this version of flash understands: {error}")))?;
+                if notice.revision <= self.last {
+                    return Ok(None);
+                }
+                self.last = notice.revision;
+                Ok(Some(Item::Notice(Box::new(notice))))
             }
             _ => Ok(None),
         }

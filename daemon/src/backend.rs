@@ -26,14 +26,28 @@ pub enum Via {
     Socket,
     /// Bearer of the token with this public id.
     Token(Name),
+    /// Bearer of a token of the cluster.
+    Cluster(Arc<Membership>),
 }
 
-/// Who asks. Roles per namespace, OIDC and TokenReview will fill the same type.
+/// What is known of a user of the cluster beside the name.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Membership {
+    /// Groups, as the cluster says.
+    pub groups: Vec<Name>,
+    /// Namespaces whose jobs are the user's to act on; the first one is where jobs go that name none.
+    pub namespaces: Vec<Name>,
+}
+
+/// Stands for a user that the cluster knows and this machine does not: no user has this number.
+pub const NO_UID: u32 = u32::MAX;
+
+/// Who asks. Roles per namespace and OIDC will fill the same type.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caller {
     /// User name; the uid in digits where it has none.
     pub user: Name,
-    /// The uid that the caller's jobs run as.
+    /// The uid that the caller's jobs run as; [`NO_UID`] for users of a cluster.
     pub uid: u32,
     /// The caller's first group.
     pub gid: u32,
@@ -46,9 +60,34 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether this caller may change and read all of what belongs to `uid`.
-    pub const fn may_act_for(&self, uid: u32) -> bool {
-        self.admin || self.uid == uid
+    /// Whether this caller may change and read all of what belongs to the user of this machine with this `uid`.
+    pub fn may_act_for(&self, uid: u32) -> bool {
+        self.admin || (self.membership().is_none() && self.uid == uid)
+    }
+
+    /// Whether this caller may change and read all of a job: of a user of the machine its owner may, of users of the cluster those whose
+    /// namespace it is in.
+    pub fn may_act_on(&self, namespace: &Name, owner: &Owner) -> bool {
+        match self.membership() {
+            Some(member) => self.admin || member.namespaces.contains(namespace),
+            None => self.may_act_for(owner.uid),
+        }
+    }
+
+    /// What the cluster says of this caller, if it was recognised there.
+    pub fn membership(&self) -> Option<&Membership> {
+        match &self.via {
+            Via::Cluster(member) => Some(member),
+            Via::Socket | Via::Token(_) => None,
+        }
+    }
+
+    /// Whose idempotency keys this caller's are: keys of two callers never meet.
+    pub fn key_scope(&self) -> String {
+        match self.membership() {
+            Some(_) => format!("cluster:{}", self.user),
+            None => format!("uid:{}", self.uid),
+        }
     }
 
     /// As the owner of what it makes.
@@ -248,4 +287,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Whether requests can be served.
     fn ready(&self) -> Readiness;
+
+    /// Who leads instead, where this daemon only reads.
+    fn standby(&self) -> Option<String>;
 }

@@ -68,6 +68,11 @@ impl Boot {
         settled.then(|| ObjectChange { kind: ObjectKind::Note, name: NAME.into(), value: Some(note.clone()) })
     }
 
+    /// Whether an object is this note.
+    pub(crate) fn is_note(object: &ObjectChange) -> bool {
+        object.kind == ObjectKind::Note && object.name.as_str() == NAME
+    }
+
     /// It is on record.
     pub(crate) fn noted(&mut self) {
         *self = Self::default();

@@ -4,15 +4,20 @@
 //! are free on its node.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use executors::kubernetes::connect;
-use executors::kubernetes::lease::{Leadership, LeaseKeeper, LeaseOptions, LeaseState};
+use executors::kubernetes::flashjob::FlashJobs;
+use executors::kubernetes::lease::{Leadership, LeaseKeeper, LeaseOptions, LeaseState, Terms};
 use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, NodeRoom, NodeWatch, WatchOptions};
 use kube::Client;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
-use scheduler_core::ids::Name;
+use scheduler_core::ids::{Name, Term};
 use scheduler_core::scheduler::{GpuDevice, NodeConfig};
+use store::Store as _;
+use store::sqlite::SqliteStore;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -37,6 +42,8 @@ pub type ClusterViews = watch::Receiver<Arc<ClusterView>>;
 pub struct ClusterState {
     views: ClusterViews,
     leadership: Leadership,
+    /// Why FlashJobs cannot be seen, if they cannot and are to be.
+    flash_jobs: watch::Receiver<Option<String>>,
 }
 
 impl ClusterState {
@@ -57,7 +64,7 @@ impl ClusterState {
 
     /// Why nothing can be started there now, if nothing can.
     pub fn silence(&self) -> Option<String> {
-        self.unseen().or_else(|| self.leadership.check().err())
+        self.unseen().or_else(|| self.flash_jobs.borrow().clone()).or_else(|| self.leadership.check().err())
     }
 
     /// Waits for news. False when there will be none.
@@ -65,6 +72,7 @@ impl ClusterState {
         tokio::select! {
             changed = self.views.changed() => changed.is_ok(),
             changed = lease.changed() => changed.is_ok(),
+            changed = self.flash_jobs.changed() => changed.is_ok(),
         }
     }
 
@@ -73,11 +81,36 @@ impl ClusterState {
     }
 }
 
+/// The Lease and the job table count terms together: what fences writes to the table is no less than what fences orders to the cluster, and
+/// neither begins anew when the other does. Where the table is in a PostgreSQL its own lease fences it, and only who has that comes to ask for
+/// this Lease: each of the two counts for itself.
+struct TableTerms {
+    latest: AtomicU64,
+    store: Option<Arc<SqliteStore>>,
+}
+
+#[async_trait]
+impl Terms for TableTerms {
+    fn latest(&self) -> u64 {
+        self.latest.load(Ordering::Acquire)
+    }
+
+    async fn begin(&self, term: u64) -> Result<(), String> {
+        let raised = match &self.store {
+            Some(store) => store.raise_term(Term(term)).await.map_err(|error| error.to_string())?,
+            None => Term(term),
+        };
+        self.latest.fetch_max(raised.0, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
 /// A cluster that is watched until this is dropped.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     watch: NodeWatch,
     pub(crate) leadership: Leadership,
+    flash_jobs: watch::Sender<Option<String>>,
 }
 
 impl Cluster {
@@ -85,7 +118,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub(crate) async fn begin(config: &Config) -> anyhow::Result<(Self, LeaseKeeper)> {
+    pub(crate) async fn begin(config: &Config, store: Option<Arc<SqliteStore>>) -> anyhow::Result<(Self, LeaseKeeper)> {
         let client = connect(config.kubernetes.kubeconfig.as_deref()).await?;
         let watch = NodeWatch::start(WatchOptions {
             client: client.clone(),
@@ -106,8 +139,9 @@ impl Cluster {
             holder: holder(),
             duration: duration(settings.lease_duration),
             client: client.clone(),
+            terms: Arc::new(TableTerms { latest: AtomicU64::new(store.as_ref().map_or(0, |store| store.head().term.0)), store }),
         });
-        Ok((Self { client, watch, leadership }, keeper))
+        Ok((Self { client, watch, leadership, flash_jobs: watch::Sender::new(None) }, keeper))
     }
 
     pub(crate) fn views(&self) -> ClusterViews {
@@ -119,7 +153,12 @@ impl Cluster {
     }
 
     pub(crate) fn state(&self) -> ClusterState {
-        ClusterState { views: self.views(), leadership: self.leadership.clone() }
+        ClusterState { views: self.views(), leadership: self.leadership.clone(), flash_jobs: self.flash_jobs.subscribe() }
+    }
+
+    /// FlashJobs are followed too, from now on.
+    pub(crate) fn follows(&self, flash_jobs: &FlashJobs) {
+        flash_jobs.tell_unseen(self.flash_jobs.clone());
     }
 
     /// Its machines as they are now.

@@ -5,7 +5,9 @@ use std::io::Write as _;
 use anyhow::Context;
 
 use crate::config::{Config, Settings, paths};
-use crate::{clock, gpus, http, telemetry};
+use crate::serve::Signals;
+use crate::table::Table;
+use crate::{gpus, http, telemetry};
 
 /// `flashd serve`.
 pub fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -32,17 +34,20 @@ pub fn config_check(settings: Settings) -> anyhow::Result<()> {
 
 /// `flashd migrate`.
 pub fn migrate(settings: Settings) -> anyhow::Result<()> {
-    let config = Config::load(settings)?;
+    let mut config = Config::load(settings)?;
+    // Nobody waits for a daemon to end in order to look whether its table is up to date.
+    config.standby = false;
     paths::create_data(&config.data).with_context(|| format!("data folder {}", config.data.display()))?;
     let runtime = runtime()?;
     let head = runtime.block_on(async {
-        use store::Store as _;
-        let store = store::sqlite::SqliteStore::open(&config.data, clock::now()).await?;
-        let head = store.head();
-        store.close().await;
-        anyhow::Ok(head)
+        let Some(table) = Table::open(&config, &mut Signals::new()?).await? else { return Ok(None) };
+        let head = table.store.head();
+        table.store.close().await;
+        anyhow::Ok(Some(head))
     })?;
-    print(&format!("{} is up to date: term {}, revision {}\n", config.data.display(), head.term, head.last_revision))
+    let Some(head) = head else { return Ok(()) };
+    let place = config.store.url.as_ref().map_or_else(|| config.data.display().to_string(), ToString::to_string);
+    print(&format!("{place} is up to date: term {}, revision {}\n", head.term, head.last_revision))
 }
 
 /// `flashd openapi`.

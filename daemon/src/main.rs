@@ -64,6 +64,9 @@ struct RunnerArgs {
     /// Delegated cgroup v2 folder
     #[arg(long)]
     cgroup_root: Option<PathBuf>,
+    /// Folder in which tasks are kept from devices
+    #[arg(long)]
+    device_root: Option<PathBuf>,
 }
 
 impl RunnerArgs {
@@ -71,6 +74,7 @@ impl RunnerArgs {
         let mut options = RunnerOptions::new(self.dir);
         options.spawn_threads = self.spawn_threads.unwrap_or(options.spawn_threads);
         options.cgroup_root = self.cgroup_root.or_else(detect_cgroup_root);
+        options.device_root = self.device_root;
         options
     }
 }

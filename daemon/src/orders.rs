@@ -13,7 +13,8 @@ use scheduler_core::state::{Placement, Slot};
 use store::JobRecord;
 
 use crate::cluster::TOLERATED;
-use crate::flashjobs::{FLASH_JOB_NAME, FLASH_JOB_UID};
+use crate::flashjobs::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID};
+use crate::gpus::access::Access;
 
 /// By what in its folder an MPS daemon is known.
 const MPS_CONTROL: &str = "control";
@@ -34,6 +35,8 @@ pub struct OrderContext {
     pub binds: bool,
     /// Where an MPS daemon has its pipes, if one runs: see [`mps_pipes`].
     pub mps_pipes: Option<PathBuf>,
+    /// What says which devices a run may not open; nobody where runs are pods.
+    pub access: Option<Access>,
 }
 
 /// The folder, if an MPS daemon listens in it. Looked at for each order: such a daemon comes and goes.
@@ -106,6 +109,7 @@ pub fn start_order(
         nice: spec.nice.unwrap_or(0),
         rlimits: spec.rlimits,
         line,
+        devices: context.access.as_ref().and_then(|access| access.rule(placement)),
         pod,
     })
 }
@@ -151,10 +155,13 @@ fn gang_order(record: &JobRecord, spec: &JobSpec, placement: &Placement, pod: Po
         let gpus = u32::try_from(slot.gpus.len()).unwrap_or(u32::MAX);
         GangPlace { index: before.sum::<u32>().saturating_add(slot.replica), node: slot.node.to_string(), gpus }
     };
-    let uid = annotation(FLASH_JOB_UID);
-    let imported = uid.is_some().then(|| annotation(FLASH_JOB_NAME)).flatten();
+    let lone = annotation(POD_UID).is_some();
+    let (uid, name) = if lone { (POD_UID, POD_NAME) } else { (FLASH_JOB_UID, FLASH_JOB_NAME) };
+    let uid = annotation(uid);
+    let imported = uid.is_some().then(|| annotation(name)).flatten();
     let gang = GangOrder {
         flash_job: imported.unwrap_or_else(|| flash_job_name(record.name.as_str(), record.id)),
+        lone,
         uid,
         queue: record.queue.to_string(),
         ttl_secs: Some(KEPT_SECS),
@@ -298,9 +305,13 @@ mod tests {
     fn a_task_knows_who_it_is_and_sees_only_its_devices() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order =
-            start_order(&record, run, &placement, &OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None })
-                .unwrap();
+        let order = start_order(
+            &record,
+            run,
+            &placement,
+            &OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None, access: None },
+        )
+        .unwrap();
         let names: Vec<&str> = order.tasks.iter().map(|task| task.name.as_str()).collect();
         assert_eq!(names, ["worker-0", "worker-1", "head"]);
         assert_eq!(order.uid, Some(1_000));
@@ -324,7 +335,8 @@ mod tests {
         placement.slots[1].share = Some(GpuShare { millis: 255, memory: MemoryBytes((20 << 30) + 7) });
         let run = RunId { job: record.id, attempt: Attempt(2) };
         let folder = tempfile::tempdir().unwrap();
-        let context = OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: Some(folder.path().to_owned()) };
+        let context =
+            OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: Some(folder.path().to_owned()), access: None };
         let env = || start_order(&record, run, &placement, &context).unwrap().tasks.into_iter().map(|task| task.env);
         let said = env().nth(1).unwrap();
         assert_eq!((said["CUDA_VISIBLE_DEVICES"].as_str(), said["FLASH_GPU_MILLIS"].as_str()), ("GPU-c", "255"));
@@ -342,9 +354,13 @@ mod tests {
     fn the_daemons_own_user_needs_no_change_of_identity() {
         let (record, placement) = record(SPEC);
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let order =
-            start_order(&record, run, &placement, &OrderContext { own_uid: 1_000, pods: false, binds: false, mps_pipes: None })
-                .unwrap();
+        let order = start_order(
+            &record,
+            run,
+            &placement,
+            &OrderContext { own_uid: 1_000, pods: false, binds: false, mps_pipes: None, access: None },
+        )
+        .unwrap();
         assert_eq!(order.uid, None);
     }
 
@@ -352,7 +368,7 @@ mod tests {
     fn damage_is_named() {
         let (mut record, placement) = record("{");
         let run = RunId { job: record.id, attempt: Attempt(2) };
-        let context = OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None };
+        let context = OrderContext { own_uid: 0, pods: false, binds: false, mps_pipes: None, access: None };
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Spec { .. })));
         record.spec = r#"{"tasks":[{"command":["w"]}]}"#.into();
         assert!(matches!(start_order(&record, run, &placement, &context), Err(OrderError::Group { group: 1, .. })));

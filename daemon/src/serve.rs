@@ -15,13 +15,11 @@ use anyhow::{Context, anyhow};
 use api::Origin;
 use executors::Executor;
 use executors::kubernetes::flashjob::{FlashJobExecutor, FlashJobOptions};
-use executors::kubernetes::{JobExecutor, JobOptions};
+use executors::kubernetes::{JobExecutor, JobOptions, connect};
 use executors::local::{LocalExecutor, LocalOptions};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{HEADS_LIMIT, NodeConfig, Preemption};
 use scheduler_core::time::Span;
-use store::Store;
-use store::sqlite::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -33,15 +31,18 @@ use crate::config::values::{Discipline, ExecutorKind};
 use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
-use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, rebuild};
-use crate::flashjobs::Importer;
+use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, Told, rebuild};
+use crate::flashjobs::{Importer, PodImporter, QueueImporter};
+use crate::gpus::access::{Access, DeviceGuard};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
+use crate::http::cluster_auth::ClusterAuth;
 use crate::metrics::Metrics;
 use crate::objects::{Seeds, SharedDirectory, convert};
 use crate::orders::OrderContext;
 use crate::reconcile::Reconciler;
 use crate::retention::Retention;
 use crate::systemd::{Notice, notify};
+use crate::table::Table;
 use crate::watch::Feed;
 use crate::{clock, http, machine};
 
@@ -99,7 +100,22 @@ fn runner_command(config: &Config) -> anyhow::Result<Vec<OsString>> {
     if let Some(root) = &config.local.cgroup_root {
         command.extend(["--cgroup-root".into(), root.clone().into_os_string()]);
     }
+    if let Some(root) = &config.local.device_cgroup_root {
+        command.extend(["--device-root".into(), root.clone().into_os_string()]);
+    }
     Ok(command)
+}
+
+/// Who knows users of the cluster, if they are to be known here: the cluster in which jobs run, or the one of the configuration.
+pub(crate) async fn cluster_auth(config: &Config, cluster: Option<&Cluster>) -> anyhow::Result<Option<ClusterAuth>> {
+    if !config.auth.kubernetes {
+        return Ok(None);
+    }
+    let client = match cluster {
+        Some(cluster) => cluster.client.clone(),
+        None => connect(config.kubernetes.kubeconfig.as_deref()).await.context("auth.kubernetes")?,
+    };
+    Ok(Some(ClusterAuth::new(client, &config.auth)))
 }
 
 /// Runs the daemon until it is told to stop.
@@ -109,11 +125,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data, clock::now()).await?);
+    let Some(Table { store, terms, tcp, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
-    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config).await?).unzip() } else { (None, None) };
+    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config, terms).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -130,8 +146,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tapper = log.as_ref().map(DecisionLog::tapper);
     // Those of a cluster come and go: the engine enters them.
     let nodes = if cluster.is_some() { Vec::new() } else { nodes };
-    let seeds = seeds(&config, nodes).context("configuration of queues")?;
+    let mut seeds = seeds(&config, nodes).context("configuration of queues")?;
+    seeds.of_cluster = kind == ExecutorKind::FlashJob;
+    let said_of_queues = seeds.queues.iter().map(|(queue, _)| (queue.name.clone(), convert::queue_spec(queue))).collect();
     let (first, names) = rebuild(&seeds, tapper.as_ref(), store.as_ref(), None, clock::now()).await?;
+    let told = Told::load(store.as_ref()).await.context("notes of the daemon")?;
     let boot = Boot::find(store.as_ref(), &first).await.context("notes of the daemon")?;
     let core = Arc::new(Mutex::new(first));
     let directory = SharedDirectory::default();
@@ -176,6 +195,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         holding: holding.clone(),
         boot,
         observed,
+        told,
         known_gpus,
         cluster: cluster.as_ref().map(Cluster::state),
         gate: sees.then_some(gate),
@@ -183,14 +203,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let pods = cluster.is_some();
     let mut flash_jobs = None;
+    let mut device_access = None;
     let executor: Arc<dyn Executor> = if let Some(cluster) = &cluster {
         let (client, leadership) = (cluster.client.clone(), cluster.leadership.clone());
         let instance = config.kubernetes.instance.as_str().to_owned();
         let reports = channels.reports.clone();
         if kind == ExecutorKind::FlashJob {
-            let (room, leadership) = (cluster.room(), Some(leadership));
-            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership });
-            flash_jobs = Some(executor.flash_jobs());
+            let (room, leads) = (cluster.room(), Some(leadership.clone()));
+            let executor = FlashJobExecutor::new(FlashJobOptions { client, instance, reports, room, leadership: leads });
+            cluster.follows(&executor.flash_jobs());
+            flash_jobs = Some((executor.flash_jobs(), executor.lone_pods(), executor.cluster_queues(), leadership.clone()));
             Arc::new(executor)
         } else {
             Arc::new(
@@ -201,7 +223,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     } else {
         let options = LocalOptions::new(&config.data, &logs, runner_command(&config)?, channels.reports.clone());
-        Arc::new(LocalExecutor::new(options).context("local executor")?)
+        let executor = LocalExecutor::new(options).context("local executor")?;
+        device_access = Some(DeviceGuard { access: Access::new(board.clone(), &config.gpu), runner: executor.device_access() });
+        Arc::new(executor)
     };
     let (adopted_sender, adopted) = watch::channel(false);
     let ready = adopted.clone();
@@ -213,6 +237,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         store: store.clone(),
         adopted: adopted.clone(),
         board,
+        devices: device_access.clone(),
         cluster: cluster.as_ref().map(Cluster::state),
         stopping: stopping.clone(),
     };
@@ -228,6 +253,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             pods,
             binds: kind == ExecutorKind::FlashJob,
             mps_pipes: Some(config.gpu.mps_pipe_directory.clone()),
+            access: device_access.as_ref().map(|guard| guard.access.clone()),
         },
     };
     let reconciler = Reconciler {
@@ -251,8 +277,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     // Two stages, so that HTTP is drained while the engine still answers.
     let engine_stop = CancellationToken::new();
-    let app = http::App::new(&config, logs, backend, directory, metrics, stopping.clone());
-    let listeners = http::Listeners::bind(&config).await?;
+    let cluster_auth = cluster_auth(&config, cluster.as_ref()).await?;
+    let app = http::App::new(&config, logs, backend, directory, metrics, cluster_auth, stopping.clone());
+    let listeners = http::Listeners::bind(&config, tcp).await?;
     tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let stop = engine_stop.clone();
@@ -289,11 +316,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         retention.run(stop).await;
         ("retention", Ok(()))
     });
-    if let Some(board) = flash_jobs {
-        let (importer, stop) = (Importer::new(board, app.clone()), engine_stop.clone());
+    if let Some((board, pods, queues, leadership)) = flash_jobs {
+        let stop = || engine_stop.clone();
+        let queues = QueueImporter::new(queues, board.clone(), app.clone(), leadership.clone(), said_of_queues).run(stop());
+        let jobs = Importer::new(board, app.clone(), leadership.clone()).run(stop());
+        let pods = PodImporter::new(pods, app.clone(), leadership).run(stop());
         parts.spawn(async move {
-            importer.run(stop).await;
-            ("importer of FlashJobs", Ok(()))
+            tokio::select! { () = jobs => {}, () = pods => {}, () = queues => {} }
+            ("importers of the cluster's objects", Ok(()))
         });
     }
     let mut edge: JoinSet<Ended> = JoinSet::new();
@@ -306,6 +336,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let outcome = supervise(&mut signals, &mut parts, &mut edge, &stopping, &engine_stop).await;
     store.close().await;
+    drop(lock);
     if let Some(log) = log {
         log.finish();
     }
@@ -374,20 +405,20 @@ fn report(ended: Result<Ended, tokio::task::JoinError>) {
 }
 
 /// The signals that end the daemon.
-struct Signals {
+pub(crate) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("handling SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("handling SIGINT")?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

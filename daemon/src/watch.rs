@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use scheduler_core::ids::Revision;
-use store::{EventRecord, Store, StoreError};
+use store::{LogEntry, NoticeQuery, Store, StoreError};
 use tokio::sync::watch;
 
 /// Events that are kept at most.
@@ -17,7 +17,7 @@ const RING: usize = 16_384;
 #[derive(Default)]
 struct Ring {
     /// Contiguous in revision; the last one is the published revision, unless it is empty.
-    events: VecDeque<Arc<EventRecord>>,
+    events: VecDeque<Arc<LogEntry>>,
 }
 
 /// The engine's end.
@@ -45,12 +45,12 @@ impl Feed {
 
     /// Tells that everything up to `last` is durable. `events` is called only if somebody watches, and gives all events between
     /// the revision published before and `last`, in order.
-    pub fn publish(&self, last: Revision, events: impl FnOnce() -> Vec<EventRecord>) {
+    pub fn publish(&self, last: Revision, events: impl FnOnce() -> Vec<LogEntry>) {
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             if self.is_watched() {
                 for event in events() {
-                    if ring.events.back().is_some_and(|newest| newest.revision.next() != event.revision) {
+                    if ring.events.back().is_some_and(|newest| newest.revision().next() != event.revision()) {
                         ring.events.clear();
                     }
                     if ring.events.len() == RING {
@@ -91,20 +91,28 @@ impl Watch {
 
     /// Events after `after`, oldest first, at most `limit`; empty if there are none yet. Below the store's floor:
     /// [`StoreError::Compacted`].
-    pub async fn read(&self, after: Revision, limit: u32, store: &dyn Store) -> Result<Vec<Arc<EventRecord>>, StoreError> {
-        if self.revision() <= after {
+    pub async fn read(&self, after: Revision, limit: u32, store: &dyn Store) -> Result<Vec<Arc<LogEntry>>, StoreError> {
+        let published = self.revision();
+        if published <= after {
             return Ok(Vec::new());
         }
         if let Some(events) = self.recent(after, limit) {
             return Ok(events);
         }
-        Ok(store.events(after, None, limit).await?.into_iter().map(Arc::new).collect())
+        let jobs = store.events(after, None, limit).await?.into_iter().map(LogEntry::Job);
+        let query = NoticeQuery { after, kind: None, name: None, limit };
+        let notices = store.notices(&query).await?.into_iter().map(LogEntry::Notice);
+        // The two are read one after the other: what was written between them would be there with a gap before it.
+        let mut found: Vec<LogEntry> = jobs.chain(notices).filter(|entry| entry.revision() <= published).collect();
+        found.sort_by_key(LogEntry::revision);
+        found.truncate(limit as usize);
+        Ok(found.into_iter().map(Arc::new).collect())
     }
 
     /// From the ring, if it reaches back that far.
-    fn recent(&self, after: Revision, limit: u32) -> Option<Vec<Arc<EventRecord>>> {
+    fn recent(&self, after: Revision, limit: u32) -> Option<Vec<Arc<LogEntry>>> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = ring.events.front()?.revision;
+        let first = ring.events.front()?.revision();
         let skip = after.next().0.checked_sub(first.0)?;
         let events: Vec<_> = ring.events.iter().skip(usize::try_from(skip).ok()?).take(limit as usize).cloned().collect();
         // An empty answer would be wrong here: something newer is published, so the ring was cleared in between.
@@ -118,18 +126,19 @@ mod tests {
     use scheduler_core::ids::{Attempt, JobId, Name};
     use scheduler_core::state::{JobState, Lifecycle};
     use scheduler_core::time::Timestamp;
+    use store::EventRecord;
 
     use super::*;
 
-    fn event(revision: u64) -> EventRecord {
-        EventRecord {
+    fn event(revision: u64) -> LogEntry {
+        LogEntry::Job(EventRecord {
             revision: Revision(revision),
             job: JobId(uuid::Uuid::nil()),
             namespace: Name::from("default"),
             at: Timestamp(0),
             what: Name::from("submitted"),
             lifecycle: Lifecycle { state: JobState::Queued { since: Timestamp(0) }, attempt: Attempt(0), lost: 0 },
-        }
+        })
     }
 
     fn publish(feed: &Feed, range: std::ops::RangeInclusive<u64>) {
@@ -142,7 +151,7 @@ mod tests {
         let watch = feed.watch();
         publish(&feed, 11..=15);
         let events = watch.recent(Revision(12), 2).unwrap();
-        assert_eq!(events.iter().map(|event| event.revision.0).collect::<Vec<_>>(), [13, 14]);
+        assert_eq!(events.iter().map(|event| event.revision().0).collect::<Vec<_>>(), [13, 14]);
         assert!(watch.recent(Revision(9), 10).is_none(), "older than the ring: the store has to answer");
     }
 
@@ -164,7 +173,7 @@ mod tests {
         let watch = feed.watch();
         publish(&feed, 1..=(RING as u64 + 5));
         assert!(watch.recent(Revision(4), 1).is_none());
-        assert_eq!(watch.recent(Revision(5), 1).unwrap()[0].revision, Revision(6));
+        assert_eq!(watch.recent(Revision(5), 1).unwrap()[0].revision(), Revision(6));
     }
 
     #[tokio::test]

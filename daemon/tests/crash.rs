@@ -1,6 +1,8 @@
 //! The crash suite: the daemon is killed with SIGKILL at seeded points while jobs are submitted, run and end, and in a third of the points
 //! the runner with it. After each restart the promises are checked; at the end all of them, for every job.
 //!
+//! With the job table in PostgreSQL the database is killed too, at every second of the points.
+//!
 //! Every job appends `begin JOB ATTEMPT` and `end JOB ATTEMPT` to one file (appends of a line are atomic), so the test sees what really
 //! ran, whatever the daemon says. `FLASH_CRASH_POINTS` sets the number of points, `FLASH_CRASH_SEED` the seed, which is printed;
 //! `FLASH_CRASH_KEEP` leaves the folder for a look.
@@ -174,7 +176,17 @@ async fn every_acknowledged_job_is_there(daemon: &Daemon, acknowledged: &BTreeMa
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_run_twice_over_kills_at_seeded_points() {
-    let points = setting("FLASH_CRASH_POINTS", 100);
+    kill_at_seeded_points(setting("FLASH_CRASH_POINTS", 100), None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_run_twice_over_kills_of_the_database_and_the_daemon() {
+    let Some(server) = postgres_server::server_for_test("the crash suite on PostgreSQL") else { return };
+    kill_at_seeded_points(setting("FLASH_CRASH_POINTS", 100).min(16), Some(server)).await;
+}
+
+/// The suite, on SQLite or on this server.
+async fn kill_at_seeded_points(points: u64, mut server: Option<postgres_server::Server>) {
     let seed = setting("FLASH_CRASH_SEED", 20_261_121);
     println!("crash suite: {points} points, seed {seed}");
     let mut folder = tempfile::tempdir().unwrap();
@@ -182,7 +194,11 @@ async fn nothing_is_lost_or_run_twice_over_kills_at_seeded_points() {
     let ledger = folder.path().join("ledger");
     // On a slow machine the runner is killed five times before a run gets through; that is this test's doing, and no fault of the node.
     let config = "listen = \"off\"\n[node]\ncpus = 4\nfailures_in_a_row = 0\n";
-    let mut daemon = Daemon::start(&folder.path().join("data"), config);
+    let mut daemon = Daemon::prepare(&folder.path().join("data"), config);
+    if let Some(server) = &server {
+        daemon.envs.push(("FLASHD_STORE_URL".to_owned(), server.url()));
+    }
+    daemon.restart();
     let book = Arc::new(Book::default());
     let clients: Vec<_> = (0..6)
         .map(|number| tokio::spawn(submitter(daemon.client(), book.clone(), ledger.clone(), seed.wrapping_add(number * 7_919))))
@@ -199,6 +215,25 @@ async fn nothing_is_lost_or_run_twice_over_kills_at_seeded_points() {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
         tokio::time::sleep(Duration::from_micros(random.below(3_000))).await;
+        if let Some(server) = server.as_mut().filter(|_| point % 2 == 1) {
+            server.kill();
+            // Now and then the daemon with it, before or after it is back.
+            match random.below(4) {
+                0 => {
+                    daemon.kill();
+                    server.restart().unwrap();
+                    daemon.restart();
+                }
+                1 => {
+                    server.restart().unwrap();
+                    daemon.kill();
+                    daemon.restart();
+                }
+                _ => server.restart().unwrap(),
+            }
+            no_run_began_twice(&ledger);
+            continue;
+        }
         let with_runner = point % 3 == 2;
         let runners = if with_runner { daemon.runners() } else { Vec::new() };
         let kill_runners = || {

@@ -74,7 +74,8 @@ async fn two_halves_share_a_gpu_the_third_waits_and_a_crash_changes_nothing() {
             ]
         );
     }
-    let third = machine.daemon.submit(gated(&json!({"gpu": "300m"}), &gates[2])).await;
+    let third = machine.daemon.submit(gated(&json!({"gpuMpsUnits": 3}), &gates[2])).await;
+    assert_eq!(machine.daemon.job(&third).await["spec"]["tasks"][0]["resources"]["gpu"], "300m");
     let whole = machine.daemon.submit(gated(&json!({"gpu": 1}), &gates[2])).await;
     let why = |job: String| {
         let daemon = &machine.daemon;
@@ -87,7 +88,10 @@ async fn two_halves_share_a_gpu_the_third_waits_and_a_crash_changes_nothing() {
     assert_eq!(machine.daemon.job(&whole).await["state"], "queued");
     let before = machine.until("GPU-4", |gpu| jobs(gpu).len() == 2).await;
     let list = told(&machine.daemon, &["gpus"]);
-    assert!(list.contains(&format!("500m {first}")) && list.contains(&format!("500m {second}")), "{list}");
+    for job in [&first, &second] {
+        let number = &machine.daemon.job(job).await["number"];
+        assert!(list.contains(&format!("500m #{number}")) && !list.contains(job.as_str()), "{list}");
+    }
 
     machine.daemon.kill();
     machine.daemon.restart();
@@ -182,6 +186,9 @@ async fn what_cannot_be_given_in_part_is_refused_with_what_there_is() {
             "`1500m` is more than one GPU and not whole: write a whole number of GPUs (\"2\"), or a part",
         ),
         (json!({"gpu": "-0.5"}), "resources.gpu", "`-0.5` is not an amount of GPUs"),
+        (json!({"gpuMpsUnits": 11}), "resources.gpuMpsUnits", "`11` is not a number of MPS units: 1 to 10"),
+        (json!({"gpuMpsUnits": -1}), "resources.gpuMpsUnits", "`-1` is not a number of MPS units"),
+        (json!({"gpuMpsUnits": 3, "gpu": 1}), "resources.gpuMpsUnits", "say one of the two"),
         (json!({"gpu": "half"}), "resources.gpu", "`half` is not an amount of GPUs"),
         (json!({"gpu": 1, "gpuMemoryShare": "1Gi"}), "resources.gpuMemoryShare", "whole GPUs have all of their memory"),
         (json!({"gpuMemoryShare": "1Gi"}), "resources.gpuMemoryShare", "it is for a part of a GPU"),
@@ -206,11 +213,25 @@ async fn what_cannot_be_given_in_part_is_refused_with_what_there_is() {
     }
     let refused = flash(&machine.daemon, &["submit", "-g", "1.5", "--", "true"]);
     assert!(refused.code == Some(4) && refused.err.contains("more than one GPU and not whole"), "{}", refused.err);
+    let refused = flash(&machine.daemon, &["submit", "--gpu-mps-units", "0", "--", "true"]);
+    assert!(refused.code == Some(4) && refused.err.contains("not a number of MPS units"), "{}", refused.err);
+    let refused = flash(&machine.daemon, &["submit", "--gpu-mps-units", "3", "-g", "1", "--", "true"]);
+    assert!(refused.code == Some(2) && refused.err.contains("cannot be used with"), "{:?} {}", refused.code, refused.err);
     let none = Daemon::start(&machine.folder.path().join("none"), &format!("{CONFIG}nvml_library = \"/nowhere.so\"\n"));
     let mut job = shell("true");
     job["resources"] = json!({"gpu": "0.5"});
     let (status, problem) = none.post("/api/v1/jobs", job).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.contains("500m") && detail.contains('0'), "{detail}");
+    assert!(detail.contains("asks for 500m of a GPU, the largest node has none"), "{detail}");
+    assert!(detail.contains("why there are none: ") && detail.contains("/nowhere.so"), "{detail}");
+    for resources in
+        [json!({"gpu": 1, "gpuModel": "H100"}), json!({"gpuUuids": ["GPU-1"]}), json!({"gpu": 1, "migProfile": "1g"})]
+    {
+        let mut job = shell("true");
+        job["resources"] = resources.clone();
+        let (_, problem) = none.post("/api/v1/jobs", job).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("why there are none: ") && detail.contains("/nowhere.so"), "{resources}: {detail}");
+    }
 }

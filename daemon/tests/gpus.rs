@@ -69,7 +69,8 @@ async fn a_gpu_that_somebody_uses_is_not_given_to_jobs() {
     let why = machine.why(&both).await;
     assert!(why["message"].as_str().unwrap().contains("GPU-1 of box (used past the scheduler by pid"), "{why}");
     let table = told(&machine.daemon, &["gpus"]);
-    assert!(table.contains("aside") && table.contains("used past the scheduler") && table.contains(&first), "{table}");
+    let number = format!("#{}", running["number"]);
+    assert!(table.contains("aside") && table.contains("used past the scheduler") && table.contains(&number), "{table}");
     machine.set(&[device(1, ""), device(2, "")].concat());
     machine.until_state("GPU-1", "ready").await;
     std::fs::write(&gate, "").unwrap();
@@ -91,8 +92,8 @@ async fn a_gpu_is_free_when_what_its_job_left_behind_is_gone() {
     machine.set(&device(1, &orphan.line()));
     machine.until("GPU-1", |gpu| gpu["processes"][0]["job"] == *first).await;
     std::fs::write(&gate, "").unwrap();
-    // The orphan is ended, by number and start, and nothing else is.
-    assert_eq!(orphan.0.wait().unwrap().signal(), Some(9));
+    // The orphan is asked to end, by number and start, and nothing else is.
+    assert_eq!(orphan.0.wait().unwrap().signal(), Some(15));
     assert_eq!(machine.daemon.job(&next).await["state"], "queued", "the driver still shows it");
     assert_eq!(machine.daemon.job(&first).await["state"], "running", "its end is not believed yet");
     // Its memory is not back.
@@ -191,15 +192,28 @@ async fn a_gpu_that_falls_off_the_bus_loses_its_run_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_that_hangs_holds_up_nobody_but_jobs_with_gpus() {
     let machine = Machine::new(&device(1, ""), "patience = \"100ms\"");
-    let gate = machine.gate("gate");
-    std::fs::write(&gate, "").unwrap();
+    let (gate, open) = (machine.gate("gate"), machine.gate("open"));
+    std::fs::write(&open, "").unwrap();
+    let before = machine.daemon.submit(gated(1, &gate)).await;
+    machine.daemon.until(&before, "running").await;
     let hang = "[[faults]]\nfunction = \"nvmlDeviceGetPowerUsage\"\nhang = true\n";
     machine.set(&(device(1, "") + hang));
     let aside = machine.until_state("GPU-1", "aside").await;
     assert!(aside["reason"].as_str().unwrap().contains("nvmlDeviceGetPowerUsage"), "{aside}");
-    let waits = machine.daemon.submit(gated(1, &gate)).await;
-    let plain = machine.daemon.submit(shell("true")).await;
-    assert_eq!(machine.daemon.finished(&plain).await["outcome"]["result"], "succeeded");
+    let waits = machine.daemon.submit(gated(1, &open)).await;
+    // Others are taken, started and ended meanwhile, and whoever had the GPU ends.
+    for _ in 0..10 {
+        let plain = machine.daemon.submit(shell("true")).await;
+        assert_eq!(machine.daemon.finished(&plain).await["outcome"]["result"], "succeeded");
+    }
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(machine.daemon.finished(&before).await["outcome"]["result"], "succeeded");
+    let (_, told_of) = machine.daemon.get("/api/v1/notices?kind=gpu").await;
+    assert_eq!(
+        (&told_of["items"][0]["event"], &told_of["items"][0]["cause"]),
+        (&json!("heldBack"), &json!("silent")),
+        "{told_of}"
+    );
     assert_eq!(machine.daemon.job(&waits).await["state"], "queued");
     assert!(told(&machine.daemon, &["nodes", "show", "box"]).contains("nvmlDeviceGetPowerUsage"));
     machine.set(&device(1, ""));
@@ -250,10 +264,26 @@ async fn gpus_that_are_written_down_are_given_and_faults_are_named() {
     assert_eq!(daemon.finished(&job).await["placement"][0]["gpus"], json!(["amd-0"]));
     assert_eq!(told(&daemon, &["logs", &job]).trim(), "amd-0");
     for (more, said) in [
-        ("memori = \"1Gi\"\n", "flashd.toml:12: unknown field `memori`"),
+        ("memori = \"1Gi\"\n", "flashd.toml:12: `gpu.static[0].memori`: unknown field `memori`"),
         (fixed, "flashd.toml:12: GPU `amd-0` is there twice"),
-        ("[[gpu.static]]\nuuid = \"a b\"\nmodel = \"x\"\nmemory = \"1Gi\"\n", "flashd.toml:13: `a b` is not the name of a GPU"),
-        ("[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\n", "missing field `memory`"),
+        (
+            "[[gpu.static]]\nuuid = \"a b\"\nmodel = \"x\"\nmemory = \"1Gi\"\n",
+            "flashd.toml:13: `gpu.static[1].uuid`: `a b` is not the name of a GPU",
+        ),
+        ("[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\n", "flashd.toml:12: `gpu.static[1]`: missing field `memory`"),
+        (
+            "[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\nmemory = \"lots\"\n",
+            "flashd.toml:15: `gpu.static[1].memory`: `lots` is not an amount",
+        ),
+        (
+            "[[gpu.static]]\nuuid = \"x\"\nmodel = \" \"\nmemory = \"1Gi\"\n",
+            "flashd.toml:12: `gpu.static[1].model`: ` ` is not the name of a model",
+        ),
+        ("[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\nmemory = 0\n", "flashd.toml:12: `gpu.static[1].memory`: a GPU has some"),
+        (
+            "[[gpu.static]]\nuuid = \"x\"\nmodel = \"x\"\nmemory = \"1Gi\"\nmig_profile = \"\"\n",
+            "`gpu.static[1].mig_profile`: `` is not a MIG profile",
+        ),
     ] {
         let file = folder.path().join("flashd.toml");
         std::fs::write(&file, format!("{CONFIG}{fixed}{more}")).unwrap();

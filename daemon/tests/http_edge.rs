@@ -3,50 +3,15 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write as _;
+use std::net::TcpStream;
 
+use common::tcp::{address, connect, rest, tcp};
 use common::{Daemon, PATIENCE, request};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
 const CONFIG: &str = "listen = \"127.0.0.1:0\"\n[limits]\ntcp_connections = 2\nidle_timeout = \"1s\"\n";
-
-/// The TCP address that the system chose.
-fn address(daemon: &Daemon) -> SocketAddr {
-    let log = daemon.log();
-    let at = log.rfind("tcp=").unwrap_or_else(|| panic!("no address in\n{log}")) + 4;
-    log[at..].split_whitespace().next().unwrap().parse().unwrap()
-}
-
-fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-/// Everything that is answered until the other end closes.
-fn rest(mut stream: TcpStream) -> String {
-    let mut answer = Vec::new();
-    // A reset after the answer is an end too.
-    let _end = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-fn tcp(address: SocketAddr, method: &str, path: &str, authorization: Option<&str>, body: &str) -> (u16, Value, String) {
-    let mut stream = connect(address);
-    let authorization = authorization.map(|value| format!("authorization: {value}\r\n")).unwrap_or_default();
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{authorization}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let answer = rest(stream);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null), head.to_owned())
-}
 
 #[tokio::test]
 async fn tcp_wants_a_token_that_is_good() {

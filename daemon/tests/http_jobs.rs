@@ -74,7 +74,13 @@ async fn bad_jobs_are_refused_with_field_and_reason_and_leave_nothing() {
             Some("resources.memory"),
             "has 4Gi",
         ),
-        (r#"{"command":["true"],"resources":{"gpu":1}}"#, 422, "too-large-for-cluster", Some("resources.gpu"), "has 0"),
+        (
+            r#"{"command":["true"],"resources":{"gpu":1}}"#,
+            422,
+            "too-large-for-cluster",
+            Some("resources.gpu"),
+            "has none; why there are none: NVML",
+        ),
         (
             r#"{"tasks":[{"command":["true"],"replicas":2},{"command":["true"],"replicas":2}]}"#,
             422,

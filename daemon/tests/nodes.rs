@@ -164,7 +164,7 @@ async fn a_job_gets_the_node_and_the_gpu_that_it_asked_for() {
     let any = daemon.submit(with(gated(&gate), json!({"resources": {"gpu": 1}, "timeLimit": "1m"}))).await;
     assert_eq!(daemon.job(&second).await["state"], "queued");
     let shown = told(&daemon, &["nodes", "show", "box"]);
-    assert!(shown.contains("zone=a") && shown.contains(&large), "{shown}");
+    assert!(shown.contains("zone=a") && shown.contains(&format!("#{}", running["number"])), "{shown}");
     std::fs::write(&gate, "").unwrap();
     for job in [&large, &second, &any] {
         let job = daemon.finished(job).await;
@@ -306,6 +306,10 @@ async fn a_node_on_which_run_after_run_is_lost_takes_no_more() {
     let why = told(&daemon, &["why", &next]);
     assert!(why.contains("only on node box (flashd: 2 runs in a row failed here"), "{why}");
     assert!(told(&daemon, &["nodes", "resume", "box"]).contains("state:  ready"));
+    let (_, notices) = daemon.get("/api/v1/notices?kind=node").await;
+    let events: Vec<_> = notices["items"].as_array().unwrap().iter().map(|notice| &notice["event"]).collect();
+    assert_eq!(events, ["setAside", "resumed"], "{notices}");
+    assert_eq!((&notices["items"][0]["reason"], &notices["items"][0]["by"]), (&after["reason"], &json!("flashd")));
     for job in [&next, &job] {
         assert_eq!(daemon.finished(job).await["outcome"]["result"], "succeeded");
     }

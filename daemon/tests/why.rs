@@ -177,6 +177,12 @@ async fn waiting_for_other_things(scene: &mut Scene) {
     scene.chapter("Its time has not come", "");
     let later = scene.submit("--start-after 2h -- ./nightly");
     scene.why(&later, &["It waits for its time: it joins queue \"default-batch\" at"]).await;
+
+    scene.chapter("It has to be a certain GPU", "Which of those that it names it cannot have, and who has them.");
+    let probe = scene.submit("--gpu-uuid GPU-2 --gpu-uuid GPU-4 -- ./probe-links");
+    let said = ["it needs GPU GPU-2 of node box, which job #1 has", "node box has room from", "(in 1h) at the latest"];
+    scene.why(&probe, &said).await;
+    scene.cancel(&[&probe]);
 }
 
 async fn ended(scene: &mut Scene) {

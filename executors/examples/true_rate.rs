@@ -44,7 +44,7 @@ fn order(number: u128) -> StartOrder {
         memory_bytes: 0,
     };
     let run = RunId { job: JobId(Uuid::from_u128(number)), attempt: Attempt(1) };
-    StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: None }
+    StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, devices: None, pod: None }
 }
 
 /// A rate, and what it cost.

@@ -59,9 +59,41 @@ pub struct StartOrder {
     /// with GPUs: those are promised by name, and a line counts amounts alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<Line>,
+    /// Device nodes that its tasks may not open. Only an executor of processes looks at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DeviceRule>,
     /// What its pods are to be like, where it runs as pods. An executor of processes does not look at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodOrder>,
+}
+
+/// A character device, by its numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// The driver's.
+    pub major: u32,
+    /// The device's.
+    pub minor: u32,
+}
+
+/// What a run may not open. All else stays as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// These, in ascending order.
+    pub denied: Vec<DeviceNode>,
+    /// Nodes that would be denied, and cannot be found.
+    pub missing: Vec<String>,
+    /// Where it cannot be enforced the run does not begin, and is lost; else it begins without.
+    pub required: bool,
+}
+
+/// Whether an executor can keep runs from devices.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DeviceAccess {
+    /// It can.
+    pub enforced: bool,
+    /// By what, or why not.
+    pub detail: String,
 }
 
 /// What the pods of a run are to be like, beside what their tasks say.
@@ -123,8 +155,11 @@ pub enum VolumeSource {
 /// The FlashJob that a run belongs to, and where its pods go.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GangOrder {
-    /// Name of the FlashJob, in the namespace of the order.
+    /// Name of the FlashJob, in the namespace of the order; of the pod, where that is all.
     pub flash_job: String,
+    /// There is no FlashJob: the run is a pod that somebody else made, and the uid is its.
+    #[serde(default)]
+    pub lone: bool,
     /// Its uid, where somebody else made it: then its pods are like the templates that it has. Without one it is made by us, and its
     /// pods are like what the tasks of the order say.
     pub uid: Option<String>,

@@ -15,6 +15,6 @@ pub mod local;
 pub mod node;
 
 pub use contract::{
-    Executor, ExecutorError, GangOrder, GangPlace, Line, Observed, PodOrder, PodToleration, PodVolume, Report, RunPhase,
-    StartOrder, TaskOrder, VolumeSource, log_file_name,
+    DeviceAccess, DeviceNode, DeviceRule, Executor, ExecutorError, GangOrder, GangPlace, Line, Observed, PodOrder, PodToleration,
+    PodVolume, Report, RunPhase, StartOrder, TaskOrder, VolumeSource, log_file_name,
 };

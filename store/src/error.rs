@@ -2,7 +2,7 @@
 
 use scheduler_core::ids::{JobId, Revision, Term};
 
-/// A failed operation on the store. Nothing of a failed commit is in the table.
+/// A failed operation on the store. Nothing of a failed commit is in the table, unless it says that the server is away.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No room on the device.
@@ -103,6 +103,22 @@ pub enum StoreError {
         /// What was being done.
         op: &'static str,
     },
+    /// The table was opened for reading: another daemon writes it.
+    #[error("{op}: this daemon is a standby and only reads")]
+    Standby {
+        /// What was to be done.
+        op: &'static str,
+    },
+    /// The server of the database cannot be reached, or has not answered. Of a commit: it is not known whether it is in the table.
+    #[error("{op}: {subject} is away: {detail}")]
+    Away {
+        /// What was being done.
+        op: &'static str,
+        /// Address of the database.
+        subject: String,
+        /// What the network or the server said.
+        detail: String,
+    },
     /// Anything else.
     #[error("{op} on {subject}: {detail}")]
     Other {
@@ -118,6 +134,6 @@ pub enum StoreError {
 impl StoreError {
     /// True where the same call may go through later without anybody mending the caller (disk full, read-only).
     pub const fn is_environment(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::ReadOnly { .. } | Self::Other { .. })
+        matches!(self, Self::Full { .. } | Self::ReadOnly { .. } | Self::Away { .. } | Self::Other { .. })
     }
 }

@@ -13,6 +13,7 @@ pub mod error;
 mod intern;
 mod ledger;
 pub mod model;
+pub mod notice;
 pub mod object;
 pub mod postgres;
 mod reckon;
@@ -29,9 +30,10 @@ pub use model::{
     Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUpdate, KeyRecord, LabelMatch, OutcomeKind,
     Owner, StateCounts, Submit, TokenRecord,
 };
+pub use notice::{LogEntry, Notice, NoticeKind, NoticeQuery, NoticeRecord};
 pub use object::{ObjectChange, ObjectKind, ObjectRecord};
-pub use postgres::{PostgresOptions, PostgresStore};
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use postgres::{Address, AddressError, PostgresOptions, PostgresStore};
+pub use sqlite::{FolderLock, SqliteOptions, SqliteStore};
 pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 
 /// A job table. Opening one begins a term.
@@ -68,13 +70,16 @@ pub trait Store: Send + Sync + 'static {
     /// Events after a revision, oldest first, at most `limit`; of one job if named. Below the floor: [`StoreError::Compacted`].
     async fn events(&self, after: Revision, job: Option<JobId>, limit: u32) -> Result<Vec<EventRecord>, StoreError>;
 
+    /// Notices, oldest first.
+    async fn notices(&self, query: &NoticeQuery) -> Result<Vec<NoticeRecord>, StoreError>;
+
     /// The remembered answer for a key.
     async fn key(&self, scope: &str, key: &str) -> Result<Option<KeyRecord>, StoreError>;
 
     /// All objects of a kind, by name.
     async fn objects(&self, kind: ObjectKind) -> Result<Vec<ObjectRecord>, StoreError>;
 
-    /// Removes events and idempotency keys decided before `before`, oldest first, at most `limit` rows, and raises the floor with them.
+    /// Removes events, notices and idempotency keys decided before `before`, oldest first, at most `limit` rows, and raises the floor with them.
     async fn compact(&self, before: Timestamp, limit: u32) -> Result<Compaction, StoreError>;
 
     /// Removes jobs that finished before `before`, at most `limit`; returns them, so that their logs can be removed.

@@ -9,6 +9,7 @@ use scheduler_core::job::{NewJob, Policy, Shape};
 use scheduler_core::state::{Lifecycle, Outcome, StateKind};
 use scheduler_core::time::Timestamp;
 
+use crate::notice::Notice;
 use crate::object::ObjectChange;
 use crate::usage::RunSample;
 
@@ -70,7 +71,7 @@ pub struct KeyRecord {
 
 /// Everything that one transaction makes durable: all of it or nothing.
 ///
-/// Revisions are given out in this order: submits, then changes. A job that is submitted and changed in one batch, or changed more
+/// Revisions are given out in this order: submits, then changes, then notices. A job that is submitted and changed in one batch, or changed more
 /// than once, gets its changes in the order of the vector.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -86,12 +87,14 @@ pub struct Batch {
     pub keys: Vec<KeyRecord>,
     /// Objects, in the order in which they were decided: the last word on a name counts.
     pub objects: Vec<ObjectChange>,
+    /// What happened to things that are no jobs, in this order.
+    pub notices: Vec<Notice>,
     /// What was seen of runs since the batch before.
     pub samples: Vec<RunSample>,
 }
 
-/// What a commit gave out: submit `i` has revision `first + i`, change `j` has `first + submits + j`. A batch of neither has used none, and
-/// then `first` is the one after `last`.
+/// What a commit gave out: submit `i` has revision `first + i`, change `j` has `first + submits + j`, notice `k` has
+/// `first + submits + changes + k`. A batch of none of these has used none, and then `first` is the one after `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Committed {
     /// First revision of the batch.

@@ -2,7 +2,7 @@
 //!
 //! They are few, read whole at a start, and each is one JSON document that means nothing to the store. A change of one goes into a
 //! [`Batch`](crate::Batch) and becomes durable with everything else in it, so a decision that rests on a new queue can never be in
-//! the table without the queue. Objects have no revision: the log of events is of jobs alone.
+//! the table without the queue. Objects have no revision; what happened to them is told by [`notice`](crate::notice)s in the same batch.
 
 use bytes::Bytes;
 use scheduler_core::ids::Name;

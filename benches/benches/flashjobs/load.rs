@@ -189,7 +189,7 @@ impl Load {
                 ensure!(succeeded, "{} did not succeed: {}", object["metadata"]["name"], object["status"]);
                 good += 1;
             }
-            token = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            list["metadata"]["continue"].as_str().unwrap_or_default().clone_into(&mut token);
             if token.is_empty() {
                 break;
             }

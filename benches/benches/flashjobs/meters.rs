@@ -9,7 +9,7 @@ use kube::Client;
 /// Requests by verb and resource, and events that watchers were told by kind.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
-    pub(crate) requests: BTreeMap<String, u64>,
+    pub(crate) asked: BTreeMap<String, u64>,
     pub(crate) told: BTreeMap<String, u64>,
     /// Watches that are open, by resource.
     pub(crate) watches: BTreeMap<String, u64>,
@@ -38,7 +38,7 @@ impl Requests {
                 let ours = !resource.is_empty() && !matches!(label(line, "verb"), "WATCH" | "CONNECT");
                 if ours {
                     let failed = if label(line, "code").starts_with('2') { "" } else { " (refused)" };
-                    *all.requests.entry(format!("{} {resource}{failed}", label(line, "verb"))).or_default() += count as u64;
+                    *all.asked.entry(format!("{} {resource}{failed}", label(line, "verb"))).or_default() += count as u64;
                 }
             } else if line.starts_with("apiserver_longrunning_requests{") && label(line, "verb") == "WATCH" {
                 *all.watches.entry(label(line, "resource").to_owned()).or_default() += count as u64;
@@ -55,11 +55,11 @@ impl Requests {
             left.filter(|(_, count)| *count > 0).collect()
         };
         let watches = self.watches.clone();
-        Self { requests: minus(&self.requests, &before.requests), told: minus(&self.told, &before.told), watches }
+        Self { asked: minus(&self.asked, &before.asked), told: minus(&self.told, &before.told), watches }
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.requests.values().sum()
+        self.asked.values().sum()
     }
 }
 

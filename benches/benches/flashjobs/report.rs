@@ -67,7 +67,7 @@ pub(crate) fn result(
         "pods": seen.pods, "pods_ended_early": seen.failed,
         "created": {"last_s": rounded(created.last_at.as_secs_f64(), 1), "latest_by_s": rounded(created.latest.as_secs_f64(), 2),
             "tried_again": created.refused},
-        "requests_per_job": rounded(requests.total() as f64 / count, 2), "requests": per_job(&requests.requests),
+        "requests_per_job": rounded(requests.total() as f64 / count, 2), "requests": per_job(&requests.asked),
         "told_per_job": per_job(&requests.told), "pod_watches": requests.watches.get("pods"),
         "cpu_s": cpu, "cpu_s_all": rounded(ours, 1), "cpu_ms_per_job": rounded(ours * 1_000.0 / count, 1),
         "machine": {"cores": cores, "others_in_use": rounded((machine - ours).max(0.0) / span / cores as f64, 3)},

@@ -1,13 +1,13 @@
 //! An independent watcher of all pods: when each job began, what was in use, and what must not be.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use futures::{Stream, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use http::Request;
 use kube::Client;
 use kube::core::WatchEvent;
@@ -23,6 +23,7 @@ const FAULTS: usize = 5;
 #[serde(rename_all = "camelCase")]
 struct Meta {
     uid: String,
+    resource_version: String,
     name: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -69,7 +70,7 @@ pub(crate) struct Seen {
     pub(crate) succeeded: Vec<Option<Duration>>,
     /// Pods that hold cores: node and job, by uid.
     holds: BTreeMap<String, (String, usize)>,
-    over: BTreeMap<String, ()>,
+    over: BTreeSet<String>,
     queues: Vec<u64>,
     cohorts: Vec<u64>,
     used: u64,
@@ -112,7 +113,7 @@ impl Seen {
             (Some((before, _)), Some(node)) if *before != node => {
                 self.fault(format!("pod {} was bound to {before}, then to {node}", pod.metadata.name));
             }
-            (None, Some(node)) if !ends && !self.over.contains_key(uid) => {
+            (None, Some(node)) if !ends && !self.over.contains(uid) => {
                 self.bound[number].get_or_insert(now);
                 self.pods += 1;
                 self.holds.insert(uid.clone(), (node, number));
@@ -124,7 +125,7 @@ impl Seen {
             if self.holds.remove(uid).is_some() {
                 self.change(now, &share, false);
             }
-            if self.over.insert(uid.clone(), ()).is_none() && phase != "Succeeded" {
+            if self.over.insert(uid.clone()) && phase != "Succeeded" {
                 self.failed += 1;
             }
         }
@@ -171,7 +172,7 @@ impl Watcher {
             bound: vec![None; load.jobs.len()],
             succeeded: vec![None; load.jobs.len()],
             holds: BTreeMap::new(),
-            over: BTreeMap::new(),
+            over: BTreeSet::new(),
             queues: vec![0; load.queues.len()],
             cohorts: vec![0; cohorts.len()],
             used: 0,
@@ -183,10 +184,7 @@ impl Watcher {
             faults: Vec::new(),
         };
         let seen = Rc::new(RefCell::new(seen));
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?watch=1&resourceVersion=0&timeoutSeconds=86400");
-        let request = Request::get(path).body(Vec::new()).context("a path")?;
-        let events = client.request_events::<Pod>(request).await.context("watching pods")?;
-        let task = tokio::task::spawn_local(follow(events, seen.clone()));
+        let task = tokio::task::spawn_local(follow(client, seen.clone()));
         Ok(Self { seen, task })
     }
 
@@ -229,15 +227,27 @@ impl Watcher {
     }
 }
 
-async fn follow(events: impl Stream<Item = kube::Result<WatchEvent<Pod>>>, seen: Rc<RefCell<Seen>>) -> Result<()> {
-    let mut events = pin!(events);
-    while let Some(event) = events.try_next().await.context("watching pods")? {
-        match event {
-            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => seen.borrow_mut().take(&pod, false),
-            WatchEvent::Deleted(pod) => seen.borrow_mut().take(&pod, true),
-            WatchEvent::Bookmark(_) => {}
-            WatchEvent::Error(status) => bail!("watching pods: {status:?}"),
+/// A watch may end at any time; the next one goes on where it ended.
+async fn follow(client: Client, seen: Rc<RefCell<Seen>>) -> Result<()> {
+    let mut version = "0".to_owned();
+    loop {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?watch=1&resourceVersion={version}&timeoutSeconds=86400");
+        let request = Request::get(path).body(Vec::new()).context("a path")?;
+        let mut events = pin!(client.request_events::<Pod>(request).await.context("watching pods")?);
+        loop {
+            let (pod, gone) = match events.try_next().await {
+                Ok(Some(WatchEvent::Added(pod) | WatchEvent::Modified(pod))) => (pod, false),
+                Ok(Some(WatchEvent::Deleted(pod))) => (pod, true),
+                Ok(Some(WatchEvent::Bookmark(_))) => continue,
+                Ok(Some(WatchEvent::Error(status))) => bail!("watching pods: {status:?}"),
+                Ok(None) => break,
+                Err(error) => {
+                    eprintln!("watching pods: {error}; going on from version {version}");
+                    break;
+                }
+            };
+            pod.metadata.resource_version.clone_into(&mut version);
+            seen.borrow_mut().take(&pod, gone);
         }
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
-//! `flash events`: what happened to jobs, and what happens now.
+//! `flash events`: what happened to jobs, GPUs, nodes and queues, and what happens now.
 
-use api::{EventList, JobEvent, ServerInfo};
+use api::{EventList, JobEvent, Notice, NoticeList, ServerInfo};
 use jiff::tz::TimeZone;
 
 use crate::client::Client;
@@ -14,7 +14,10 @@ use crate::watch::{Item, Watch};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   flash events --job 0199c0de-aaaa         all that happened to a job
+  flash events --kind gpu                  what happened to GPUs
+  flash events --name GPU-7f3a             to this GPU, node or queue
   flash events -f                          what happens from now on
+  flash events -f --kind gpu,node          to GPUs and nodes alone
   flash events -f --after 1200 -o json     from a revision on, one JSON object a line";
 
 /// Events that are read at once.
@@ -22,7 +25,7 @@ const PAGE: usize = 1_000;
 
 /// Arguments of `flash events`.
 #[derive(clap::Args, Debug)]
-#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["follow", "job"])))]
+#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["follow", "job", "kind", "name"])))]
 pub(crate) struct Args {
     /// Go on with what happens from now, until Ctrl-C
     #[arg(short = 'f', long)]
@@ -30,6 +33,12 @@ pub(crate) struct Args {
     /// Of this job alone
     #[arg(long, value_name = "ID")]
     job: Option<String>,
+    /// Of things of this kind alone: job, gpu, node, queue, cohort, priorityClass; several with commas where they are followed
+    #[arg(long, value_name = "KIND", conflicts_with_all = ["job", "namespace"])]
+    kind: Option<String>,
+    /// Of this GPU, node or queue alone
+    #[arg(long, conflicts_with_all = ["job", "namespace"])]
+    name: Option<String>,
     /// Of this namespace alone
     #[arg(long, requires = "follow")]
     namespace: Option<String>,
@@ -42,8 +51,10 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
     if !args.follow {
-        // clap has seen to it that there is a job.
-        return past(client, args.job.as_deref().unwrap_or_default(), args).await;
+        return match &args.job {
+            Some(job) => past(client, job, args).await,
+            None => told(client, args).await,
+        };
     }
     let job = match &args.job {
         Some(id) => Some(job(client, id).await?.id),
@@ -53,10 +64,13 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
         Some(after) => after,
         None => client.get::<ServerInfo>(&Query::new("/info")).await?.revision,
     };
-    let mut watch = Watch::new(client, job, args.namespace.clone(), after);
+    let mut watch = Watch::new(client, job, args.namespace.clone(), after).with_notices(args.kind.clone());
     loop {
         match watch.next().await? {
+            Item::Event(_) if args.name.is_some() => {}
             Item::Event(event) => output::print(&line(&event, args.output)?)?,
+            Item::Notice(notice) if args.name.as_ref().is_some_and(|name| *name != notice.name) => {}
+            Item::Notice(notice) => output::print(&notice_line(&notice, args.output)?)?,
             Item::Compacted => {
                 let revision = client.get::<ServerInfo>(&Query::new("/info")).await?.revision;
                 output::note(&format!("flash: some events are too old to be had any more; going on after revision {revision}"));
@@ -102,6 +116,57 @@ async fn past(client: &Client, id: &str, args: &Args) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// What happened to GPUs, nodes and queues until now.
+async fn told(client: &Client, args: &Args) -> Result<u8, Error> {
+    let mut after = args.after;
+    let mut list = NoticeList { items: Vec::new(), revision: 0 };
+    loop {
+        let text = after.map(|after| after.to_string());
+        let query = Query::new("/notices").with("limit", &PAGE.to_string()).maybe("after", text.as_deref());
+        let query = query.maybe("kind", args.kind.as_deref()).maybe("name", args.name.as_deref());
+        let page: NoticeList = client.get(&query).await?;
+        let full = page.items.len() >= PAGE;
+        after = page.items.last().map(|notice| notice.revision);
+        list.items.extend(page.items);
+        list.revision = page.revision;
+        if !full {
+            break;
+        }
+    }
+    args.output.print(
+        &list,
+        |list| list.items.iter().map(|notice| notice.revision.to_string()).collect(),
+        |list, look, _| {
+            let rows = list.items.iter().map(|notice| {
+                let at = notice.at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
+                let mut row: Vec<_> = [notice.revision.to_string(), at].iter().map(cell).collect();
+                row.extend([cell(notice.kind.as_str()), cell(&notice.name), cell(&notice.event)]);
+                row.extend([table::maybe(notice.by.clone()), table::maybe(notice.reason.clone())]);
+                row
+            });
+            table::table(look, &["REVISION", "TIME", "KIND", "NAME", "EVENT", "BY", "REASON"], rows.collect())
+        },
+    )?;
+    Ok(0)
+}
+
+/// The same for what is no job.
+fn notice_line(notice: &Notice, output: Output) -> Result<String, Error> {
+    Ok(match output.format {
+        Format::Json => output::json_line(notice)?,
+        Format::Yaml => format!("---\n{}", output::yaml(notice)?),
+        Format::Name => format!("{}\n", notice.name),
+        Format::Table | Format::Wide => {
+            let at = notice.at.to_zoned(TimeZone::system()).strftime("%H:%M:%S%.3f").to_string();
+            let node = notice.node.as_ref().map(|node| format!(" of {node}")).unwrap_or_default();
+            let by = notice.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let reason = notice.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let Notice { revision, kind, name, event, .. } = notice;
+            clean(&format!("{revision}  {at}  {} {name}{node}  {event}{by}{reason}", kind.as_str())) + "\n"
+        }
+    })
+}
+
 /// An event on a line of its own, as it comes.
 fn line(event: &JobEvent, output: Output) -> Result<String, Error> {
     Ok(match output.format {
@@ -139,5 +204,20 @@ mod tests {
         assert_eq!(text(Format::Json).lines().count(), 1);
         assert_eq!(serde_json::from_str::<JobEvent>(&text(Format::Json)).unwrap(), event);
         assert_eq!(text(Format::Name), "0199c0de-aaaa-7000-8000-000000000000\n");
+    }
+
+    #[test]
+    fn a_notice_is_one_line() {
+        let notice: Notice = serde_json::from_value(serde_json::json!({
+            "revision": 9, "at": "2026-01-01T00:00:00Z", "kind": "gpu", "name": "GPU-1", "event": "heldBack", "node": "box",
+            "cause": "foreign", "reason": "used by\nsomebody",
+        }))
+        .unwrap();
+        let text = |format| notice_line(&notice, Output { format }).unwrap();
+        assert!(text(Format::Table).starts_with("9  "));
+        assert!(text(Format::Table).ends_with("gpu GPU-1 of box  heldBack: used by?somebody\n"));
+        assert_eq!(text(Format::Json).lines().count(), 1);
+        assert_eq!(serde_json::from_str::<Notice>(&text(Format::Json)).unwrap(), notice);
+        assert_eq!(text(Format::Name), "GPU-1\n");
     }
 }

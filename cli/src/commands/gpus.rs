@@ -2,6 +2,7 @@
 
 use api::{Gpu, GpuList, GpuState, NodeOrder, PlacedGpu};
 use comfy_table::{Cell, Color};
+use uuid::Uuid;
 
 use super::nodes::bytes;
 use crate::client::Client;
@@ -112,14 +113,19 @@ fn memory(gpu: &Gpu) -> String {
     }
 }
 
+/// A job as people know it; by its id where it has ended, or the daemon does not say its number.
+pub(super) fn job(id: Uuid, number: Option<u64>) -> String {
+    number.map_or_else(|| id.to_string(), |number| format!("#{number}"))
+}
+
 /// Who has it: a job, or whoever uses it without one.
 fn holder(gpu: &Gpu) -> Option<String> {
     let foreign = gpu.processes.iter().filter(|process| process.foreign);
     let users: std::collections::BTreeSet<&str> = foreign.map(|process| process.user.as_deref().unwrap_or("?")).collect();
     let users = (!users.is_empty()).then(|| format!("({})", users.into_iter().collect::<Vec<_>>().join(", ")));
-    let shared = gpu.sharers.iter().map(|sharer| format!("{} {}", sharer.gpu, sharer.job));
+    let shared = gpu.sharers.iter().map(|sharer| format!("{} {}", sharer.gpu, job(sharer.job, sharer.job_number)));
     let shared = (!gpu.sharers.is_empty()).then(|| shared.collect::<Vec<_>>().join(", "));
-    let parts: Vec<String> = gpu.job.map(|job| job.to_string()).into_iter().chain(shared).chain(users).collect();
+    let parts: Vec<String> = gpu.job.map(|id| job(id, gpu.job_number)).into_iter().chain(shared).chain(users).collect();
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
@@ -178,7 +184,7 @@ fn processes<'a>(gpus: impl Iterator<Item = &'a PlacedGpu>, look: Look) -> Strin
             table::maybe(process.memory.map(|memory| bytes(memory.0))),
             match process.job {
                 _ if process.foreign && process.job.is_none() => cell("none"),
-                job => table::maybe(job.map(|job| job.to_string())),
+                id => table::maybe(id.map(|id| job(id, process.job_number))),
             },
         ]
     };
@@ -196,8 +202,11 @@ fn page(placed: &PlacedGpu, look: Look) -> String {
     ];
     let mut add = |name: &'static str, value: Option<String>| facts.extend(value.map(|value| (name, value)));
     add("reason", gpu.reason.clone());
-    add("job", gpu.job.map(|job| job.to_string()));
-    let shared = gpu.sharers.iter().map(|sharer| format!("{} and {} by {}", sharer.gpu, bytes(sharer.memory.0), sharer.job));
+    add("job", gpu.job.map(|id| gpu.job_number.map_or_else(|| id.to_string(), |number| format!("#{number} ({id})"))));
+    let shared = gpu
+        .sharers
+        .iter()
+        .map(|sharer| format!("{} and {} by {}", sharer.gpu, bytes(sharer.memory.0), job(sharer.job, sharer.job_number)));
     add("shared", (!gpu.sharers.is_empty()).then(|| shared.collect::<Vec<_>>().join("\n")));
     add("profile", gpu.mig_profile.clone());
     add("part of", gpu.parent.clone());
@@ -224,7 +233,6 @@ fn page(placed: &PlacedGpu, look: Look) -> String {
 mod tests {
     use api::GpuProcess;
     use api::quantity::Memory;
-    use uuid::Uuid;
 
     use super::*;
 
@@ -241,6 +249,7 @@ mod tests {
         used.gpu = Gpu {
             index: Some(0),
             job: Some(Uuid::from_u128(7)),
+            job_number: Some(12),
             busy_percent: Some(93),
             memory_used: Some(Memory(60 << 30)),
             celsius: Some(61),
@@ -253,7 +262,9 @@ mod tests {
             user: Some("bob".to_owned()),
             command: "python".to_owned(),
             memory: Some(Memory(2 << 30)),
+            busy_percent: None,
             job: None,
+            job_number: None,
             foreign: true,
         };
         taken.gpu = Gpu {
@@ -265,9 +276,9 @@ mod tests {
         let gpus = GpuList { items: vec![used, taken], driver: None, cuda: None, note: Some("GPU 2 cannot be used".to_owned()) };
         assert_eq!(
             list(&gpus, PLAIN, false),
-            "NODE  #  GPU    MODEL  STATE  USE  MEMORY     TEMP  POWER  JOB                                   REASON\n\
-             box   0  GPU-1  H100   ready  93%  60Gi/80Gi  61C   650W   00000000-0000-0000-0000-000000000007  -\n\
-             box   -  GPU-2  H100   aside  -    -/80Gi     -     -      (bob)                                 used past the scheduler\n\
+            "NODE  #  GPU    MODEL  STATE  USE  MEMORY     TEMP  POWER  JOB    REASON\n\
+             box   0  GPU-1  H100   ready  93%  60Gi/80Gi  61C   650W   #12    -\n\
+             box   -  GPU-2  H100   aside  -    -/80Gi     -     -      (bob)  used past the scheduler\n\
              GPU 2 cannot be used\n"
         );
         let wide = list(&gpus, PLAIN, true);

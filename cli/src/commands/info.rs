@@ -11,7 +11,8 @@ use crate::table;
 pub(crate) const EXAMPLES: &str = "Examples:
   flash info
   flash info -o json
-  FLASH_TOKEN=... flash --server http://gpubox:7700 info";
+  FLASH_TOKEN=... flash --server http://gpubox:7700 info
+  flash --server http://flashd.flash-system:7700 --token-file /var/run/secrets/kubernetes.io/serviceaccount/token info";
 
 /// Arguments of `flash info`.
 #[derive(clap::Args, Debug)]
@@ -32,6 +33,8 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
                 ("server", client.describe()),
                 ("executor", info.executor.clone()),
                 ("you are", format!("{}{}", info.user, if info.admin { ", who may act on everybody's jobs" } else { "" })),
+                ("namespaces", info.namespaces.join(", ")),
+                ("groups", info.groups.join(", ")),
                 ("revision", info.revision.to_string()),
             ])
         },

@@ -131,7 +131,7 @@ async fn started(client: &Client, id: Uuid) -> Result<Job, Error> {
         loop {
             match watch.next().await? {
                 Item::Event(event) if begun(event.state) => return client.get(&path()).await,
-                Item::Event(_) => {}
+                Item::Event(_) | Item::Notice(_) => {}
                 Item::Compacted => break,
             }
         }

@@ -46,7 +46,7 @@ pub(crate) fn dispatch(cli: Cli) -> Result<u8, Error> {
     {
         return simulate::run(args);
     }
-    let client = Arc::new(Client::new(cli.server.as_deref().filter(|server| !server.is_empty()))?);
+    let client = Arc::new(Client::new(cli.server.as_deref().filter(|server| !server.is_empty()), cli.token_file.as_deref())?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::system("starting"))?;
     let code = runtime.block_on(command(client, cli.command));
     // A name lookup that nobody waits for any more must not hold us back.

@@ -6,6 +6,7 @@ use api::{JobEvent, Node, NodeList, NodeOrder, NodeState, ServerInfo, State};
 use comfy_table::{Cell, Color};
 use jiff::Timestamp;
 
+use super::gpus::job;
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::{self, Output};
@@ -152,6 +153,7 @@ async fn drained(client: &Client, mut node: Node, revision: u64) -> Result<Node,
     while node.state == NodeState::Draining {
         match tokio::time::timeout(LOOK_AGAIN, watch.next()).await {
             Ok(Ok(Item::Event(event))) if !is_end(&event) => continue,
+            Ok(Ok(Item::Notice(_))) => continue,
             Ok(Ok(Item::Event(_))) | Err(_) => {}
             Ok(Ok(Item::Compacted)) => {
                 watch.skip_to(client.get::<ServerInfo>(&Query::new("/info")).await?.revision);
@@ -219,8 +221,14 @@ fn devices<'a>(nodes: impl Iterator<Item = &'a Node>, look: Look) -> String {
     let gpus = nodes.flat_map(|node| node.gpus.iter().map(move |gpu| (node, gpu)));
     let rows = gpus.map(|(node, gpu)| {
         let kind = gpu.mig_profile.as_deref().unwrap_or("whole");
-        let shared = gpu.sharers.iter().map(|sharer| format!("{} {}", sharer.gpu, sharer.job)).collect::<Vec<_>>().join(", ");
-        let job = table::maybe(gpu.job.map(|job| job.to_string()).or_else(|| Some(shared).filter(|shared| !shared.is_empty())));
+        let shared = gpu
+            .sharers
+            .iter()
+            .map(|sharer| format!("{} {}", sharer.gpu, job(sharer.job, sharer.job_number)))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let job =
+            table::maybe(gpu.job.map(|id| job(id, gpu.job_number)).or_else(|| Some(shared).filter(|shared| !shared.is_empty())));
         vec![cell(&node.name), cell(&gpu.uuid), cell(&gpu.model), cell(bytes(gpu.memory.0)), cell(kind), job]
     });
     table::table(look, &["NODE", "GPU", "MODEL", "MEMORY", "KIND", "JOB"], rows.collect())
@@ -250,6 +258,7 @@ fn page(node: &Node, look: Look, now: Timestamp) -> String {
     let taken =
         (!node.gpus.is_empty() || node.gpu_note.is_none()).then(|| format!("{} taken", taken_gpus(node).replace('/', " of ")));
     add("gpus", Some(taken.into_iter().chain(node.gpu_note.clone()).collect::<Vec<_>>().join("\n")));
+    add("gpu access", node.gpu_access.clone());
     let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     add("labels", (!labels.is_empty()).then(|| labels.join("\n")));
     let mut text = table::facts(&facts);

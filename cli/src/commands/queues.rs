@@ -240,6 +240,7 @@ pub(super) const fn origin(origin: api::Origin) -> &'static str {
         api::Origin::BuiltIn => "built in",
         api::Origin::File => "flashd.toml",
         api::Origin::Api => "set",
+        api::Origin::Cluster => "cluster",
         api::Origin::Removed => "removed",
     }
 }

@@ -120,6 +120,7 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
         };
         match step {
             Step::Followed(Item::Event(event)) => follower.moved(event.state, event.attempt, event.outcome).await?,
+            Step::Followed(Item::Notice(_)) => {}
             Step::Followed(Item::Compacted) => {
                 let revision = follower.read_anew().await?;
                 watch.skip_to(revision);

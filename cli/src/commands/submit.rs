@@ -45,7 +45,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["command", "cpus", "mem", "gpus", "gpu_model", "gpu_memory", "gpu_uuid", "gpu_memory_share", "mig", "node_selector", "replicas", "workdir", "env", "env_all", "env_none"]
+        conflicts_with_all = ["command", "cpus", "mem", "gpus", "gpu_mps_units", "gpu_model", "gpu_memory", "gpu_uuid", "gpu_memory_share", "mig", "node_selector", "replicas", "workdir", "env", "env_all", "env_none"]
     )]
     file: Option<PathBuf>,
     /// Accept it, but do not start it until `flash release`

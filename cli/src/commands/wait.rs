@@ -64,6 +64,7 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
                     waiting.over(event.job, outcome);
                 }
             }
+            Item::Notice(_) => {}
             Item::Compacted => {
                 let revision = self::revision(client).await?;
                 for id in waiting.left.keys().copied().collect::<Vec<_>>() {

@@ -88,6 +88,21 @@ impl Faults<'_> {
         }
     }
 
+    /// The same for an entry of a list, which is told by its key.
+    pub(super) fn entry<T: DeserializeOwned>(&mut self, key: &str, value: Spanned<DeValue<'_>>) -> Option<T> {
+        let span = value.span();
+        match serde_path_to_error::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let path = error.path().to_string();
+                let dot = if path == "." { String::new() } else { format!(".{path}") };
+                let error = error.into_inner();
+                self.add(&error.span().unwrap_or(span), format!("`{key}{dot}`: {}", error.message()));
+                None
+            }
+        }
+    }
+
     /// Reads a table whose keys begin with `prefix`.
     fn table(&mut self, prefix: &str, table: DeTable<'_>, slots: &mut [(&'static str, &mut dyn Slot)]) {
         for (key, value) in table {

@@ -8,6 +8,7 @@ mod gpus;
 pub mod paths;
 mod queues;
 mod settings;
+mod table;
 pub mod values;
 
 use std::path::PathBuf;
@@ -19,7 +20,8 @@ pub use file::{Fault, FileError};
 pub use gpus::StaticGpu;
 pub use queues::{CohortSetting, CohortShareSetting, FairShareSetting, PriorityClassSetting, QueueSetting, ShortFirstSetting};
 pub use settings::Settings;
-use values::{After, Discipline, ExecutorKind, Foreign, Label, Listen, NodeLabels, Orphans};
+pub use table::Store;
+use values::{After, DeviceCgroup, Discipline, ExecutorKind, Foreign, Label, Listen, Member, NodeLabels, Orphans, Text};
 
 use crate::cluster::OWN_INSTANCE;
 use crate::telemetry::{LogFormat, LogLevel};
@@ -35,6 +37,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Executors that are on.
     pub executors: Vec<ExecutorKind>,
+    /// Whether it waits for a data folder that another daemon has.
+    pub standby: bool,
     /// Namespaces that jobs may belong to; the first one is the default.
     pub namespaces: Vec<Label>,
     /// Where it is written down what the scheduler is asked and answers; nowhere unless that is said.
@@ -43,6 +47,9 @@ pub struct Config {
     /// Length in bytes after which nothing more is written there.
     #[serde(serialize_with = "bytes")]
     pub decision_log_limit: u64,
+    /// Where the job table is, if not in the data folder.
+    #[serde(skip_serializing_if = "Store::is_local")]
+    pub store: Store,
     /// The daemon's own log.
     pub log: Log,
     /// This machine, where it is not to be as it is found.
@@ -53,6 +60,8 @@ pub struct Config {
     pub local: Local,
     /// The cluster that the executor `job` uses.
     pub kubernetes: Kubernetes,
+    /// Users of a cluster.
+    pub auth: Auth,
     /// How long things are kept.
     pub retention: Retention,
     /// Who may read metrics.
@@ -134,6 +143,12 @@ pub struct Gpu {
     pub foreign: Foreign,
     /// What is done with a process of a job that is still on a GPU when the job has ended.
     pub orphans: Orphans,
+    /// How long such a process has after SIGTERM.
+    pub orphan_grace: Duration,
+    /// Whether jobs are kept from device nodes of GPUs that are not their own.
+    pub device_cgroup: DeviceCgroup,
+    /// Folder of those device nodes.
+    pub device_directory: PathBuf,
     /// Pause between two looks.
     pub interval: Duration,
     /// How long the driver may take for one answer.
@@ -163,6 +178,8 @@ pub struct GpuIdle {
     pub exempt_queues: Vec<Label>,
 }
 
+/// Where device nodes are.
+const DEVICES: &str = "/dev";
 /// Where CUDA looks for an MPS daemon by default.
 const MPS_PIPES: &str = "/tmp/nvidia-mps";
 
@@ -175,6 +192,9 @@ pub struct Local {
     /// Delegated cgroup v2 folder, where it is not to be found out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_root: Option<PathBuf>,
+    /// Folder in which jobs are kept from devices, where it is not to be found out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_cgroup_root: Option<PathBuf>,
     /// Threads that start processes.
     pub spawn_threads: u64,
 }
@@ -194,6 +214,23 @@ pub struct Kubernetes {
     pub lease_duration: Duration,
     /// How long a node may be silent until its runs are lost.
     pub node_grace: Duration,
+}
+
+/// Users of a cluster: who is known by its tokens, and what they may do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Auth {
+    /// Whether there are any.
+    pub kubernetes: bool,
+    /// What their tokens have to be made for; the API server's own where nothing is said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
+    /// Groups whose members are administrators.
+    pub admin_groups: Vec<String>,
+    /// Groups whose members belong to a namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+    /// How long it is remembered whose a token is.
+    pub cache: Duration,
 }
 
 /// How long things are kept.
@@ -260,6 +297,9 @@ pub enum ConfigError {
     /// The file is wrong.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Not the address of a database.
+    #[error("store.url: {0}")]
+    Store(#[from] store::AddressError),
     /// More than one executor.
     #[error("`executors` names {0} of them; this version runs jobs with one: `local` or `job`")]
     Executors(usize),
@@ -280,6 +320,9 @@ fn built_in_queues() -> [(&'static str, i32, bool); 3] {
 pub const DEFAULT_QUEUE: &str = "default-batch";
 /// Where jobs belong that name no namespace.
 pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The group that may do everything in a cluster.
+const CLUSTER_ADMINS: &str = "system:masters";
 
 /// Failures in a row after which a node takes no more runs, where nothing is said.
 const FAILURES_IN_A_ROW: u64 = 5;
@@ -317,6 +360,18 @@ fn idle(settings: &mut Settings) -> Result<GpuIdle, ConfigError> {
     Ok(idle)
 }
 
+/// Who is known by tokens of a cluster.
+fn auth(settings: &mut Settings, in_cluster: bool) -> Auth {
+    let texts = |list: Option<Vec<Text>>| list.map(|list| list.into_iter().map(|text| text.0).collect());
+    Auth {
+        kubernetes: settings.auth_kubernetes.unwrap_or(in_cluster),
+        audiences: texts(settings.auth_audiences.take()).unwrap_or_default(),
+        admin_groups: texts(settings.auth_admin_groups.take()).unwrap_or_else(|| vec![CLUSTER_ADMINS.to_owned()]),
+        members: settings.auth_members.take().unwrap_or_default(),
+        cache: settings.auth_cache.map_or(Duration(60_000_000), |time| time.0),
+    }
+}
+
 /// `text` is one of this module's own labels.
 fn own_label(text: &'static str) -> Result<Label, ConfigError> {
     text.parse().map_err(|_| ConfigError::Missing("usable built-in name"))
@@ -343,11 +398,14 @@ impl Config {
             return Err(ConfigError::Executors(several.len()));
         }
         let reservations = reservations(&settings)?;
+        let in_cluster = settings.executors.iter().flatten().any(|executor| executor.is_cluster());
+        let auth = auth(&mut settings, in_cluster);
         let data = settings
             .data
             .or_else(paths::default_data)
             .ok_or(ConfigError::Missing("data folder: neither --data nor a home folder is known; say --data DIR"))?;
         let data = std::path::absolute(&data).map_err(|source| ConfigError::Read { path: data, source })?;
+        let store = Store::said(settings.store_url, settings.store_password_file)?;
         let mut queues = settings.queues.items;
         for (name, priority, preemptible) in built_in_queues() {
             let name = own_label(name)?;
@@ -374,10 +432,12 @@ impl Config {
             socket,
             data,
             executors: settings.executors.filter(|list| !list.is_empty()).unwrap_or_else(|| vec![ExecutorKind::Local]),
+            standby: settings.standby.unwrap_or(in_cluster),
             namespaces: match settings.namespaces.filter(|list| !list.is_empty()) {
                 Some(namespaces) => namespaces,
                 None => vec![own_label(DEFAULT_NAMESPACE)?],
             },
+            store,
             log: Log { format: settings.log_format.unwrap_or_default(), level: settings.log_level.unwrap_or_default() },
             decision_log: decision_log.transpose()?,
             decision_log_limit: settings.decision_log_limit.map_or(256 << 20, |size| size.0),
@@ -393,6 +453,9 @@ impl Config {
                 mps_pipe_directory: settings.gpu_mps_pipe_directory.unwrap_or_else(|| PathBuf::from(MPS_PIPES)),
                 foreign: settings.gpu_foreign.unwrap_or_default(),
                 orphans: settings.gpu_orphans.unwrap_or_default(),
+                orphan_grace: settings.gpu_orphan_grace.map_or(seconds(2), |time| time.0),
+                device_cgroup: settings.gpu_device_cgroup.unwrap_or_default(),
+                device_directory: settings.gpu_device_directory.unwrap_or_else(|| PathBuf::from(DEVICES)),
                 interval: settings.gpu_interval.map_or(seconds(2), |time| time.0),
                 patience: settings.gpu_patience.map_or(seconds(10), |time| time.0),
                 release_timeout: settings.gpu_release_timeout.map_or(seconds(10), |time| time.0),
@@ -405,6 +468,7 @@ impl Config {
             },
             local: Local {
                 cgroup_root: settings.local_cgroup_root,
+                device_cgroup_root: settings.local_device_cgroup_root,
                 spawn_threads: settings.local_spawn_threads.map_or(processors.min(8), |count| count.0),
             },
             kubernetes: Kubernetes {
@@ -414,6 +478,7 @@ impl Config {
                 lease_duration: settings.kubernetes_lease_duration.map_or(seconds(15), |time| time.0),
                 node_grace: settings.kubernetes_node_grace.map_or(seconds(60), |time| time.0),
             },
+            auth,
             retention: Retention {
                 events: settings.retention_events.map_or(seconds(7 * 86_400), |time| time.0),
                 jobs: settings.retention_jobs.map_or(seconds(30 * 86_400), |time| time.0),

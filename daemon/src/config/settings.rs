@@ -11,7 +11,10 @@ use clap::Args;
 use super::file::Slot;
 use super::gpus::StaticGpus;
 use super::queues::{CohortSetting, Entries, PriorityClassSetting, QueueSetting};
-use super::values::{After, Count, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, NodeLabels, Orphans, Pause, Size};
+use super::values::{
+    After, Count, DeviceCgroup, Discipline, ExecutorKind, Foreign, Interval, Label, Listen, Member, NodeLabels, Orphans, Pause,
+    Size, StoreUrl, Text,
+};
 use crate::telemetry::{LogFormat, LogLevel};
 
 /// Flags of `flashd serve` and `flashd config check`.
@@ -29,6 +32,12 @@ pub struct Settings {
     /// Unix socket [default: DIR/flashd.sock]
     #[arg(long, env = "FLASHD_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// PostgreSQL of the job table, as in postgres://USER@HOST/DATABASE [default: SQLite in the data folder]
+    #[arg(long, visible_alias = "store", env = "FLASHD_STORE_URL", value_name = "URL", hide_env_values = true)]
+    pub store_url: Option<StoreUrl>,
+    /// File with the password for it, instead of one in the URL or in PGPASSWORD
+    #[arg(long, env = "FLASHD_STORE_PASSWORD_FILE", value_name = "FILE")]
+    pub store_password_file: Option<PathBuf>,
     /// How log lines look [default: text]
     #[arg(long, env = "FLASHD_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -44,6 +53,9 @@ pub struct Settings {
     /// What runs jobs: local (processes of this machine) or job (Kubernetes Jobs); one of them [default: local]
     #[arg(long, env = "FLASHD_EXECUTORS", value_name = "NAMES", value_delimiter = ',')]
     pub executors: Option<Vec<ExecutorKind>>,
+    /// Wait for a data folder that another daemon has, and take over when that one ends [default: true where jobs run in a cluster]
+    #[arg(long, env = "FLASHD_STANDBY", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub standby: Option<bool>,
     /// Namespaces that jobs may belong to [default: default]
     #[arg(long, env = "FLASHD_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     pub namespaces: Option<Vec<Label>>,
@@ -74,6 +86,15 @@ pub struct Settings {
     /// What is done with a process of a job that is still on a GPU when the job has ended [default: end]
     #[arg(long, env = "FLASHD_GPU_ORPHANS", value_enum, help_heading = "GPUs")]
     pub gpu_orphans: Option<Orphans>,
+    /// How long such a process has after SIGTERM [default: 2s]
+    #[arg(long, env = "FLASHD_GPU_ORPHAN_GRACE", value_name = "TIME", help_heading = "GPUs")]
+    pub gpu_orphan_grace: Option<Interval>,
+    /// Whether jobs are kept from device nodes of GPUs that are not their own, by a cgroup [default: auto]
+    #[arg(long, env = "FLASHD_GPU_DEVICE_CGROUP", value_enum, help_heading = "GPUs")]
+    pub gpu_device_cgroup: Option<DeviceCgroup>,
+    /// Folder of the device nodes of GPUs [default: /dev]
+    #[arg(long, env = "FLASHD_GPU_DEVICE_DIRECTORY", value_name = "FOLDER", help_heading = "GPUs")]
+    pub gpu_device_directory: Option<PathBuf>,
     /// Pause between two looks at the GPUs [default: 2s]
     #[arg(long, env = "FLASHD_GPU_INTERVAL", value_name = "TIME", help_heading = "GPUs")]
     pub gpu_interval: Option<Interval>,
@@ -104,6 +125,9 @@ pub struct Settings {
     /// cgroup v2 folder that is delegated to the daemon [default: found out]
     #[arg(long, env = "FLASHD_LOCAL_CGROUP_ROOT", value_name = "DIR", help_heading = "Machine")]
     pub local_cgroup_root: Option<PathBuf>,
+    /// Folder of cgroup v1's devices controller or of cgroup v2 in which jobs are kept from devices [default: found out]
+    #[arg(long, env = "FLASHD_LOCAL_DEVICE_CGROUP_ROOT", value_name = "DIR", help_heading = "Machine")]
+    pub local_device_cgroup_root: Option<PathBuf>,
     /// Threads that start processes [default: one a processor, at most 8]
     #[arg(long, env = "FLASHD_LOCAL_SPAWN_THREADS", value_name = "N", help_heading = "Machine")]
     pub local_spawn_threads: Option<Count<1, 256>>,
@@ -122,6 +146,21 @@ pub struct Settings {
     /// How long a node of the cluster may be silent until its runs are lost [default: 60s]
     #[arg(long, env = "FLASHD_KUBERNETES_NODE_GRACE", value_name = "TIME", help_heading = "Kubernetes")]
     pub kubernetes_node_grace: Option<Pause>,
+    /// Take tokens of the cluster as those of its users [default: true where jobs run in one]
+    #[arg(long, env = "FLASHD_AUTH_KUBERNETES", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "Kubernetes")]
+    pub auth_kubernetes: Option<bool>,
+    /// Audiences that a token of the cluster has to be made for, one of them [default: that of the API server]
+    #[arg(long, env = "FLASHD_AUTH_AUDIENCES", value_name = "NAMES", value_delimiter = ',', help_heading = "Kubernetes")]
+    pub auth_audiences: Option<Vec<Text>>,
+    /// Groups of the cluster whose members are administrators here [default: system:masters]
+    #[arg(long, env = "FLASHD_AUTH_ADMIN_GROUPS", value_name = "GROUPS", value_delimiter = ',', help_heading = "Kubernetes")]
+    pub auth_admin_groups: Option<Vec<Text>>,
+    /// Groups of the cluster whose members belong to a namespace (GROUP=NAMESPACE); service accounts belong to their own
+    #[arg(long, env = "FLASHD_AUTH_MEMBERS", value_name = "MEMBERS", value_delimiter = ',', help_heading = "Kubernetes")]
+    pub auth_members: Option<Vec<Member>>,
+    /// How long it is remembered whose a token of the cluster is, up to an hour [default: 1m]
+    #[arg(long, env = "FLASHD_AUTH_CACHE", value_name = "TIME", help_heading = "Kubernetes")]
+    pub auth_cache: Option<Interval>,
     /// How long events can be watched from [default: 7d]
     #[arg(long, env = "FLASHD_RETENTION_EVENTS", value_name = "TIME", help_heading = "Retention")]
     pub retention_events: Option<Pause>,
@@ -197,11 +236,14 @@ impl Settings {
             ("data", &mut self.data),
             ("listen", &mut self.listen),
             ("socket", &mut self.socket),
+            ("store.url", &mut self.store_url),
+            ("store.password_file", &mut self.store_password_file),
             ("log.format", &mut self.log_format),
             ("log.level", &mut self.log_level),
             ("decision_log", &mut self.decision_log),
             ("decision_log_limit", &mut self.decision_log_limit),
             ("executors", &mut self.executors),
+            ("standby", &mut self.standby),
             ("namespaces", &mut self.namespaces),
             ("node.name", &mut self.node_name),
             ("node.cpus", &mut self.node_cpus),
@@ -212,6 +254,9 @@ impl Settings {
             ("gpu.mps_pipe_directory", &mut self.gpu_mps_pipe_directory),
             ("gpu.foreign", &mut self.gpu_foreign),
             ("gpu.orphans", &mut self.gpu_orphans),
+            ("gpu.orphan_grace", &mut self.gpu_orphan_grace),
+            ("gpu.device_cgroup", &mut self.gpu_device_cgroup),
+            ("gpu.device_directory", &mut self.gpu_device_directory),
             ("gpu.interval", &mut self.gpu_interval),
             ("gpu.patience", &mut self.gpu_patience),
             ("gpu.release_timeout", &mut self.gpu_release_timeout),
@@ -222,12 +267,18 @@ impl Settings {
             ("gpu.idle.exempt_queues", &mut self.gpu_idle_exempt_queues),
             ("gpu.static", &mut self.gpu_static),
             ("local.cgroup_root", &mut self.local_cgroup_root),
+            ("local.device_cgroup_root", &mut self.local_device_cgroup_root),
             ("local.spawn_threads", &mut self.local_spawn_threads),
             ("kubernetes.kubeconfig", &mut self.kubernetes_kubeconfig),
             ("kubernetes.instance", &mut self.kubernetes_instance),
             ("kubernetes.namespace", &mut self.kubernetes_namespace),
             ("kubernetes.lease_duration", &mut self.kubernetes_lease_duration),
             ("kubernetes.node_grace", &mut self.kubernetes_node_grace),
+            ("auth.kubernetes", &mut self.auth_kubernetes),
+            ("auth.audiences", &mut self.auth_audiences),
+            ("auth.admin_groups", &mut self.auth_admin_groups),
+            ("auth.members", &mut self.auth_members),
+            ("auth.cache", &mut self.auth_cache),
             ("retention.events", &mut self.retention_events),
             ("retention.jobs", &mut self.retention_jobs),
             ("retention.usage", &mut self.retention_usage),

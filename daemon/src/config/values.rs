@@ -39,7 +39,7 @@ macro_rules! from_text {
     )+};
 }
 
-from_text!(Listen, Label, ExecutorKind, GpuUuid, After);
+from_text!(Listen, StoreUrl, Label, ExecutorKind, GpuUuid, After, Member, Text);
 
 /// Where TCP is served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +69,42 @@ impl fmt::Display for Listen {
     }
 }
 
+/// Where the job table is, if it is in a PostgreSQL. May hold a password, which is never shown; it is looked at only when the whole
+/// configuration is, so that no error of a flag repeats it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl(String);
+
+impl StoreUrl {
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StoreUrl {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("(not an address)") };
+        let (place, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        match place.rsplit_once('@') {
+            Some((who, host)) => write!(f, "{scheme}://{}@{host}{path}", who.split(':').next().unwrap_or_default()),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A DNS-1123 label: the name of a namespace, a queue or a node.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Label(String);
@@ -90,6 +126,50 @@ impl FromStr for Label {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A word of somebody else's choice: printable, without spaces at its ends, 1 to 1,024 characters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Text(pub String);
+
+impl FromStr for Text {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let fits = (1..=1_024).contains(&text.chars().count()) && text.trim() == text && !text.chars().any(char::is_control);
+        if fits { Ok(Self(text.to_owned())) } else { Err(error(text, "1 to 1024 characters of one line")) }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A group of a cluster, and the namespace that its members belong to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The group.
+    pub group: String,
+    /// The namespace.
+    pub namespace: Label,
+}
+
+impl FromStr for Member {
+    type Err = ValueError;
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        // Groups may have anything in their names, namespaces may not.
+        let parts =
+            text.rsplit_once('=').and_then(|(group, namespace)| Some((group.parse::<Text>().ok()?, namespace.parse().ok()?)));
+        let wrong = || error(text, "a group and the namespace that its members belong to: write GROUP=NAMESPACE");
+        parts.map(|(group, namespace)| Self { group: group.0, namespace }).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.group, self.namespace)
     }
 }
 
@@ -229,6 +309,19 @@ pub enum Orphans {
     End,
     /// The GPU is held back until it has ended by itself.
     Hold,
+}
+
+/// Whether a job is kept from device nodes of GPUs that are not its own.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceCgroup {
+    /// Where that can be done.
+    #[default]
+    Auto,
+    /// No.
+    Off,
+    /// Yes, or it does not begin.
+    Required,
 }
 
 /// What `CUDA_VISIBLE_DEVICES` would call a GPU.

@@ -11,7 +11,7 @@ use scheduler_core::scheduler::{ChangeError, ConfigError, NodeState};
 use scheduler_core::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use store::{ObjectChange, ObjectKind};
+use store::{NoticeKind, ObjectChange, ObjectKind};
 
 use super::fleet::lose;
 use super::turn::Turn;
@@ -19,13 +19,48 @@ use crate::backend::BackendError;
 use crate::objects::convert;
 use crate::objects::edit::{Change, Changed, Edit, EditError};
 use crate::objects::nodes::{Mark, Order, gpu_object};
-use crate::objects::{Directory, Invalid, MOST};
+use crate::objects::owned::{self, Owned};
+use crate::objects::{Directory, Invalid, MOST, Seeds};
 
 type Answer = Result<Changed, BackendError>;
 
-/// Decides one change.
-pub(super) fn change(core: &mut Recorded, directory: &mut Directory, turn: &mut Turn, change: Change, now: Timestamp) -> Answer {
+/// What a change is about, for the log of events.
+pub(super) enum Subject {
+    /// It is told.
+    Told { kind: NoticeKind, name: Name },
+    /// What follows from it is told.
+    Ordered { kind: NoticeKind, name: Name, by: Name },
+}
+
+/// What this change is about.
+pub(super) fn subject(change: &Change) -> Subject {
+    let told = |kind, name: &Name| Subject::Told { kind, name: name.clone() };
+    let ordered = |kind, name: &Name, order: &Order| Subject::Ordered { kind, name: name.clone(), by: order.by.clone() };
     match change {
+        Change::Queue(name, _) | Change::ClusterQueue(name, _) => told(NoticeKind::Queue, name),
+        Change::Cohort(name, _) => told(NoticeKind::Cohort, name),
+        Change::Class(name, _) => told(NoticeKind::PriorityClass, name),
+        Change::Node(name, order) => ordered(NoticeKind::Node, name, order),
+        Change::Gpu(name, order) => ordered(NoticeKind::Gpu, name, order),
+    }
+}
+
+/// Decides one change.
+pub(super) fn change(
+    core: &mut Recorded,
+    seeds: &Seeds,
+    directory: &mut Directory,
+    turn: &mut Turn,
+    change: Change,
+    now: Timestamp,
+) -> Answer {
+    match change {
+        Change::Queue(name, _) if directory.queues.get(&name) == Some(&Origin::Cluster) => {
+            let detail = "is a ClusterResourceQueue of the cluster, and is changed and deleted there";
+            Err(BackendError::Conflict(format!("queue `{name}` {detail}: `kubectl edit clusterresourcequeue {name}`")))
+        }
+        Change::ClusterQueue(name, Some(says)) => cluster_queue(core, directory, turn, name, says, now),
+        Change::ClusterQueue(name, None) => no_cluster_queue(core, seeds, directory, turn, name, now),
         Change::Queue(name, edit) => queue(core, directory, turn, name, edit, now),
         Change::Cohort(name, edit) => cohort(core, directory, turn, name, edit, now),
         Change::Class(name, edit) => class(directory, turn, name, edit),
@@ -111,6 +146,71 @@ fn queue(
     let there = directory.queues.insert(name.clone(), Origin::Api).is_some();
     write(turn, kind, name, Some(&spec))?;
     Ok(word(there))
+}
+
+/// What the cluster says of a queue. What is built in or comes from the file is its to say; what was said over the API is not.
+fn cluster_queue(
+    core: &mut Recorded,
+    directory: &mut Directory,
+    turn: &mut Turn,
+    name: Name,
+    (spec, owned): (api::QueueSpec, Owned),
+    now: Timestamp,
+) -> Answer {
+    let kind = ObjectKind::Queue;
+    let origin = directory.queues.get(&name).copied();
+    if origin == Some(Origin::Api) {
+        let detail = "was set over the API of flashd and is changed there";
+        return Err(BackendError::Conflict(format!(
+            "queue `{name}` {detail}; `flash queues delete {name}` leaves it to the cluster"
+        )));
+    }
+    if origin.is_none() && directory.queues.len() >= MOST {
+        return Err(Invalid::new("name", format!("there are {MOST} queues already")).into());
+    }
+    let config = convert::queue_config(&name, &spec)?;
+    if origin == Some(Origin::Cluster)
+        && directory.owned.get(&name) == Some(&owned)
+        && core.queue_configs().any(|present| *present == config)
+    {
+        return Ok(Changed::Nothing);
+    }
+    if let Some(new) = config.cohort.clone().filter(|new| !directory.cohorts.contains_key(new)) {
+        // A cluster has no objects for them: a cohort is there as soon as a queue is in it.
+        cohort(core, directory, turn, new, Edit::Put(api::CohortSpec::default()), now)?;
+    }
+    core.set_queue(config, now).map_err(|error| refused(kind, error, core))?;
+    directory.queues.insert(name.clone(), Origin::Cluster);
+    write(turn, kind, owned::object(&name), Some(&owned))?;
+    write(turn, kind, name.clone(), Some(&spec))?;
+    directory.owned.insert(name, owned);
+    Ok(word(origin.is_some()))
+}
+
+/// Its object is deleted: it is as it was before, or gone.
+fn no_cluster_queue(
+    core: &mut Recorded,
+    seeds: &Seeds,
+    directory: &mut Directory,
+    turn: &mut Turn,
+    name: Name,
+    now: Timestamp,
+) -> Answer {
+    let kind = ObjectKind::Queue;
+    if directory.queues.get(&name) != Some(&Origin::Cluster) {
+        return Ok(Changed::Nothing);
+    }
+    if let Some((config, origin)) = seeds.queues.iter().find(|(config, _)| config.name == name) {
+        core.set_queue(config.clone(), now).map_err(|error| refused(kind, error, core))?;
+        directory.queues.insert(name.clone(), *origin);
+    } else {
+        core.remove_queue(&name, now).map_err(|error| refused(kind, error, core))?;
+        directory.queues.remove(&name);
+    }
+    directory.owned.remove(&name);
+    write::<()>(turn, kind, owned::object(&name), None)?;
+    write::<()>(turn, kind, name, None)?;
+    Ok(Changed::Removed)
 }
 
 fn cohort(

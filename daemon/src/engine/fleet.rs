@@ -20,6 +20,7 @@ use scheduler_core::scheduler::{NodeConfig, NodeState};
 use scheduler_core::time::Timestamp;
 use tokio::sync::watch;
 
+use super::gpus::{Aside, Cause};
 use super::turn::Turn;
 use crate::cluster::{ClusterState, offer};
 use crate::objects::Directory;
@@ -46,7 +47,7 @@ pub(super) struct Fleet {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Settled {
     /// GPUs that are not to be promised, and why; `None` where that is as it was.
-    pub(super) aside: Option<BTreeMap<Name, Name>>,
+    pub(super) aside: Option<BTreeMap<Name, Aside>>,
     /// Runs that were lost with their nodes.
     pub(super) lost: usize,
 }
@@ -73,6 +74,16 @@ impl Fleet {
     /// Why nothing may be planned, if nothing may.
     pub(super) fn silence(&self) -> Option<String> {
         self.cluster.silence()
+    }
+
+    /// Whether the core is in line with what was seen of the cluster.
+    pub(super) const fn is_settled(&self) -> bool {
+        !self.stale
+    }
+
+    /// Why the cluster keeps tasks from a node, where it does.
+    pub(super) fn reason_of(&self, name: &Name) -> Option<&str> {
+        self.given.get(name).and_then(|given| reason(&given.node.standing))
     }
 
     /// Somebody else has told the core of this node.
@@ -189,7 +200,7 @@ impl Fleet {
     }
 
     /// As many GPUs as others ask for: first those that are set aside already, then those that nobody has.
-    fn aside(&self, core: &Recorded, directory: &Directory) -> BTreeMap<Name, Name> {
+    fn aside(&self, core: &Recorded, directory: &Directory) -> BTreeMap<Name, Aside> {
         let mut aside = BTreeMap::new();
         if self.given.values().all(|given| taken(given) == 0) {
             return aside;
@@ -202,7 +213,7 @@ impl Fleet {
             // The last first, so that those in front are the ones that are promised.
             gpus.reverse();
             gpus.sort_by_key(|gpu| (gpu.job.is_some(), gpu.aside.is_none()));
-            let why = Name::from(why_taken(given));
+            let why = Aside::new(Cause::Cluster, why_taken(given));
             aside.extend(gpus.into_iter().take(count).map(|gpu| (gpu.uuid.clone(), why.clone())));
         }
         aside

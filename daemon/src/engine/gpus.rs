@@ -7,18 +7,69 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use executors::Report;
+use scheduler_core::amounts::GPU_MILLIS;
 use scheduler_core::event::Event;
 use scheduler_core::ids::{JobId, Name, RunId, Seq};
 use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::{GpuDevice, GpuUse, NodeConfig};
 use scheduler_core::state::{JobState, Lifecycle};
 use scheduler_core::time::Timestamp;
-use store::RunSample;
+use store::{Notice, RunSample};
 use tokio::sync::mpsc;
 
 use super::turn::Turn;
 use super::{Engine, lock};
 use crate::objects::Directory;
+
+/// What speaks against promising a GPU for now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// Somebody uses it past the scheduler.
+    Foreign,
+    /// Something of a job that has ended is still on it.
+    LeftBehind,
+    /// It is too hot.
+    Hot,
+    /// It does not answer.
+    Lost,
+    /// Its driver does not.
+    Silent,
+    /// It is sick, and about to be drained.
+    Sick,
+    /// In a cluster: others have it, or its device plugin does not offer it.
+    Cluster,
+}
+
+impl Cause {
+    /// For programs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::LeftBehind => "leftBehind",
+            Self::Hot => "hot",
+            Self::Lost => "lost",
+            Self::Silent => "silent",
+            Self::Sick => "sick",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
+/// Why a GPU is not promised for now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Aside {
+    /// For programs.
+    pub cause: Cause,
+    /// For people.
+    pub why: Name,
+}
+
+impl Aside {
+    /// For this reason.
+    pub fn new(cause: Cause, why: impl AsRef<str>) -> Self {
+        Self { cause, why: why.as_ref().into() }
+    }
+}
 
 /// What was found out about the GPUs of this machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -26,9 +77,11 @@ pub struct Observed {
     /// All there are.
     pub gpus: Vec<GpuDevice>,
     /// Those that are not to be promised, and why.
-    pub aside: BTreeMap<Name, Name>,
+    pub aside: BTreeMap<Name, Aside>,
     /// Those whose runs have to leave, and why. Said once for each cause.
     pub evict: BTreeMap<Name, Name>,
+    /// Whether a look at them has ended at all.
+    pub looked: bool,
 }
 
 /// The end of a run that had GPUs.
@@ -49,7 +102,7 @@ pub(super) fn set_aside(core: &mut Recorded, directory: &Directory, observed: &O
             let why = mark.reason.as_deref().unwrap_or("no reason given");
             Name::from(format!("drained by {}: {why}", mark.by))
         });
-        drained.or_else(|| observed.aside.get(uuid).cloned())
+        drained.or_else(|| observed.aside.get(uuid).map(|aside| aside.why.clone()))
     };
     let gpus = core.nodes().flat_map(|node| node.gpus).filter(|gpu| gpu.configured);
     let changes: Vec<(Name, Option<Name>)> = gpus
@@ -117,7 +170,8 @@ impl Engine {
     }
 
     /// After what speaks against GPUs has changed.
-    pub(super) fn settle_gpus(&self, core: &mut Recorded) {
+    pub(super) fn settle_gpus(&mut self, core: &mut Recorded) {
+        self.teller.touch();
         set_aside(core, &self.directory, &self.parts.observed);
     }
 
@@ -153,6 +207,11 @@ impl GpuCommands {
     /// An end that can be believed now. False when the engine is gone.
     pub async fn checked(&self, report: Report) -> bool {
         self.0.send(super::Command::Checked(report)).await.is_ok()
+    }
+
+    /// What happened to GPUs and leaves no trace in how they stand. False when the engine is gone.
+    pub async fn told(&self, notices: Vec<Notice>) -> bool {
+        self.0.send(super::Command::Notices(notices)).await.is_ok()
     }
 
     /// What was seen of runs. False when the engine is gone.
@@ -196,8 +255,8 @@ pub struct GpuRun {
     pub since: Option<Timestamp>,
     /// When the last of its tasks ended, where that is known already.
     pub until: Option<Timestamp>,
-    /// UUIDs of its GPUs, each once.
-    pub gpus: Vec<Name>,
+    /// UUIDs of its GPUs, and how much it has of each, in thousandths.
+    pub gpus: BTreeMap<Name, u32>,
 }
 
 /// All runs that have GPUs.
@@ -205,12 +264,14 @@ pub fn runs(core: &super::SharedCore) -> Vec<GpuRun> {
     let core = lock(core);
     let run = |(job, lifecycle): (JobId, &Lifecycle)| {
         let slots = &lifecycle.state.placement()?.slots;
-        let mut gpus: Vec<Name> = slots.iter().flat_map(|slot| slot.gpus.iter().cloned()).collect();
+        let mut gpus: BTreeMap<Name, u32> = BTreeMap::new();
+        for (slot, uuid) in slots.iter().flat_map(|slot| slot.gpus.iter().map(move |uuid| (slot, uuid))) {
+            let has = gpus.entry(uuid.clone()).or_default();
+            *has = has.saturating_add(slot.share.map_or(GPU_MILLIS, |share| share.millis)).min(GPU_MILLIS);
+        }
         if gpus.is_empty() {
             return None;
         }
-        gpus.sort();
-        gpus.dedup();
         let view = core.view(job)?;
         let since = if let JobState::Running { since, .. } = &lifecycle.state { Some(*since) } else { None };
         let run = super::run_of(job, lifecycle);

@@ -16,6 +16,7 @@ use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snap
 use crate::clock;
 use crate::cluster::ClusterState;
 use crate::gpus::SharedBoard;
+use crate::gpus::access::DeviceGuard;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, SharedDirectory};
 use crate::watch::{Feed, Watch};
@@ -30,6 +31,7 @@ pub struct EngineHandle {
     degraded: watch::Receiver<Option<String>>,
     adopted: watch::Receiver<bool>,
     board: SharedBoard,
+    devices: Option<DeviceGuard>,
     cluster: Option<ClusterState>,
     stopping: CancellationToken,
 }
@@ -48,6 +50,8 @@ pub struct HandleParts {
     pub adopted: watch::Receiver<bool>,
     /// What is seen of the GPUs.
     pub board: SharedBoard,
+    /// What keeps jobs from GPUs of others.
+    pub devices: Option<DeviceGuard>,
     /// The cluster in which jobs run, if they do in one.
     pub cluster: Option<ClusterState>,
     /// Cancelled when the daemon goes down.
@@ -57,9 +61,9 @@ pub struct HandleParts {
 impl EngineHandle {
     /// A handle on an engine's channels.
     pub fn new(channels: &Channels, parts: HandleParts) -> Self {
-        let HandleParts { core, directory, feed, store, adopted, board, cluster, stopping } = parts;
+        let HandleParts { core, directory, feed, store, adopted, board, devices, cluster, stopping } = parts;
         let (commands, degraded) = (channels.commands.clone(), channels.degraded.clone());
-        Self { commands, core, directory, feed, store, degraded, adopted, board, cluster, stopping }
+        Self { commands, core, directory, feed, store, degraded, adopted, board, devices, cluster, stopping }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command) -> Result<T, BackendError> {
@@ -109,7 +113,8 @@ impl Backend for EngineHandle {
     async fn snapshot(&self) -> Result<Arc<Snapshot>, BackendError> {
         let directory = self.directory.get();
         let cluster = self.cluster.as_ref().map(ClusterState::view);
-        let seen = Seen { board: &self.board.get(), cluster: cluster.as_deref(), silence: self.silence() };
+        let gpu_access = self.devices.as_ref().and_then(DeviceGuard::says);
+        let seen = Seen { board: &self.board.get(), cluster: cluster.as_deref(), silence: self.silence(), gpu_access };
         Ok(Arc::new(snapshot::take(&self.core, &directory, self.feed.revision(), &seen)))
     }
 
@@ -146,5 +151,9 @@ impl Backend for EngineHandle {
             Some(why) => Readiness::NotReady(why),
             None => Readiness::Ready,
         }
+    }
+
+    fn standby(&self) -> Option<String> {
+        None
     }
 }

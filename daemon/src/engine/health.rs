@@ -21,11 +21,10 @@ use scheduler_core::time::{Span, Timestamp};
 
 use super::turn::Turn;
 use super::{Engine, change};
+use crate::gpus::keeper::OWN_NAME;
 use crate::objects::edit::Change;
 use crate::objects::nodes::{Closed, Order};
 
-/// Who closes such nodes.
-const OWN_NAME: &str = "flashd";
 /// A program that fails within this time has not done anything yet.
 const AT_ONCE: Span = Span(10_000_000);
 /// Losses that are no further apart are one incident.
@@ -134,9 +133,12 @@ impl Engine {
             fleet.forget_state(node);
         }
         let order = Order { close: Some(Closed::Draining), reason: Some(why), by: OWN_NAME.into() };
-        if let Err(error) = change::change(core, &mut self.directory, turn, Change::Node(node.clone(), order), now) {
+        if let Err(error) =
+            change::change(core, &self.parts.seeds, &mut self.directory, turn, Change::Node(node.clone(), order), now)
+        {
             tracing::error!(%node, %error, "setting a node aside");
         }
+        self.teller.touch();
     }
 }
 

@@ -4,7 +4,8 @@
 //! What must hold:
 //! - Nobody but the engine changes the core. Readers may look at it under its lock; the lock is never held across an await.
 //! - Acknowledgements, published events and orders to executors leave after the commit of their transitions, never before.
-//! - If a commit fails, callers get an error, no effect leaves, and the core is rebuilt from the store before it decides again.
+//! - If a commit fails, callers get an error, no effect leaves, and the core is rebuilt from the store before it decides again, however long the
+//!   store cannot be read.
 //! - Revisions are published in order and without a gap.
 
 mod change;
@@ -14,6 +15,7 @@ mod handle;
 mod health;
 mod idempotency;
 mod nodes;
+mod notices;
 mod rebuild;
 mod snapshot;
 mod turn;
@@ -27,7 +29,7 @@ use executors::Report;
 use scheduler_core::event::Effect;
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::record::Recorded;
-use store::{RunSample, Store, StoreError};
+use store::{Notice, RunSample, Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -38,12 +40,13 @@ use crate::cluster::ClusterState;
 use crate::decision_log::Tapper;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
-use crate::objects::{Directory, Seeds, SharedDirectory};
+use crate::objects::{Directory, LoadError, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
-pub use gpus::{GatedEnd, GpuCommands, GpuRun, Observed, holders, runs};
+pub use gpus::{Aside, Cause, GatedEnd, GpuCommands, GpuRun, Observed, holders, runs};
 pub use handle::EngineHandle;
 pub use handle::HandleParts;
+pub use notices::Told;
 pub use rebuild::{RebuildError, rebuild};
 pub(crate) use turn::run_of;
 use turn::{Turn, Waiters};
@@ -86,6 +89,8 @@ pub(crate) enum Command {
     Gpus(Box<Observed>),
     /// The end of a run whose GPUs have been looked at.
     Checked(Report),
+    /// What happened to GPUs, to be told.
+    Notices(Vec<Notice>),
     /// What was seen of runs with GPUs.
     Samples(Vec<RunSample>),
     /// A run leaves its GPUs idle: its user is warned, or it is stopped.
@@ -118,6 +123,8 @@ pub struct Parts {
     pub boot: Boot,
     /// What is known of the GPUs at the start.
     pub observed: Observed,
+    /// What was told of GPUs and nodes before this start.
+    pub told: Option<Told>,
     /// The GPUs as the core knows them.
     pub known_gpus: Vec<scheduler_core::GpuDevice>,
     /// The cluster in which jobs run, if they do in one.
@@ -140,6 +147,7 @@ pub struct Engine {
     usage: usage::UsageClock,
     /// Failures in a row, by node.
     rows: health::Rows,
+    teller: notices::Teller,
     boot: Boot,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
@@ -151,6 +159,8 @@ struct Degraded {
     until: tokio::time::Instant,
     pause: Duration,
     why: String,
+    /// The core is ahead of the table, which could not be read: nothing is decided before it has been rebuilt.
+    ahead: bool,
 }
 
 /// An engine's channels.
@@ -191,6 +201,7 @@ impl Engine {
         gpus::set_aside(&mut lock(&parts.core), &directory, &parts.observed);
         let fleet = parts.cluster.take().map(fleet::Fleet::new);
         let rows = health::Rows::new(parts.failures_in_a_row);
+        let teller = notices::Teller::new(parts.told.take());
         let engine = Self {
             parts,
             fleet,
@@ -198,6 +209,7 @@ impl Engine {
             directory,
             usage: usage::UsageClock::new(),
             rows,
+            teller,
             commands,
             reports,
             keys: idempotency::RecentKeys::default(),
@@ -296,9 +308,14 @@ impl Engine {
             self.refuse(commands, reports);
             return Ok(false);
         }
+        if self.degraded.as_ref().is_some_and(|degraded| degraded.ahead) && !self.rebuild_core().await? {
+            self.refuse(commands, reports);
+            return Ok(false);
+        }
         let turn = self.decide(commands, reports);
         let batch = &turn.batch;
-        if [batch.submits.len(), batch.changes.len(), batch.objects.len(), batch.samples.len()] == [0; 4] {
+        let things = [batch.objects.len(), batch.notices.len(), batch.samples.len()];
+        if (batch.submits.len(), batch.changes.len(), things) == (0, 0, [0; 3]) {
             self.finish(turn.waiters, turn.effects);
             if self.degraded.is_some() {
                 self.probe(turn.batch).await?;
@@ -307,8 +324,9 @@ impl Engine {
         }
         self.count(&turn.batch);
         let Turn { batch, records, effects, waiters, again, nudge, .. } = turn;
-        let size = batch.submits.len() + batch.changes.len() + batch.objects.len();
-        let notes_boot = batch.objects.iter().any(|object| object.kind == store::ObjectKind::Note);
+        let size = batch.submits.len() + batch.changes.len() + batch.objects.len() + batch.notices.len();
+        let notes_boot = batch.objects.iter().any(Boot::is_note);
+        let notices = batch.notices.clone();
         let redirected = !batch.objects.is_empty() && *self.parts.directory.get() != self.directory;
         let begun = std::time::Instant::now();
         match self.parts.store.commit(batch).await {
@@ -320,10 +338,11 @@ impl Engine {
                 if notes_boot {
                     self.boot.noted();
                 }
+                self.teller.committed();
                 if redirected {
                     self.parts.directory.set(self.directory.clone());
                 }
-                self.parts.feed.publish(committed.last, || turn::number(records, committed));
+                self.parts.feed.publish(committed.last, || turn::number(records, notices, committed));
                 self.finish(waiters, effects);
                 if nudge {
                     self.parts.nudge.notify_one();
@@ -366,7 +385,7 @@ impl Engine {
                 }
                 Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
                 // Reconciling brings the end back; the next look, what a run does.
-                Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } => {}
+                Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } | Command::Notices(_) => {}
                 Command::Gpus(observed) => self.observe(*observed),
             }
         }
@@ -392,7 +411,8 @@ impl Engine {
     /// No other try before a pause.
     fn degrade(&mut self, why: String) {
         let pause = self.degraded.as_ref().map_or(BACKOFF.0, |degraded| (degraded.pause * 2).min(BACKOFF.1));
-        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone() });
+        let ahead = self.degraded.as_ref().is_some_and(|degraded| degraded.ahead);
+        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone(), ahead });
         self.degraded_flag.send_replace(Some(why));
     }
 
@@ -407,6 +427,15 @@ impl Engine {
             _ => {}
         }
         self.keys.clear();
+        self.teller.failed();
+        self.degrade(why.clone());
+        self.rebuild_core().await?;
+        waiters.refuse(&why);
+        Ok(())
+    }
+
+    /// Makes the core anew from the store; false where that cannot be read for now.
+    async fn rebuild_core(&mut self) -> Result<bool, EngineError> {
         let now = clock::now();
         let used = lock(&self.parts.core).usage_snapshot(now);
         if let Some(fleet) = &mut self.fleet {
@@ -414,16 +443,34 @@ impl Engine {
             fleet.forget_all();
         }
         let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
-        let (fresh, directory) = rebuilt.map_err(EngineError::Rebuild)?;
-        let mut fresh = fresh;
+        let (mut fresh, directory) = match rebuilt {
+            Ok(rebuilt) => rebuilt,
+            Err(
+                RebuildError::Objects(LoadError::Read(error @ StoreError::Fenced { .. }))
+                | RebuildError::Read(error @ StoreError::Fenced { .. }),
+            ) => {
+                return Err(EngineError::Fenced(error));
+            }
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, "the store cannot be read; nothing is decided until it can");
+                if let Some(degraded) = &mut self.degraded {
+                    degraded.ahead = true;
+                }
+                let why = self.degraded.as_ref().map_or_else(|| error.to_string(), |degraded| degraded.why.clone());
+                self.degrade(why);
+                return Ok(false);
+            }
+            Err(error) => return Err(EngineError::Rebuild(error)),
+        };
         gpus::set_aside(&mut fresh, &directory, &self.parts.observed);
         *lock(&self.parts.core) = fresh;
         self.parts.directory.set(directory.clone());
         self.directory = directory;
-        waiters.refuse(&why);
         self.usage.touch();
-        self.degrade(why);
-        Ok(())
+        if let Some(degraded) = &mut self.degraded {
+            degraded.ahead = false;
+        }
+        Ok(true)
     }
 
     fn recovered(&mut self) {

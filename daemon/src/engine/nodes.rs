@@ -14,7 +14,7 @@ use crate::http::text::wire_time;
 use crate::objects::Directory;
 
 /// Who keeps tasks from nodes of a cluster.
-const CLUSTER: &str = "kubernetes";
+pub(super) const CLUSTER: &str = "kubernetes";
 
 /// What is seen of nodes beside what the core has.
 pub(super) struct Seen<'a> {
@@ -22,6 +22,8 @@ pub(super) struct Seen<'a> {
     pub(super) cluster: Option<&'a ClusterView>,
     /// Why nothing is started anywhere for now, if that is so.
     pub(super) silence: Option<String>,
+    /// Whether jobs are kept from GPUs of others.
+    pub(super) gpu_access: Option<String>,
 }
 
 /// Why the cluster keeps tasks from a node, where it does.
@@ -53,6 +55,7 @@ pub(super) fn view(core: &Scheduler, node: &NodeUse<'_>, directory: &Directory, 
         memory: Memory(node.memory.0),
         memory_used: Memory(node.memory_used.0),
         gpu_note: board.note.clone(),
+        gpu_access: seen.gpu_access.clone(),
         gpus: node.gpus.iter().map(|gpu| self::gpu(core, gpu, directory, board)).collect(),
     }
 }
@@ -75,6 +78,8 @@ fn gpu(core: &Scheduler, gpu: &GpuUse<'_>, directory: &Directory, board: &Board)
     };
     let sharer = |(job, share): (JobId, GpuShare)| api::GpuSharer {
         job: job.0,
+        job_number: None,
+        namespace: None,
         gpu: GpuMillis(share.millis),
         memory: Memory(share.memory.0),
     };
@@ -109,6 +114,8 @@ fn seen(seen: Option<&SeenGpu>, holders: &[JobId]) -> api::Gpu {
         user: process.user.as_ref().map(ToString::to_string),
         command: process.command.clone(),
         memory: process.memory_bytes.map(Memory),
+        busy_percent: process.busy_percent,
+        job_number: None,
         job: process.job.map(|JobId(id)| id),
         foreign: is_foreign(process, holders),
     };

@@ -36,6 +36,13 @@ pub enum RebuildError {
     },
 }
 
+impl RebuildError {
+    /// Whether the same may go through later: the database is on a server, and that is away.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Read(StoreError::Away { .. }) | Self::Objects(LoadError::Read(StoreError::Away { .. })))
+    }
+}
+
 /// A core with everything that is stored, and which names there are. Use is `known`, where the caller remembers it better than the store.
 pub async fn rebuild(
     seeds: &Seeds,

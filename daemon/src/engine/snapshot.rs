@@ -5,6 +5,7 @@ use scheduler_core::Scheduler;
 use scheduler_core::ids::{JobId, Name, Revision};
 use scheduler_core::scheduler::{self as core, QueueConfig, QueueUse, Standing};
 use scheduler_core::time::Timestamp;
+use uuid::Uuid;
 
 use super::nodes::Seen;
 use super::{SharedCore, lock, nodes};
@@ -24,13 +25,27 @@ pub(super) fn take(shared: &SharedCore, directory: &Directory, revision: Revisio
     queues.sort_by(|one, other| one.name.cmp(&other.name));
     let mut nodes: Vec<api::Node> = core.nodes().map(|node| nodes::view(&core, &node, directory, seen)).collect();
     for gpu in nodes.iter_mut().flat_map(|node| &mut node.gpus) {
-        let view = gpu.job.and_then(|job| core.view(JobId(job)));
-        gpu.namespace = view.map(|view| view.shape.namespace.to_string());
+        name_jobs(&core, gpu);
     }
     let fragmentation = nodes::fragmentation(&core);
     let cohorts = cohorts(&core, directory);
     let driver = board.driver.clone();
     Snapshot { queues, cohorts, nodes, fragmentation, revision, driver, gpu_note: board.note.clone() }
+}
+
+/// Says of the jobs of a GPU what people know them by.
+fn name_jobs(core: &Scheduler, gpu: &mut api::Gpu) {
+    let named = |job: Option<Uuid>| {
+        let view = job.and_then(|job| core.view(JobId(job)));
+        view.map(|view| (view.seq.0, view.shape.namespace.to_string())).unzip()
+    };
+    (gpu.job_number, gpu.namespace) = named(gpu.job);
+    for sharer in &mut gpu.sharers {
+        (sharer.job_number, sharer.namespace) = named(Some(sharer.job));
+    }
+    for process in &mut gpu.processes {
+        process.job_number = named(process.job).0;
+    }
 }
 
 /// One queue with its tenants.

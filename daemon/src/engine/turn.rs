@@ -8,10 +8,11 @@ use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::{NewJob, Shape};
 use scheduler_core::record::Recorded;
 use scheduler_core::time::Timestamp;
-use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, Submit};
+use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, LogEntry, Notice, NoticeKind, NoticeRecord, Submit};
 use tokio::sync::oneshot;
 
 use super::idempotency::Known;
+use super::notices::World;
 use super::{Command, DECISIONS, Engine, STARTS, change, health, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
@@ -76,6 +77,8 @@ pub(super) struct Turn {
     watched: bool,
     /// One for every transition of the batch; submits first. Revisions are filled in by [`number`].
     pub(super) records: Vec<EventRecord>,
+    /// Whose orders about which things are carried out.
+    pub(super) orders: Vec<(NoticeKind, Name, Name)>,
     pub(super) effects: Vec<Effect>,
     pub(super) waiters: Waiters,
     /// The reconciler is to look as soon as this is durable.
@@ -100,6 +103,37 @@ impl Turn {
         self.batch.changes.push(transition);
     }
 
+    /// What was changed by order. Of nodes and GPUs is told how they stand afterwards.
+    fn tell(&mut self, about: change::Subject, changed: Changed, now: Timestamp) {
+        let (kind, name) = match about {
+            change::Subject::Told { kind, name } => (kind, name),
+            change::Subject::Ordered { kind, name, by } => return self.orders.push((kind, name, by)),
+        };
+        let what = match changed {
+            Changed::Created => "created",
+            Changed::Replaced => "changed",
+            Changed::Removed => "removed",
+            Changed::Nothing => return,
+        };
+        self.batch.notices.push(Notice {
+            at: now,
+            kind,
+            name,
+            what: what.into(),
+            node: None,
+            cause: None,
+            by: None,
+            reason: None,
+        });
+    }
+
+    /// What was seen, with where it was.
+    fn tell_all(&mut self, core: &Recorded, notices: Vec<Notice>) {
+        let node =
+            |uuid: &Name| core.nodes().find(|node| node.gpus.iter().any(|gpu| gpu.uuid == uuid)).map(|node| node.name.clone());
+        self.batch.notices.extend(notices.into_iter().map(|notice| Notice { node: node(&notice.name), ..notice }));
+    }
+
     /// Feeds one event to the core.
     pub(super) fn handle(&mut self, core: &mut Recorded, job: JobId, event: Event, now: Timestamp) -> Result<(), Rejected> {
         let namespace = core.view(job).map(|view| view.shape.namespace.clone()).ok_or(Rejected::Unknown)?;
@@ -109,12 +143,13 @@ impl Turn {
     }
 }
 
-/// Gives the records of a batch their revisions.
-pub(super) fn number(records: Vec<EventRecord>, committed: Committed) -> Vec<EventRecord> {
-    records
-        .into_iter()
-        .zip(committed.first.0..)
-        .map(|(record, revision)| EventRecord { revision: Revision(revision), ..record })
+/// Gives the records of a batch their revisions, notices the last ones.
+pub(super) fn number(records: Vec<EventRecord>, notices: Vec<Notice>, committed: Committed) -> Vec<LogEntry> {
+    let numbered = records.into_iter().zip(committed.first.0..);
+    let jobs = numbered.map(|(record, revision)| LogEntry::Job(EventRecord { revision: Revision(revision), ..record }));
+    let first = committed.last.next().0.saturating_sub(notices.len() as u64);
+    let numbered = notices.into_iter().zip(first..);
+    jobs.chain(numbered.map(|(notice, revision)| LogEntry::Notice(NoticeRecord { revision: Revision(revision), notice })))
         .collect()
 }
 
@@ -154,13 +189,19 @@ impl Engine {
                     if let Change::Node(node, Order { close: None, .. }) = &change {
                         self.rows.forget(node);
                     }
-                    let answer = change::change(&mut core, &mut self.directory, &mut turn, change, now);
+                    let told = change::subject(&change);
+                    let answer = change::change(&mut core, &self.parts.seeds, &mut self.directory, &mut turn, change, now);
+                    if let Ok(changed) = &answer {
+                        turn.tell(told, *changed, now);
+                        self.teller.touch();
+                    }
                     if is_gpu {
                         self.settle_gpus(&mut core);
                     }
                     turn.waiters.changes.push((reply, answer));
                 }
                 Command::Gpus(observed) => self.take_gpus(&mut core, &mut turn, *observed, now),
+                Command::Notices(notices) => turn.tell_all(&core, notices),
                 Command::Samples(samples) => turn.batch.samples.extend(samples),
                 Command::Idle { run, stop, message } => turn.idle(&mut core, run, stop, message, now),
                 Command::Checked(report) => self.report(&mut core, &mut turn, report, now),
@@ -172,6 +213,8 @@ impl Engine {
             }
         }
         let is_silent = self.settle_fleet(&mut core, &mut turn, now);
+        let world = World { core: &core, directory: &self.directory, observed: &self.parts.observed, fleet: self.fleet.as_ref() };
+        self.teller.settle(&world, &mut turn, now);
         let due = core.tick(now, DECISIONS);
         let begun = std::time::Instant::now();
         let starts = if is_silent { Vec::new() } else { core.plan(now, STARTS) };
@@ -199,6 +242,9 @@ impl Engine {
             self.parts.metrics.exits.get_or_create(&RunEnd { result: "lost" }).inc_by(settled.lost as u64);
             // What is left of them where somebody still answers is ended.
             turn.nudge = true;
+        }
+        if settled.aside.is_some() {
+            self.teller.touch();
         }
         if let Some(aside) = settled.aside
             && aside != self.parts.observed.aside

@@ -1,4 +1,4 @@
-//! From a FlashJob to the job that is submitted for it, or to what is wrong with it. Pure.
+//! From a FlashJob, or a pod that has none, to the job that is submitted for it, or to what is wrong with it. Pure.
 //!
 //! The job holds what the core needs to place it. What its pods are to be like is read from the FlashJob when they are made.
 
@@ -6,12 +6,20 @@ use std::collections::BTreeMap;
 
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
-use executors::kubernetes::nodes::asks;
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, PodSpec};
-use k8s_types::{FlashJob, QUEUE_ANNOTATION};
+use executors::kubernetes::flashjob::is_gated;
+use executors::kubernetes::nodes::{TAINTED, asks};
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod, PodSpec, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
+use scheduler_core::scheduler::PRIORITY_LIMIT;
 
-use super::{FLASH_JOB_NAME, FLASH_JOB_UID};
+use super::depends::depend;
+use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID};
+use crate::cluster::TOLERATED;
 use crate::names;
+
+/// A pod with a deadline is ended by its kubelet; by us only if that does not happen within so many seconds.
+const SLACK_SECS: u64 = 60;
 
 /// The job, or what to write instead.
 pub(super) fn job_spec(job: &FlashJob) -> Result<JobSpec, String> {
@@ -28,11 +36,8 @@ pub(super) fn job_spec(job: &FlashJob) -> Result<JobSpec, String> {
     if count == 0 {
         return Err("spec.tasks is empty: write at least one task, as spec.tasks[0].spec.containers".to_owned());
     }
-    if !spec.depends_on.is_empty() {
-        return Err(
-            "spec.dependsOn is not served by this version: leave it out, and apply this FlashJob when those before it are done"
-                .to_owned(),
-        );
+    if spec.depends_on.iter().any(|other| other.name == name) {
+        return Err("spec.dependsOn names the FlashJob itself: leave that out".to_owned());
     }
     let min_available = match spec.min_available.unwrap_or(0) {
         0 => None,
@@ -51,46 +56,92 @@ pub(super) fn job_spec(job: &FlashJob) -> Result<JobSpec, String> {
         match tasks.last_mut() {
             // Those that are alike are replicas: the core is quicker with few groups.
             Some((before, group)) if *before == pod => group.replicas = group.replicas.map(|replicas| replicas + 1),
-            _ => tasks.push((pod, task(index, pod)?)),
+            _ => {
+                let path = format!("spec.tasks[{index}].spec");
+                if pod.restart_policy.as_deref() == Some("Always") {
+                    return Err(format!("{path}.restartPolicy is Always; a pod of a FlashJob ends: write Never or OnFailure"));
+                }
+                tasks.push((pod, task(&path, index, pod)?));
+            }
         }
     }
-    let annotation = |key: &str| job.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
-    let of_pod = || spec.tasks.first()?.metadata.as_ref()?.annotations.as_ref()?.get(QUEUE_ANNOTATION).cloned();
     let own = [(FLASH_JOB_UID, job.metadata.uid.clone().unwrap_or_default()), (FLASH_JOB_NAME, name.clone())];
     let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000);
     let positive = |number: i32| u32::try_from(number).unwrap_or(1);
     Ok(JobSpec {
         name: Some(names::to_label(&name, "flashjob")),
         namespace: job.metadata.namespace.clone(),
-        queue: spec.queue_name.clone().or_else(|| annotation(QUEUE_ANNOTATION)).or_else(of_pod),
+        queue: job.queue().map(str::to_owned),
         priority: spec.priority,
         image: spec.tasks.first().and_then(|task| task.spec.as_ref()?.containers.first()?.image.clone()),
         tasks: tasks.into_iter().map(|(_, task)| task).collect(),
         min_available,
         time_limit: spec.active_deadline_seconds.map(|limit| Duration(seconds(limit))),
         retry: spec.retry.as_ref().and_then(|retry| retry.max_attempts).map(|most| Retry { max_attempts: Some(positive(most)) }),
-        hold: spec.suspend.unwrap_or(false),
-        labels: labels(job),
+        hold: spec.suspend.unwrap_or(false) || depend(job),
+        labels: labels(&job.metadata),
+        annotations: own.map(|(key, value)| (key.to_owned(), value)).into(),
+        ..JobSpec::default()
+    })
+}
+
+/// The job of one for a pod that has no FlashJob.
+pub(super) fn pod_job_spec(pod: &Pod) -> Result<JobSpec, String> {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let spec = pod.spec.as_ref().ok_or("spec is missing: write its containers")?;
+    let annotation = |key: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(key));
+    let priority = match annotation(PRIORITY_ANNOTATION) {
+        None => spec.priority.map(|value| value.clamp(-PRIORITY_LIMIT, PRIORITY_LIMIT)),
+        Some(text) => match text.parse::<i32>() {
+            Ok(value) if (-PRIORITY_LIMIT..=PRIORITY_LIMIT).contains(&value) => Some(value),
+            _ => {
+                let range = format!("a whole number from -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}");
+                return Err(format!("metadata.annotations.{PRIORITY_ANNOTATION} is `{}`: write {range}", text.escape_debug()));
+            }
+        },
+    };
+    let mut task = task("spec", 0, spec)?;
+    task.name = None;
+    let tolerates = |key: &&str| {
+        let fits = |toleration: &Toleration| toleration.key.as_deref().is_none_or(|own| own.is_empty() || own == *key);
+        spec.tolerations.iter().flatten().any(fits)
+    };
+    if !TOLERATED.iter().all(tolerates) {
+        let untainted = NodeExpression { key: TAINTED.to_owned(), operator: Operator::DoesNotExist, values: Vec::new() };
+        task.node_expressions.get_or_insert_default().push(untainted);
+    }
+    let own = [(POD_UID, pod.metadata.uid.clone().unwrap_or_default()), (POD_NAME, name.clone())];
+    // Its kubelet ends it at the deadline; we would delete it.
+    let deadline = spec.active_deadline_seconds.and_then(|deadline| u64::try_from(deadline).ok());
+    let limit = deadline.map(|deadline| Duration(deadline.saturating_add(SLACK_SECS).saturating_mul(1_000_000)));
+    Ok(JobSpec {
+        name: Some(names::to_label(&name, "pod")),
+        namespace: pod.metadata.namespace.clone(),
+        queue: annotation(QUEUE_ANNOTATION).cloned(),
+        priority,
+        image: spec.containers.first().and_then(|container| container.image.clone()),
+        tasks: vec![task],
+        time_limit: limit,
+        // A pod does not come back; whoever made it makes another one.
+        retry: Some(Retry { max_attempts: Some(1) }),
+        hold: is_gated(pod),
+        labels: labels(&pod.metadata),
         annotations: own.map(|(key, value)| (key.to_owned(), value)).into(),
         ..JobSpec::default()
     })
 }
 
 /// Those that a job can have; a cluster takes nothing else.
-fn labels(job: &FlashJob) -> BTreeMap<String, String> {
+fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
     let taken = |key: &str, value: &str| names::is_label_key(key) && names::is_label_value(value);
-    let all = job.metadata.labels.iter().flatten().filter(|(key, value)| taken(key, value));
+    let all = metadata.labels.iter().flatten().filter(|(key, value)| taken(key, value));
     all.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-fn task(index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
+fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     let Some(first) = pod.containers.first() else {
-        return Err(format!("spec.tasks[{index}].spec.containers is empty: write one with a name and an image"));
+        return Err(format!("{path}.containers is empty: write one with a name and an image"));
     };
-    if pod.restart_policy.as_deref() == Some("Always") {
-        let detail = "a pod of a FlashJob ends: write Never or OnFailure";
-        return Err(format!("spec.tasks[{index}].spec.restartPolicy is Always; {detail}"));
-    }
     let asked = asks(pod);
     let words = first.command.iter().flatten().chain(first.args.iter().flatten()).cloned();
     let mut command: Vec<String> = words.collect();
@@ -182,10 +233,38 @@ mod tests {
             (json!({"tasks": [task(0, json!({"restartPolicy": "Always"}))]}), "write Never or OnFailure"),
             (json!({"tasks": one(), "minAvailable": -1}), "write a number from 0 (all of them) to 1"),
             (json!({"tasks": one(), "minAvailable": 2}), "spec.minAvailable is 2"),
-            (json!({"tasks": one(), "dependsOn": [{"name": "other"}]}), "leave it out"),
+            (json!({"tasks": one(), "dependsOn": [{"name": "train.v1"}]}), "names the FlashJob itself"),
         ] {
             let error = read(spec).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn a_pod_is_a_job_of_one() {
+        let read = |annotations: Value, more: Value| {
+            let mut pod = json!({"metadata": {"name": "web.0", "namespace": "team", "uid": "u-2", "annotations": annotations}});
+            pod["spec"] = task(1, more)["spec"].clone();
+            pod_job_spec(&serde_json::from_value(pod).unwrap())
+        };
+        let gpu = json!([{"key": "nvidia.com/gpu", "operator": "Exists"}]);
+        let spec = read(
+            json!({"scheduling.flash-sched.io/queue-name": "noted"}),
+            json!({"priority": 2_000_000_000, "restartPolicy": "Always", "tolerations": gpu, "activeDeadlineSeconds": 40}),
+        )
+        .unwrap();
+        assert_eq!((spec.name.as_deref(), spec.queue.as_deref(), spec.priority), (Some("web-0"), Some("noted"), Some(1_000_000)));
+        assert_eq!((spec.annotations[POD_UID].as_str(), spec.annotations[POD_NAME].as_str()), ("u-2", "web.0"));
+        assert_eq!((spec.tasks[0].node_expressions.as_ref(), spec.time_limit), (None, Some(Duration(100_000_000))));
+        assert_eq!((spec.hold, spec.retry.unwrap().max_attempts), (false, Some(1)));
+        let gated = read(
+            json!({"scheduling.flash-sched.io/priority": "-7"}),
+            json!({"priority": 5, "schedulingGates": [{"name": "wait"}]}),
+        )
+        .unwrap();
+        assert_eq!((gated.priority, gated.hold), (Some(-7), true));
+        assert_eq!(gated.tasks[0].node_expressions.as_ref().unwrap()[0].key, TAINTED);
+        let error = read(json!({"scheduling.flash-sched.io/priority": "high"}), json!({})).unwrap_err();
+        assert!(error.contains("write a whole number from"), "{error}");
     }
 }

@@ -1,37 +1,29 @@
-//! The task that keeps FlashJobs and jobs in step: it takes what happens on either side to the other.
+//! FlashJobs and their jobs: what happens on either side is taken to the other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use executors::kubernetes::flashjob::{FlashJobKey, FlashJobNews, FlashJobs, Stand, is_finished, made_for};
+use executors::kubernetes::flashjob::{FlashJobKey, FlashJobs, Stand, is_finished, made_for};
+use executors::kubernetes::lease::Leadership;
+use executors::kubernetes::{News, ObjectKey};
 use k8s_types::FlashJob;
-use scheduler_core::ids::{JobId, Name, Revision, Seq};
-use store::StoreError;
+use scheduler_core::ids::{JobId, Name};
+use scheduler_core::state::{JobState, Lifecycle, WaitFor};
+use store::EventRecord;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::FLASH_JOB_UID;
 use super::convert::job_spec;
+use super::depends::{Readiness, depend, readiness};
+use super::link::{Link, NotSubmitted, Side, WHO, keep_in_step};
 use super::stand::stand;
-use crate::backend::{Action, BackendError, Caller, IdempotencyKey, SubmitRequest, Via};
-use crate::clock;
+use crate::backend::Action;
 use crate::http::App;
-use crate::watch::Watch;
 
-/// Scope of the keys: those of callers have a user's name before a colon.
+/// Scope of the keys.
 const SCOPE: &str = "flashjob";
-/// Who it is that cancels, holds and releases because of an object of the cluster.
-const WHO: &str = "kubernetes";
-/// News that wait at most.
-const NEWS: usize = 1_024;
-/// Events that are read together.
-const EVENTS: u32 = 512;
-/// How often what did not work is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Of those times, how often one that is invalid is looked at: a queue or a node may have come.
-const LOOK_EVERY: u32 = 5;
 
 /// A FlashJob that has a job.
 struct Imported {
@@ -49,88 +41,155 @@ struct Target {
 /// See the module.
 pub struct Importer {
     board: Arc<FlashJobs>,
-    app: Arc<App>,
-    caller: Caller,
+    link: Link,
     /// By uid.
     imported: HashMap<String, Imported>,
     targets: HashMap<JobId, Target>,
+    /// Those that wait for others, by key, and for what.
+    depending: BTreeMap<ObjectKey, (Arc<FlashJob>, String)>,
     /// Generation of those that are invalid, by uid.
     invalid: HashMap<String, Option<i64>>,
     /// What could not be done yet.
     submits: HashMap<String, Arc<FlashJob>>,
-    actions: Vec<(JobId, Action)>,
-    /// Jobs of an earlier daemon, by the uid of their FlashJob, until all FlashJobs were told.
-    earlier: HashMap<String, JobId>,
-}
-
-enum News {
-    Board(FlashJobNews),
-    Events,
-    Tick,
 }
 
 impl Importer {
     /// Over the board of the executor and the edge of the daemon, whose rules hold for these jobs too.
-    pub fn new(board: Arc<FlashJobs>, app: Arc<App>) -> Self {
-        let uid = rustix::process::geteuid().as_raw();
-        let gid = rustix::process::getegid().as_raw();
-        let caller = Caller { user: WHO.into(), uid, gid, home: None, admin: true, via: Via::Socket };
+    pub fn new(board: Arc<FlashJobs>, app: Arc<App>, leadership: Leadership) -> Self {
         Self {
             board,
-            app,
-            caller,
+            link: Link::new(app, leadership, SCOPE, FLASH_JOB_UID),
             imported: HashMap::new(),
             targets: HashMap::new(),
+            depending: BTreeMap::new(),
             invalid: HashMap::new(),
             submits: HashMap::new(),
-            actions: Vec::new(),
-            earlier: HashMap::new(),
         }
     }
 
     /// Until it is stopped.
-    pub async fn run(mut self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            match self.read_earlier().await {
-                Ok(earlier) => {
-                    self.earlier = earlier;
-                    break;
-                }
-                Err(error) => tracing::warn!(%error, "FlashJobs are not imported yet: the job table is not read"),
+    pub async fn run(self, stop: CancellationToken) {
+        keep_in_step(self, stop).await;
+    }
+
+    async fn import(&mut self, uid: String, job: Arc<FlashJob>) {
+        self.submits.remove(&uid);
+        match self.link.submit(&uid, job_spec(&job)).await {
+            Ok(id) => {
+                self.invalid.remove(&uid);
+                self.imported.insert(uid.clone(), Imported { job: id, held: job.spec.suspend.unwrap_or(false) || depend(&job) });
+                self.settle(&uid, &job).await;
+                self.follow(id, key_of(&job), Some(uid)).await;
             }
-            tokio::time::sleep(AGAIN).await;
-        }
-        let (sender, mut inbox) = mpsc::channel(NEWS);
-        let mut board = tokio::spawn(self.board.clone().run(sender));
-        let mut watch = self.app.backend.watch();
-        let mut seen = watch.revision();
-        let mut tick = tokio::time::interval(AGAIN);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut ticks = 0_u32;
-        loop {
-            let news = tokio::select! {
-                () = stop.cancelled() => break,
-                _ = &mut board => return tracing::error!("FlashJobs are not followed any more"),
-                Some(news) = inbox.recv() => News::Board(news),
-                going = watch.beyond(seen) => if going { News::Events } else { break },
-                _ = tick.tick() => News::Tick,
-            };
-            match news {
-                News::Board(FlashJobNews::Applied(job)) => self.applied(job).await,
-                News::Board(FlashJobNews::Gone(job)) => self.gone(&job).await,
-                News::Board(FlashJobNews::Listed) => self.find_gone().await,
-                News::Events => seen = self.events(&watch, seen).await,
-                News::Tick => {
-                    ticks = ticks.wrapping_add(1);
-                    self.again(ticks.is_multiple_of(LOOK_EVERY)).await;
-                }
+            Err(NotSubmitted::Wrong(message)) => {
+                self.invalid.insert(uid.clone(), job.metadata.generation);
+                self.board.say(&key_of(&job), JobId(uuid::Uuid::nil()), Some(uid), Stand::Invalid(message));
+            }
+            Err(NotSubmitted::NotNow(error)) => {
+                tracing::debug!(%error, uid, "a FlashJob is not submitted yet");
+                self.submits.insert(uid, job);
             }
         }
-        board.abort();
+    }
+
+    /// Whether it is held now is as it should be.
+    async fn settle(&mut self, uid: &str, job: &Arc<FlashJob>) {
+        let ready = readiness(job, |key| self.board.find(key));
+        let key = key_of(job);
+        let hold = match ready {
+            Readiness::Ready => {
+                self.depending.remove(&key);
+                job.spec.suspend.unwrap_or(false)
+            }
+            Readiness::Waits(why) => {
+                self.depending.insert(key, (job.clone(), why));
+                true
+            }
+            Readiness::Never(why) => {
+                self.depending.remove(&key);
+                if let Some(id) = self.imported.get(uid).map(|imported| imported.job) {
+                    self.link.act(id, Action::Cancel, &why).await;
+                }
+                return;
+            }
+        };
+        let Some(imported) = self.imported.get_mut(uid) else { return };
+        if std::mem::replace(&mut imported.held, hold) != hold {
+            let id = imported.job;
+            self.link.act(id, if hold { Action::Hold } else { Action::Release }, WHO).await;
+        }
+    }
+
+    /// Those that wait for others are looked at again; only those that wait for this one, where it is said.
+    async fn settle_all(&mut self, of: Option<&FlashJob>) {
+        let waits_for = |job: &FlashJob, of: &FlashJob| {
+            let is_it = |name: &str| of.metadata.name.as_deref() == Some(name);
+            job.metadata.namespace == of.metadata.namespace && job.spec.depends_on.iter().any(|other| is_it(&other.name))
+        };
+        let all = self.depending.values().map(|(job, _)| job);
+        let depending: Vec<Arc<FlashJob>> = all.filter(|job| of.is_none_or(|of| waits_for(job, of))).cloned().collect();
+        for job in depending {
+            let uid = job.metadata.uid.clone().unwrap_or_default();
+            let before = self.waits_for(&key_of(&job));
+            self.settle(&uid, &job).await;
+            if let Some(id) =
+                self.imported.get(&uid).map(|imported| imported.job).filter(|_| before != self.waits_for(&key_of(&job)))
+            {
+                self.follow(id, key_of(&job), Some(uid)).await;
+            }
+        }
+    }
+
+    fn waits_for(&self, key: &ObjectKey) -> Option<String> {
+        self.depending.get(key).map(|(_, why)| why.clone())
+    }
+
+    /// From now on its FlashJob is told how this job stands.
+    async fn follow(&mut self, id: JobId, key: FlashJobKey, uid: Option<String>) {
+        match self.link.record(id).await {
+            Ok(Some(record)) => {
+                self.say(id, &Target { key: key.clone(), uid: uid.clone(), queue: record.queue.clone() }, &record.lifecycle);
+                if !matches!(record.lifecycle.state, JobState::Finished { .. }) {
+                    self.targets.insert(id, Target { key, uid, queue: record.queue });
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, job = %id, "how a job stands is not known yet");
+                // Its next event tells.
+                self.targets.insert(id, Target { key, uid, queue: Name::from("") });
+            }
+        }
+    }
+
+    /// Tells a FlashJob how its job stands; whether that was the last word.
+    fn say(&self, id: JobId, target: &Target, lifecycle: &Lifecycle) -> bool {
+        let stand = match (&lifecycle.state, self.waits_for(&target.key)) {
+            (JobState::Waiting { on: WaitFor::Hold }, Some(why)) => Stand::Waiting(why),
+            _ => stand(lifecycle, target.queue.as_str()),
+        };
+        let is_over = matches!(stand, Stand::Succeeded { .. } | Stand::Failed { .. });
+        self.board.say(&target.key, id, target.uid.clone(), stand);
+        is_over
+    }
+}
+
+impl Side for Importer {
+    type Object = FlashJob;
+
+    fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    fn source(&self, news: mpsc::Sender<News<FlashJob>>) -> impl Future<Output = ()> + Send + 'static {
+        self.board.clone().run(news)
     }
 
     async fn applied(&mut self, job: Arc<FlashJob>) {
         let Some(uid) = job.metadata.uid.clone() else { return };
+        if is_finished(&job) && !self.depending.is_empty() {
+            self.settle_all(Some(&job)).await;
+        }
         if let Some(id) = made_for(&job) {
             if !is_finished(&job) && !self.targets.contains_key(&id) {
                 self.follow(id, key_of(&job), None).await;
@@ -144,13 +203,8 @@ impl Importer {
             // A finalizer of somebody else keeps the object; it is to go all the same.
             return self.gone(&job).await;
         }
-        let hold = job.spec.suspend.unwrap_or(false);
-        if let Some(imported) = self.imported.get_mut(&uid) {
-            if std::mem::replace(&mut imported.held, hold) != hold {
-                let id = imported.job;
-                self.act(id, if hold { Action::Hold } else { Action::Release }).await;
-            }
-            return;
+        if self.imported.contains_key(&uid) {
+            return self.settle(&uid, &job).await;
         }
         if self.invalid.get(&uid) == Some(&job.metadata.generation) {
             return;
@@ -158,156 +212,52 @@ impl Importer {
         self.import(uid, job).await;
     }
 
-    async fn import(&mut self, uid: String, job: Arc<FlashJob>) {
-        self.submits.remove(&uid);
-        match self.submit(&uid, &job).await {
-            Ok(id) => {
-                self.invalid.remove(&uid);
-                let held = job.spec.suspend.unwrap_or(false);
-                self.imported.insert(uid.clone(), Imported { job: id, held });
-                self.follow(id, key_of(&job), Some(uid)).await;
-            }
-            Err(Ok(message)) => {
-                self.invalid.insert(uid.clone(), job.metadata.generation);
-                self.board.say(&key_of(&job), JobId(uuid::Uuid::nil()), Some(uid), Stand::Invalid(message));
-            }
-            Err(Err(error)) => {
-                tracing::debug!(%error, uid, "a FlashJob is not submitted yet");
-                self.submits.insert(uid, job);
-            }
-        }
-    }
-
-    /// Its job; else what is wrong with it, or why it could not be asked now.
-    async fn submit(&self, uid: &str, job: &FlashJob) -> Result<JobId, Result<String, BackendError>> {
-        if let Some(id) = self.earlier.get(uid) {
-            return Ok(*id);
-        }
-        let known = self.app.backend.store().key(SCOPE, uid).await.map_err(|error| Err(error.into()))?;
-        if let Some(id) = known.and_then(|known| known.jobs.first().copied()) {
-            return Ok(id);
-        }
-        let spec = job_spec(job).map_err(Ok)?;
-        let wrong = |invalid: crate::http::admission::Invalid| match invalid.path.as_str() {
-            "" => invalid.detail,
-            path => format!("{path}: {}", invalid.detail),
-        };
-        let admitted =
-            self.app.admission.admit_flash_job(spec, &self.caller, clock::now()).map_err(|invalid| Ok(wrong(invalid)))?;
-        // One key is one object: what its spec says later changes nothing of that.
-        let key = IdempotencyKey { scope: SCOPE.to_owned(), key: uid.to_owned(), fingerprint: [0; 32] };
-        match self.app.backend.submit(SubmitRequest { jobs: vec![admitted], key: Some(key) }).await {
-            Ok(ids) => ids.first().copied().ok_or(Err(BackendError::NotFound)),
-            Err(BackendError::Refused { refused, .. }) => Err(Ok(refused.to_string())),
-            Err(other) => Err(Err(other)),
-        }
-    }
-
-    /// From now on its FlashJob is told how this job stands.
-    async fn follow(&mut self, id: JobId, key: FlashJobKey, uid: Option<String>) {
-        match self.app.backend.store().job(id).await {
-            Ok(Some(record)) => {
-                self.board.say(&key, id, uid.clone(), stand(&record.lifecycle, record.queue.as_str()));
-                if !matches!(record.lifecycle.state, scheduler_core::state::JobState::Finished { .. }) {
-                    self.targets.insert(id, Target { key, uid, queue: record.queue });
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, job = %id, "how a job stands is not known yet");
-                // Its next event tells.
-                self.targets.insert(id, Target { key, uid, queue: Name::from("") });
-            }
-        }
-    }
-
     async fn gone(&mut self, job: &FlashJob) {
         let uid = job.metadata.uid.clone().unwrap_or_default();
         self.submits.remove(&uid);
         self.invalid.remove(&uid);
-        let id = self.imported.remove(&uid).map(|imported| imported.job).or_else(|| made_for(job));
-        if let Some(id) = id {
+        self.depending.remove(&key_of(job));
+        let imported = self.imported.remove(&uid).map(|imported| imported.job).or_else(|| made_for(job));
+        if let Some(id) = self.link.of_gone(&uid, imported).await {
             self.targets.remove(&id);
-            self.act(id, Action::Cancel).await;
+            self.link.act(id, Action::Cancel, WHO).await;
         }
     }
 
-    /// Jobs that were imported earlier and are not finished. Keys are forgotten after a while; these may wait for longer.
-    async fn read_earlier(&self) -> Result<HashMap<String, JobId>, StoreError> {
-        let (mut earlier, mut after) = (HashMap::new(), Seq(0));
-        loop {
-            let page = self.app.backend.store().live(after, EVENTS).await?;
-            let Some(last) = page.last().map(|job| job.seq) else { return Ok(earlier) };
-            let ids: Vec<JobId> = page.iter().map(|job| job.id).collect();
-            let records = self.app.backend.store().jobs_by_id(&ids).await?;
-            earlier.extend(records.into_iter().filter_map(|record| Some((uid_of(&record.spec)?, record.id))));
-            after = last;
-        }
-    }
-
-    /// Cancels jobs whose FlashJob was deleted while nobody looked. Later deletions are told.
-    async fn find_gone(&mut self) {
+    async fn listed(&mut self) {
         let there: HashSet<String> = self.board.all().iter().filter_map(|job| job.metadata.uid.clone()).collect();
-        for (uid, job) in std::mem::take(&mut self.earlier) {
-            if !there.contains(&uid) {
-                self.act(job, Action::Cancel).await;
-            }
+        self.link.cancel_gone(&there).await;
+        self.settle_all(None).await;
+    }
+
+    async fn event(&mut self, event: &EventRecord) {
+        let Some(target) = self.targets.get(&event.job) else { return };
+        if self.say(event.job, target, &event.lifecycle) {
+            self.targets.remove(&event.job);
         }
     }
 
-    async fn act(&mut self, job: JobId, action: Action) {
-        match self.app.backend.act(job, action, WHO.into()).await {
-            // What is so already, or is over, is as it should be.
-            Ok(()) | Err(BackendError::Rejected(_) | BackendError::NotFound) => {}
-            Err(error) => {
-                tracing::debug!(%error, %job, "to be tried again");
-                self.actions.push((job, action));
-            }
+    async fn read_anew(&mut self) {
+        for (id, target) in std::mem::take(&mut self.targets) {
+            self.follow(id, target.key, target.uid).await;
         }
     }
 
-    async fn events(&mut self, watch: &Watch, seen: Revision) -> Revision {
-        match watch.read(seen, EVENTS, self.app.backend.store()).await {
-            Ok(events) => {
-                for event in &events {
-                    let Some(target) = self.targets.get(&event.job) else { continue };
-                    let stand = stand(&event.lifecycle, target.queue.as_str());
-                    let is_over = matches!(stand, Stand::Succeeded { .. } | Stand::Failed { .. });
-                    self.board.say(&target.key, event.job, target.uid.clone(), stand);
-                    if is_over {
-                        self.targets.remove(&event.job);
-                    }
-                }
-                events.last().map_or(seen, |last| last.revision)
-            }
-            Err(StoreError::Compacted { .. }) => {
-                let now = watch.revision();
-                for (id, target) in std::mem::take(&mut self.targets) {
-                    self.follow(id, target.key, target.uid).await;
-                }
-                now
-            }
-            Err(error) => {
-                tracing::warn!(%error, "events of jobs are not read");
-                tokio::time::sleep(AGAIN).await;
-                seen
-            }
-        }
-    }
-
-    async fn again(&mut self, invalid_too: bool) {
-        for (job, action) in std::mem::take(&mut self.actions) {
-            self.act(job, action).await;
-        }
+    async fn again(&mut self, wrong_too: bool) {
         for (uid, job) in std::mem::take(&mut self.submits) {
             self.import(uid, job).await;
         }
-        if invalid_too && !self.invalid.is_empty() {
-            for job in self.board.all() {
-                let uid = job.metadata.uid.clone().unwrap_or_default();
-                if self.invalid.contains_key(&uid) {
-                    self.import(uid, job).await;
-                }
+        if !wrong_too {
+            return;
+        }
+        self.settle_all(None).await;
+        if self.invalid.is_empty() {
+            return;
+        }
+        for job in self.board.all() {
+            let uid = job.metadata.uid.clone().unwrap_or_default();
+            if self.invalid.contains_key(&uid) {
+                self.import(uid, job).await;
             }
         }
     }
@@ -315,10 +265,4 @@ impl Importer {
 
 fn key_of(job: &FlashJob) -> FlashJobKey {
     (job.metadata.namespace.clone().unwrap_or_default(), job.metadata.name.clone().unwrap_or_default())
-}
-
-/// The FlashJob that a stored job was made of.
-fn uid_of(spec: &[u8]) -> Option<String> {
-    let spec: api::JobSpec = serde_json::from_slice(spec).ok()?;
-    spec.annotations.get(FLASH_JOB_UID).cloned()
 }

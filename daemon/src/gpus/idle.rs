@@ -145,7 +145,7 @@ mod tests {
             queue: queue.into(),
             since: Some(at(0)),
             until: None,
-            gpus: vec!["a".into()],
+            gpus: [("a".into(), 1_000)].into(),
         }
     }
 

@@ -2,7 +2,12 @@
 
 use scheduler_core::ids::{JobId, Name};
 
+use store::{Notice, NoticeKind};
+
+use super::keeper::OWN_NAME;
 use super::{Seen, SeenProcess};
+use crate::clock;
+use crate::engine::{Aside, Cause};
 
 /// Memory in use beyond what an unused GPU has in use that is still none: the driver's own comes and goes.
 const SLACK_BYTES: u64 = 256 << 20;
@@ -38,14 +43,30 @@ pub fn left_behind(seen: &Seen, job: JobId, idle_bytes: Option<u64>, holders: &[
     (over > SLACK_BYTES).then(|| format!("{} MiB are still in use after job {job} has ended", over >> 20))
 }
 
+/// That processes which a job left on a GPU were told to end.
+pub fn swept(uuid: &Name, processes: &[&SeenProcess], job: JobId) -> Notice {
+    let named: Vec<String> = processes.iter().take(NAMED).map(|process| describe(process)).collect();
+    let reason = format!("{} of job {job}, which has ended, told to end", named.join(", "));
+    Notice {
+        at: clock::now(),
+        kind: NoticeKind::Gpu,
+        name: uuid.clone(),
+        what: "swept".into(),
+        node: None,
+        cause: Some(Cause::LeftBehind.as_str().into()),
+        by: Some(OWN_NAME.into()),
+        reason: Some(reason),
+    }
+}
+
 /// Why it is not to be promised now, from what was seen of it: it is lost, too hot, or somebody uses it.
-pub fn against(seen: &Seen, holders: &[JobId], avoid_foreign: bool, was_hot: bool) -> Option<String> {
+pub fn against(seen: &Seen, holders: &[JobId], avoid_foreign: bool, was_hot: bool) -> Option<Aside> {
     let reading = &seen.reading;
     if let Some(lost) = &reading.lost {
-        return Some(format!("it does not answer: {lost}"));
+        return Some(Aside::new(Cause::Lost, format!("it does not answer: {lost}")));
     }
     if let Some(hot) = hot(seen, was_hot) {
-        return Some(hot);
+        return Some(Aside::new(Cause::Hot, hot));
     }
     if !avoid_foreign {
         return None;
@@ -54,7 +75,8 @@ pub fn against(seen: &Seen, holders: &[JobId], avoid_foreign: bool, was_hot: boo
     let more = others.len().saturating_sub(NAMED);
     let named: Vec<String> = others.iter().take(NAMED).map(|process| describe(process)).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!named.is_empty()).then(|| format!("used past the scheduler by {}{more}", named.join(", ")))
+    let why = || format!("used past the scheduler by {}{more}", named.join(", "));
+    (!named.is_empty()).then(|| Aside::new(Cause::Foreign, why()))
 }
 
 /// Whether it is too hot to be given to anybody.
@@ -120,7 +142,7 @@ mod tests {
         let desktop = seen(vec![SeenProcess { graphics: true, ..process(4, None) }]);
         assert_eq!(against(&desktop, &[], true, false), None);
         let why = against(&seen(vec![process(3, None)]), &[], true, false);
-        assert_eq!(why.as_deref(), Some("used past the scheduler by pid 3 of ann (python, 2048 MiB)"));
+        assert_eq!(why, Some(Aside::new(Cause::Foreign, "used past the scheduler by pid 3 of ann (python, 2048 MiB)")));
         assert_eq!(against(&all, &[], false, false), None);
     }
 

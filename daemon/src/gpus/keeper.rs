@@ -3,7 +3,8 @@
 //! What must hold:
 //! - An end is passed on exactly once for each time that it came: when a look that began after it came found its GPUs free, when nothing
 //!   can be seen of them, or when its time is over; in the last case the GPUs are set aside first.
-//! - A process is ended only if it says that it is of a job that has ended, and is still the process that was seen.
+//! - A process is ended only if it says that it is of a job that has ended, runs as that job's user, and is still the process that was seen: it is
+//!   asked to end, and killed after a grace. Any other that is left keeps the GPU back.
 //! - A sick GPU is drained by an order that is written down. It is given until that is taken.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use executors::gpu::{GpuProcess, Procfs, View, Watcher};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::time::Timestamp;
-use store::Store;
+use store::{Notice, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,12 +25,12 @@ use super::meter::{Meter, MeterParts};
 use super::{Board, Seen, SeenProcess, SharedBoard, device, judge};
 use crate::config::values::{Foreign, Orphans};
 use crate::config::{Config, Gpu as GpuConfig};
-use crate::engine::{GatedEnd, GpuCommands, Observed, SharedCore, holders};
+use crate::engine::{Aside, Cause, GatedEnd, GpuCommands, Observed, SharedCore, holders};
 use crate::objects::nodes::{Closed, Order};
 use crate::users::Users;
 
-/// Who drains sick GPUs.
-const OWN_NAME: &str = "flashd";
+/// Who drains sick GPUs, and closes nodes on which all runs fail.
+pub const OWN_NAME: &str = "flashd";
 /// How often it is looked while ends wait.
 const HURRY: Duration = Duration::from_millis(100);
 
@@ -55,6 +56,10 @@ struct Held {
     /// The first look that counts.
     round: u64,
     deadline: Instant,
+    /// The user that its tasks ran as; `None` where that is not known any more.
+    uid: Option<u32>,
+    /// Processes that were asked to end, by number and start, and when they are killed.
+    asked: BTreeMap<(u32, u64), Instant>,
 }
 
 /// See the module.
@@ -130,7 +135,7 @@ impl Keeper {
                 end = ends.recv(), if gate_open => {
                     gate_open = end.is_some();
                     if let Some(end) = end {
-                        self.hold(end);
+                        self.hold(end).await;
                     }
                     false
                 }
@@ -172,11 +177,13 @@ impl Keeper {
         engine.observed(observed).await
     }
 
-    fn hold(&mut self, end: GatedEnd) {
+    async fn hold(&mut self, end: GatedEnd) {
         let Report::Ended { run, .. } = &end.report else { return };
+        let owner = self.parts.store.job(end.job).await;
+        let uid = owner.ok().flatten().map(|record| record.owner.uid);
         let deadline = Instant::now() + super::duration(self.rules.release_timeout);
         let round = self.parts.watcher.look();
-        self.held.entry(*run).or_insert(Held { end, round, deadline });
+        self.held.entry(*run).or_insert(Held { end, round, deadline, uid, asked: BTreeMap::new() });
     }
 
     /// What was seen, put on the board, and what follows from it.
@@ -188,7 +195,7 @@ impl Keeper {
             gpus: BTreeMap::new(),
             idle: self.meter.notes(),
         };
-        let mut observed = Observed::default();
+        let mut observed = Observed { looked: view.round > 0, ..Observed::default() };
         for reading in &view.survey.gpus {
             let uuid = Name::from(reading.gpu.uuid.as_str());
             let mut processes = Vec::new();
@@ -209,7 +216,7 @@ impl Keeper {
         if let Some(stall) = view.stall {
             let why = stalled(stall);
             for gpu in &observed.gpus {
-                observed.aside.entry(gpu.uuid.clone()).or_insert_with(|| why.as_str().into());
+                observed.aside.entry(gpu.uuid.clone()).or_insert_with(|| Aside::new(Cause::Silent, &why));
             }
             board.note = Some(why);
         }
@@ -238,14 +245,15 @@ impl Keeper {
             self.stuck.remove(uuid);
         }
         let avoid = self.rules.foreign == Foreign::Avoid;
+        let stuck = stuck.map(|why| Aside::new(Cause::LeftBehind, why));
         let why = stuck.or_else(|| judge::against(seen, of, avoid, self.hot.contains(uuid)));
         if judge::hot(seen, self.hot.contains(uuid)).is_some() {
             self.hot.insert(uuid.clone());
         } else {
             self.hot.remove(uuid);
         }
-        if let Some(why) = &why {
-            observed.aside.insert(uuid.clone(), why.as_str().into());
+        if let Some(why) = why {
+            observed.aside.insert(uuid.clone(), why);
         }
         if reading.lost.is_none() {
             self.lost.remove(uuid);
@@ -256,10 +264,10 @@ impl Keeper {
         // What was wrong before we came is somebody's business who has seen it.
         if let Some(sick) = judge::sickness(seen, self.ecc.get(uuid).copied(), &self.rules.ignore_xids) {
             observed.evict.insert(uuid.clone(), sick.as_str().into());
-            observed.aside.entry(uuid.clone()).or_insert_with(|| sick.as_str().into());
+            observed.aside.insert(uuid.clone(), Aside::new(Cause::Sick, &sick));
             self.sick.insert(uuid.clone(), sick);
         } else if let Some(sick) = self.sick.get(uuid) {
-            observed.aside.entry(uuid.clone()).or_insert_with(|| sick.as_str().into());
+            observed.aside.insert(uuid.clone(), Aside::new(Cause::Sick, sick));
         }
         if let Some(errors) = reading.ecc_errors {
             self.ecc.insert(uuid.clone(), errors);
@@ -305,7 +313,9 @@ impl Keeper {
         let holders = if self.held.is_empty() { BTreeMap::new() } else { holders(&self.parts.core) };
         let mut over: Vec<RunId> = Vec::new();
         let mut stuck = false;
-        for (run, held) in &self.held {
+        let mut swept: Vec<Notice> = Vec::new();
+        let grace = super::duration(self.rules.orphan_grace);
+        for (run, held) in &mut self.held {
             let left = |uuid: &Name| {
                 let seen = board.gpus.get(uuid).filter(|seen| seen.reading.lost.is_none())?;
                 let of = holders.get(uuid).map_or(&[][..], Vec::as_slice);
@@ -313,18 +323,24 @@ impl Keeper {
             };
             let blind = !self.parts.sees || view.stall.is_some();
             let was_seen = view.round >= held.round;
-            let left: Vec<&Name> = held.end.gpus.iter().filter(|uuid| left(uuid).is_some()).collect();
+            let left: Vec<Name> = held.end.gpus.iter().filter(|uuid| left(uuid).is_some()).cloned().collect();
             if blind || (was_seen && left.is_empty()) {
                 over.push(*run);
             } else if now >= held.deadline {
-                self.stuck.extend(left.into_iter().map(|uuid| (uuid.clone(), held.end.job)));
+                self.stuck.extend(left.into_iter().map(|uuid| (uuid, held.end.job)));
                 stuck = true;
                 over.push(*run);
             } else if was_seen && self.rules.orphans == Orphans::End {
-                for uuid in left {
-                    board.gpus.get(uuid).into_iter().for_each(|seen| end_orphans(seen, held.end.job));
+                let Held { end, uid, asked, .. } = held;
+                for uuid in &left {
+                    let Some(seen) = board.gpus.get(uuid) else { continue };
+                    let ended = end_orphans(seen, end.job, *uid, asked, grace);
+                    swept.extend((!ended.is_empty()).then(|| judge::swept(uuid, &ended, end.job)));
                 }
             }
+        }
+        if !swept.is_empty() && !engine.told(swept).await {
+            return false;
         }
         if stuck && !self.tell(view, engine).await {
             return false;
@@ -350,20 +366,42 @@ pub async fn first_view(watcher: &Watcher, patience: Duration) -> Arc<View> {
     }
 }
 
-/// Ends what is left of a job that has ended.
-fn end_orphans(seen: &Seen, job: JobId) {
+/// Ends what is left of a job that has ended: each is asked first, and killed when its grace is over. Gives those that were asked now.
+fn end_orphans<'a>(
+    seen: &'a Seen,
+    job: JobId,
+    uid: Option<u32>,
+    asked: &mut BTreeMap<(u32, u64), Instant>,
+    grace: Duration,
+) -> Vec<&'a SeenProcess> {
+    let mut ended = Vec::new();
     for process in seen.processes.iter().filter(|process| process.job == Some(job)) {
         let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { continue };
         let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         // The number may be another process's by now; behind the handle it cannot become that any more.
-        if Procfs::default().look(process.pid).started != process.started {
+        let now = Procfs::default().look(process.pid);
+        // Anybody can say that he is of a job; of the same user he says it of himself.
+        if now.started != process.started || now.uid.is_none() || now.uid != uid {
             continue;
         }
-        match pidfd_send_signal(&handle, Signal::KILL) {
-            Ok(()) => tracing::warn!(pid = process.pid, %job, "a process of an ended job was still on a GPU, and is ended"),
+        let due = asked.get(&(process.pid, process.started)).copied();
+        let signal = match due {
+            None => Signal::TERM,
+            Some(due) if due <= Instant::now() => Signal::KILL,
+            Some(_) => continue,
+        };
+        match pidfd_send_signal(&handle, signal) {
+            Ok(()) => {
+                tracing::warn!(pid = process.pid, %job, ?signal, "a process of an ended job is still on a GPU, and is told to end")
+            }
             Err(error) => tracing::warn!(pid = process.pid, %job, %error, "a process of an ended job is still on a GPU"),
         }
+        if due.is_none() {
+            asked.insert((process.pid, process.started), Instant::now() + grace);
+            ended.push(process);
+        }
     }
+    ended
 }
 
 const fn end_of(report: &Report) -> Option<Timestamp> {
@@ -372,4 +410,48 @@ const fn end_of(report: &Report) -> Option<Timestamp> {
 
 fn stalled(stall: executors::gpu::Stall) -> String {
     format!("the driver has not answered {} for more than {} s", stall.function, stall.since.elapsed().as_secs())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use executors::gpu::Reading;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_ended_but_the_very_process_of_the_very_user() {
+        let job = JobId(Uuid::from_u128(7));
+        let mut child = Command::new("sleep").arg("1000").env("FLASH_JOB_ID", job.to_string()).spawn().unwrap();
+        let found = Procfs::default().look(child.id());
+        let process = SeenProcess {
+            pid: child.id(),
+            user: None,
+            command: String::new(),
+            memory_bytes: None,
+            job: Some(job),
+            started: found.started,
+            graphics: false,
+            busy_percent: None,
+        };
+        let seen = |process: SeenProcess| Seen { reading: Reading::default(), processes: vec![process] };
+        let mut asked = BTreeMap::new();
+        let end = |process: &SeenProcess, uid, grace, asked: &mut BTreeMap<_, _>| {
+            end_orphans(&seen(process.clone()), job, uid, asked, grace).len()
+        };
+        // The number was another process's when it was seen; another user's; nobody knows whose; of another job.
+        let earlier = SeenProcess { started: found.started + 1, ..process.clone() };
+        assert_eq!(end(&earlier, found.uid, Duration::ZERO, &mut asked), 0);
+        assert_eq!(end(&process, found.uid.map(|uid| uid + 1), Duration::ZERO, &mut asked), 0);
+        assert_eq!(end(&process, None, Duration::ZERO, &mut asked), 0);
+        assert_eq!(end(&SeenProcess { job: None, ..process.clone() }, found.uid, Duration::ZERO, &mut asked), 0);
+        assert!(asked.is_empty() && child.try_wait().unwrap().is_none());
+        assert_eq!(end(&process, found.uid, Duration::ZERO, &mut asked), 1);
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
+        assert_eq!(end(&process, found.uid, Duration::ZERO, &mut asked), 0, "it is told once");
+    }
 }

@@ -3,6 +3,7 @@
 //! What must hold: nothing here waits for a driver; what was seen is shown with what speaks against promising it; a sick GPU is drained
 //! for good, until somebody resumes it, and one that is merely in use, hot or silent comes back by itself.
 
+pub mod access;
 pub mod idle;
 pub mod judge;
 pub mod keeper;

@@ -1,10 +1,13 @@
 //! What runs do with their GPUs, summed up from looks: pure, time is given.
 //!
 //! What must hold: a look counts for the time since the one before it, or since the run began where that was later, up to the end of its
-//! tasks where that is known by then, and for no more than the longest gap between two looks: what nobody saw is not known. Energy is that of the GPU's own counter, which misses nothing, or what it drew at the look.
+//! tasks where that is known by then, and for no more than the longest gap between two looks: what nobody saw is not known. A part of a GPU
+//! counts for as much time as it is of the GPU, as what is promised does. Energy is that of the GPU's own counter, which misses nothing, or what it
+//! drew at the look.
 
 use std::collections::BTreeMap;
 
+use scheduler_core::amounts::GPU_MILLIS;
 use scheduler_core::ids::{JobId, Name};
 use scheduler_core::time::{Span, Timestamp};
 use store::RunSample;
@@ -48,11 +51,11 @@ impl Sampler {
     /// What a look adds to each run.
     pub fn look<'a>(&mut self, board: &Board, runs: &'a [GpuRun], now: Timestamp) -> Vec<Looked<'a>> {
         let mut holders: BTreeMap<&Name, u32> = BTreeMap::new();
-        runs.iter().flat_map(|run| &run.gpus).for_each(|uuid| *holders.entry(uuid).or_default() += 1);
+        runs.iter().flat_map(|run| run.gpus.keys()).for_each(|uuid| *holders.entry(uuid).or_default() += 1);
         let looked = runs.iter().map(|run| {
             let mut sampled = Sampled::default();
             let mut busiest = Some(0);
-            for uuid in &run.gpus {
+            for (uuid, &millis) in &run.gpus {
                 let Some(seen) = board.gpus.get(uuid).filter(|seen| seen.reading.lost.is_none()) else {
                     busiest = None;
                     continue;
@@ -60,7 +63,7 @@ impl Sampler {
                 let alone = holders.get(uuid) == Some(&1);
                 let busy = busy(seen, run.run.job, alone);
                 busiest = busiest.zip(busy).map(|(one, other): (u32, u32)| one.max(other));
-                sampled.add(&self.of_gpu(uuid, seen, run, busy, alone, now));
+                sampled.add(&of_part(self.of_gpu(uuid, seen, run, busy, alone, now), millis));
             }
             let sample = RunSample { job: run.run.job, seq: run.seq, attempt: run.run.attempt, at: now, sampled };
             Looked { run, busiest, sample }
@@ -94,6 +97,15 @@ impl Sampler {
             energy_millijoules,
         }
     }
+}
+
+/// What is counted in time of GPUs, for a run that has so many thousandths of the GPU.
+fn of_part(sampled: Sampled, millis: u32) -> Sampled {
+    let part = |micros: u64| {
+        let part = u128::from(micros) * u128::from(millis) / u128::from(GPU_MILLIS);
+        u64::try_from(part).unwrap_or(u64::MAX)
+    };
+    Sampled { known_micros: part(sampled.known_micros), busy_micros: part(sampled.busy_micros), ..sampled }
 }
 
 /// How busy a job keeps a GPU: all that is done there if it is its own, else what its processes do.
@@ -142,7 +154,7 @@ mod tests {
             queue: "q".into(),
             since: Some(at(since)),
             until: None,
-            gpus: gpus.iter().map(|uuid| Name::from(*uuid)).collect(),
+            gpus: gpus.iter().map(|uuid| (Name::from(*uuid), GPU_MILLIS)).collect(),
         }
     }
 
@@ -208,7 +220,11 @@ mod tests {
     #[test]
     fn those_who_share_a_gpu_have_what_their_processes_do() {
         let mut sampler = Sampler::new(Span::from_secs(6));
-        let runs = [run(1, &["a"], 0), run(2, &["a"], 0)];
+        let mut runs = [run(1, &["a"], 0), run(2, &["a"], 0)];
+        for (run, millis) in runs.iter_mut().zip([500, 250]) {
+            run.gpus.insert("a".into(), millis);
+        }
+        sampler.look(&board(&[("a", 80, 1)]), &runs, at(0));
         let mut shared = board(&[("a", 80, 1)]);
         let process = |number, busy, memory| SeenProcess {
             pid: 1,
@@ -225,5 +241,8 @@ mod tests {
         let looked = sampler.look(&shared, &runs, at(1));
         let said: Vec<_> = looked.iter().map(|looked| (looked.busiest, looked.sample.sampled.peak_memory_bytes)).collect();
         assert_eq!(said, [(Some(50), 11), (Some(0), 7)]);
+        let time = |looked: &Looked<'_>| (looked.sample.sampled.known_micros, looked.sample.sampled.busy_micros);
+        let times: Vec<_> = looked.iter().map(time).collect();
+        assert_eq!(times, [(SECOND / 2, SECOND / 4), (SECOND / 4, 0)], "half of a GPU for a second is half a second of a GPU");
     }
 }

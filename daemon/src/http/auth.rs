@@ -1,4 +1,4 @@
-//! Who asks: the peer of the Unix socket, or the bearer of a token.
+//! Who asks: the peer of the Unix socket, or the bearer of a token, ours or the cluster's.
 //!
 //! Invariants: a request without a caller reaches only what is in [`is_public`]: a route that is added later is closed until somebody
 //! opens it there. A daemon that is not root serves its own user and root. Secrets are neither stored nor logged; hashes of them are
@@ -21,6 +21,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::App;
+use super::cluster_auth::ClusterAuth;
 use super::problem::{ApiError, ApiResult};
 use crate::backend::{Caller, Via};
 use crate::users::Users;
@@ -55,6 +56,7 @@ pub struct Auth {
     users: Arc<Users>,
     own_uid: u32,
     metrics_public: bool,
+    cluster: Option<ClusterAuth>,
     tokens: RwLock<Arc<Tokens>>,
     /// Held while tokens are read from the store, and while they are marked as out of date: so what was read before a removal is
     /// never put in place after it.
@@ -97,9 +99,9 @@ pub fn new_secret() -> std::io::Result<(String, [u8; 32])> {
 }
 
 impl Auth {
-    /// For the daemon that runs as `own_uid`.
-    pub fn new(users: Arc<Users>, own_uid: u32, metrics_public: bool) -> Self {
-        Self { users, own_uid, metrics_public, tokens: RwLock::default(), reading: Mutex::default() }
+    /// For the daemon that runs as `own_uid`. Tokens that are none of ours are asked about in the cluster, if there is one to ask.
+    pub fn new(users: Arc<Users>, own_uid: u32, metrics_public: bool, cluster: Option<ClusterAuth>) -> Self {
+        Self { users, own_uid, metrics_public, cluster, tokens: RwLock::default(), reading: Mutex::default() }
     }
 
     fn serves(&self, uid: u32) -> bool {
@@ -152,7 +154,10 @@ impl Auth {
             .map(|(_, secret)| secret.trim())
             .ok_or_else(|| refused("the Authorization header is not `Bearer <token>`"))?;
         if secret.len() != PREFIX.len() + SECRET_CHARS || !secret.starts_with(PREFIX) {
-            return Err(refused("this is not a token of flashd"));
+            return match &self.cluster {
+                Some(cluster) => cluster.caller(secret).await,
+                None => Err(refused("this is not a token of flashd")),
+            };
         }
         let hash: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
         let tokens = self.current(store).await?;
@@ -247,13 +252,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_daemon_that_is_not_root_serves_its_user_and_root() {
-        let auth = Auth::new(Arc::default(), 1_234, false);
+        let auth = Auth::new(Arc::default(), 1_234, false, None);
         assert!(matches!(auth.peer(1_235).await.unwrap(), Peer::Stranger(1_235)));
         for uid in [0, 1_234] {
             let Peer::Socket(caller) = auth.peer(uid).await.unwrap() else { panic!("{uid}") };
             assert!(caller.admin);
         }
-        let root = Auth::new(Arc::default(), 0, false);
+        let root = Auth::new(Arc::default(), 0, false, None);
         let Peer::Socket(caller) = root.peer(1_235).await.unwrap() else { panic!("root serves everybody") };
         assert!(!caller.admin && caller.may_act_for(1_235) && !caller.may_act_for(1_236));
     }

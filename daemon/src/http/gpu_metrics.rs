@@ -6,23 +6,54 @@
 
 use std::fmt::Write as _;
 
-use api::{Gpu, Node};
+use api::{Gpu, GpuProcess, Node};
+use uuid::Uuid;
 
 /// How a text in the OpenMetrics format ends.
 const END: &str = "# EOF\n";
 
 type Series = fn(&Node, &Gpu) -> Option<f64>;
 
-/// Of GPUs that jobs have. The memory is that of the job's own processes.
-const OF_JOBS: [(&str, &str, Series); 2] = [
-    ("flashsched_pod_gpu_sm_utilization_ratio", "Part of the time in which something ran on the GPU of a job", |_, gpu| {
-        gpu.busy_percent.map(|percent| f64::from(percent) / 100.0)
+/// A job that has a GPU, or parts of it.
+struct Holder<'a> {
+    job: Uuid,
+    namespace: Option<&'a str>,
+    /// All of it is its own.
+    whole: bool,
+}
+
+type OfHolder = fn(&Gpu, &Holder<'_>) -> Option<f64>;
+
+/// Of jobs that have GPUs, a series for each that has some of it. On one that others share too, what it does and holds is what its processes do and hold.
+const OF_JOBS: [(&str, &str, OfHolder); 2] = [
+    ("flashsched_pod_gpu_sm_utilization_ratio", "Part of the time in which something of a job ran on its GPU", |gpu, holder| {
+        let all = gpu.busy_percent?;
+        let own = own(gpu, holder).filter_map(|process| process.busy_percent).fold(0, u32::saturating_add);
+        Some(f64::from(if holder.whole { all } else { own.min(100) }) / 100.0)
     }),
-    ("flashsched_pod_gpu_mps_memory_bytes", "Memory that the processes of a job hold on its GPU", |_, gpu| {
-        let own = gpu.processes.iter().filter(|process| process.job.is_some() && process.job == gpu.job);
-        gpu.memory_used.map(|_| own.filter_map(|process| process.memory).map(|memory| memory.0 as f64).sum())
+    ("flashsched_pod_gpu_mps_memory_bytes", "Memory that the processes of a job hold on its GPU", |gpu, holder| {
+        let own = own(gpu, holder).filter_map(|process| process.memory).map(|memory| memory.0 as f64);
+        gpu.memory_used.map(|_| own.sum())
     }),
 ];
+
+/// The processes of a job on a GPU.
+fn own<'a>(gpu: &'a Gpu, holder: &Holder<'_>) -> impl Iterator<Item = &'a GpuProcess> {
+    let job = Some(holder.job);
+    gpu.processes.iter().filter(move |process| process.job == job)
+}
+
+/// Who has a GPU, each job once.
+fn holders(gpu: &Gpu) -> Vec<Holder<'_>> {
+    let whole = gpu.job.map(|job| Holder { job, namespace: gpu.namespace.as_deref(), whole: true });
+    let mut all: Vec<Holder<'_>> = whole.into_iter().collect();
+    for sharer in &gpu.sharers {
+        if all.iter().all(|holder| holder.job != sharer.job) {
+            all.push(Holder { job: sharer.job, namespace: sharer.namespace.as_deref(), whole: false });
+        }
+    }
+    all
+}
 
 /// Of all GPUs.
 const OF_GPUS: [(&str, &str, Series); 6] = [
@@ -46,8 +77,9 @@ pub fn insert(text: &mut String, nodes: &[Node]) {
     }
     let gpus = || nodes.iter().flat_map(|node| node.gpus.iter().map(move |gpu| (node, gpu)));
     for (name, help, value) in OF_JOBS {
-        let of = gpus().filter(|(_, gpu)| gpu.job.is_some());
-        family(text, name, help, of.filter_map(|(node, gpu)| Some((job_labels(node, gpu), value(node, gpu)?))));
+        let of = gpus().flat_map(|(node, gpu)| holders(gpu).into_iter().map(move |holder| (node, gpu, holder)));
+        let line = |(node, gpu, holder): (&Node, &Gpu, Holder<'_>)| Some((job_labels(node, gpu, &holder), value(gpu, &holder)?));
+        family(text, name, help, of.filter_map(line));
     }
     let used = nodes.iter().filter(|node| !node.gpus.is_empty()).map(|node| {
         let promised: f64 = node.gpus.iter().map(|gpu| f64::from(gpu.promised().0) / 1_000.0).sum();
@@ -74,11 +106,11 @@ fn family(text: &mut String, name: &str, help: &str, series: impl Iterator<Item 
     }
 }
 
-fn job_labels(node: &Node, gpu: &Gpu) -> String {
+fn job_labels(node: &Node, gpu: &Gpu, holder: &Holder<'_>) -> String {
     format!(
         "pod_namespace=\"{}\",pod_name=\"{}\",gpu_index=\"{}\",gpu_uuid=\"{}\",node=\"{}\"",
-        escaped(gpu.namespace.as_deref().unwrap_or_default()),
-        gpu.job.map(|job| job.to_string()).unwrap_or_default(),
+        escaped(holder.namespace.unwrap_or_default()),
+        holder.job,
         gpu.index.map(|index| index.to_string()).unwrap_or_default(),
         escaped(&gpu.uuid),
         escaped(&node.name),
@@ -102,9 +134,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use api::GpuProcess;
-    use api::quantity::Memory;
-    use uuid::Uuid;
+    use api::GpuSharer;
+    use api::quantity::{GpuMillis, Memory};
 
     use super::*;
 
@@ -116,7 +147,9 @@ mod tests {
             user: None,
             command: String::new(),
             memory: Some(Memory(memory)),
+            busy_percent: Some(20),
             job,
+            job_number: None,
             foreign: false,
         };
         let held = Gpu {
@@ -131,18 +164,43 @@ mod tests {
             processes: vec![process(50, job), process(10, None)],
             ..Gpu::default()
         };
+        let sharer = |number, namespace: &str| GpuSharer {
+            job: Uuid::from_u128(number),
+            job_number: None,
+            namespace: Some(namespace.to_owned()),
+            gpu: GpuMillis(250),
+            memory: Memory(25),
+        };
+        let other = Some(Uuid::from_u128(8));
+        let shared = Gpu {
+            uuid: "GPU-3".to_owned(),
+            memory: Memory(100),
+            // Two tasks of one job, and one of another.
+            sharers: vec![sharer(7, "vision"), sharer(7, "vision"), sharer(8, "text")],
+            busy_percent: Some(70),
+            memory_used: Some(Memory(60)),
+            processes: vec![process(5, job), process(6, job), process(9, other), process(40, None)],
+            ..Gpu::default()
+        };
         let nodes = [Node {
             name: "box".to_owned(),
-            gpus: vec![held, Gpu { uuid: "GPU-2".to_owned(), ..Gpu::default() }],
+            gpus: vec![held, shared, Gpu { uuid: "GPU-2".to_owned(), ..Gpu::default() }],
             ..Node::default()
         }];
         let mut text = "a 1\n# EOF\n".to_owned();
         insert(&mut text, &nodes);
         let labels = "pod_namespace=\"vision\",pod_name=\"00000000-0000-0000-0000-000000000007\",gpu_index=\"0\",gpu_uuid=\"GPU-1\",node=\"box\"";
+        let part = "pod_namespace=\"vision\",pod_name=\"00000000-0000-0000-0000-000000000007\",gpu_index=\"\",gpu_uuid=\"GPU-3\",node=\"box\"";
+        let beside = "pod_namespace=\"text\",pod_name=\"00000000-0000-0000-0000-000000000008\",gpu_index=\"\",gpu_uuid=\"GPU-3\",node=\"box\"";
+        assert_eq!(text.matches("flashsched_pod_gpu_sm_utilization_ratio{").count(), 3, "a job has one series of a GPU: {text}");
         for line in [
             format!("flashsched_pod_gpu_sm_utilization_ratio{{{labels}}} 0.93"),
             format!("flashsched_pod_gpu_mps_memory_bytes{{{labels}}} 50.0"),
-            "flashsched_node_gpu_mps_utilization_ratio{node=\"box\"} 0.5".to_owned(),
+            format!("flashsched_pod_gpu_sm_utilization_ratio{{{part}}} 0.4"),
+            format!("flashsched_pod_gpu_mps_memory_bytes{{{part}}} 11.0"),
+            format!("flashsched_pod_gpu_sm_utilization_ratio{{{beside}}} 0.2"),
+            format!("flashsched_pod_gpu_mps_memory_bytes{{{beside}}} 9.0"),
+            "flashsched_node_gpu_mps_utilization_ratio{node=\"box\"} 0.5833333333333334".to_owned(),
             "flashd_gpu_state{gpu=\"\",UUID=\"GPU-2\",pci_bus_id=\"\",modelName=\"\",Hostname=\"box\",state=\"ready\"} 1.0"
                 .to_owned(),
         ] {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -57,10 +58,10 @@ pub enum BindError {
     },
 }
 
-/// Both doors, open; nobody is served yet.
+/// The doors, open; nobody is served yet.
 pub struct Listeners {
-    unix: UnixListener,
-    socket: PathBuf,
+    /// With its path. A standby may have none.
+    unix: Option<(UnixListener, PathBuf)>,
     tcp: Option<TcpListener>,
 }
 
@@ -91,17 +92,47 @@ fn bind_unix(path: &Path, everybody: bool) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
+async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError::Tcp { address, source })
+}
+
 impl Listeners {
-    /// Opens the socket and, unless it is off, the TCP port. The caller holds the data folder's lock, so a socket that is there is stale.
-    pub async fn bind(config: &Config) -> Result<Self, BindError> {
-        let tcp = match config.listen {
-            Listen::Off => None,
-            Listen::Address(address) => {
-                Some(TcpListener::bind(address).await.map_err(|source| BindError::Tcp { address, source })?)
+    /// Opens the socket and, unless it is off, the TCP port, or takes the one that is `open` already. The caller holds the data folder's lock,
+    /// so a socket that is there is stale.
+    pub async fn bind(config: &Config, open: Option<std::net::TcpListener>) -> Result<Self, BindError> {
+        let tcp = match (config.listen, open) {
+            (Listen::Off, _) => None,
+            (Listen::Address(address), Some(open)) => {
+                Some(TcpListener::from_std(open).map_err(|source| BindError::Tcp { address, source })?)
             }
+            (Listen::Address(address), None) => Some(bind_tcp(address).await?),
         };
         let unix = bind_unix(&config.socket, rustix::process::geteuid().is_root())?;
-        Ok(Self { unix, socket: config.socket.clone(), tcp })
+        Ok(Self { unix: Some((unix, config.socket.clone())), tcp })
+    }
+
+    /// The doors of a standby: those that whoever leads may have are left alone.
+    pub async fn bind_standby(config: &Config) -> Result<Self, BindError> {
+        let tcp = match config.listen {
+            Listen::Off => None,
+            Listen::Address(address) => match bind_tcp(address).await {
+                Err(BindError::Tcp { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => None,
+                bound => Some(bound?),
+            },
+        };
+        let is_leaders = config.socket.parent() == Some(&config.data) || UnixStream::connect(&config.socket).await.is_ok();
+        let unix = if is_leaders {
+            None
+        } else {
+            Some((bind_unix(&config.socket, rustix::process::geteuid().is_root())?, config.socket.clone()))
+        };
+        Ok(Self { unix, tcp })
+    }
+
+    /// The TCP door once more: who comes waits there while nobody serves it.
+    pub fn tcp_again(&self) -> io::Result<Option<std::net::TcpListener>> {
+        let again = |tcp: &TcpListener| tcp.as_fd().try_clone_to_owned().map(std::net::TcpListener::from);
+        self.tcp.as_ref().map(again).transpose()
     }
 
     /// The TCP address that is listened on, with the port that the system chose where 0 was asked for.
@@ -124,12 +155,19 @@ impl Listeners {
         };
         let unix = door("unix", app.limits.unix_connections);
         let tcp = door("tcp", app.limits.tcp_connections);
+        let serve_unix = async {
+            if let Some((listener, _)) = &self.unix {
+                unix.run(listener).await;
+            }
+        };
         let serve_tcp = async {
             if let Some(listener) = &self.tcp {
                 tcp.run(listener).await;
             }
         };
-        futures::future::join(unix.run(&self.unix), serve_tcp).await;
+        futures::future::join(serve_unix, serve_tcp).await;
+        // Also where there is no door, it ends when it is told to.
+        app.shutdown.cancelled().await;
         drop(self.tcp);
         open.close();
         let drain = Duration::from_micros(app.limits.drain_timeout.0);
@@ -138,7 +176,9 @@ impl Listeners {
             cut.cancel();
             open.wait().await;
         }
-        if let Err(error) = std::fs::remove_file(&self.socket) {
+        if let Some((_, socket)) = &self.unix
+            && let Err(error) = std::fs::remove_file(socket)
+        {
             tracing::debug!(%error, "removing the socket");
         }
     }

@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod auth;
 pub mod body;
+pub mod cluster_auth;
 pub mod cursor;
 pub mod dirs;
 pub mod gpu_metrics;
@@ -32,6 +33,7 @@ use crate::objects::SharedDirectory;
 use crate::users::Users;
 use admission::Admission;
 use auth::Auth;
+use cluster_auth::ClusterAuth;
 
 pub use listen::{BindError, Listeners};
 pub use routes::{openapi_json, router};
@@ -62,13 +64,14 @@ pub struct App {
 }
 
 impl App {
-    /// The edge of a daemon. Streams end when `shutdown` is cancelled.
+    /// The edge of a daemon; users of a cluster are recognised where one can be asked. Streams end when `shutdown` is cancelled.
     pub fn new(
         config: &Config,
         log_dir: PathBuf,
         backend: Arc<dyn Backend>,
         directory: SharedDirectory,
         metrics: Arc<Metrics>,
+        cluster_auth: Option<ClusterAuth>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let users = Arc::new(Users::default());
@@ -76,7 +79,7 @@ impl App {
         let watchers = usize::try_from(config.limits.watchers).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             backend,
-            auth: Auth::new(Arc::clone(&users), own_uid, config.metrics.public),
+            auth: Auth::new(Arc::clone(&users), own_uid, config.metrics.public, cluster_auth),
             admission: Admission::new(config, directory, users, own_uid),
             metrics,
             limits: config.limits.clone(),

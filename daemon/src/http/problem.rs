@@ -11,6 +11,7 @@ use scheduler_core::event::Rejected;
 use store::StoreError;
 
 use super::view;
+use super::why::words;
 use crate::backend::{BackendError, Refused, Resource};
 use crate::objects::Invalid;
 
@@ -87,8 +88,16 @@ impl ApiError {
     fn refused(refused: &Refused) -> Self {
         let (resource, detail) = match refused {
             Refused::TaskTooLarge { task, resource, asked, largest } => {
-                let [asked, largest] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
-                (resource, format!("task {task} asks for {asked}, the largest node has {largest}"))
+                let [all, most] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));
+                let detail = match resource {
+                    Resource::Gpu => {
+                        let asked = words::amount(*resource, (*asked).into());
+                        let most = if *largest == 0 { "none".to_owned() } else { most };
+                        format!("task {task} asks for {asked}, the largest node has {most}")
+                    }
+                    _ => format!("task {task} asks for {all}, the largest node has {most}"),
+                };
+                (resource, detail)
             }
             Refused::JobTooLarge { resource, asked, total, task, possible } => {
                 let [asked, total] = [*asked, *total].map(|number| view::amount(*resource, number));
@@ -178,9 +187,18 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Full { .. } | StoreError::ReadOnly { .. } | StoreError::Closed { .. } | StoreError::Fenced { .. } => {
+            StoreError::Full { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::Closed { .. }
+            | StoreError::Standby { .. }
+            | StoreError::Fenced { .. } => {
                 tracing::warn!(%error, "request refused");
                 Self::new(codes::UNAVAILABLE, error.to_string())
+            }
+            // Where the server is, is for those who run it.
+            StoreError::Away { .. } => {
+                tracing::warn!(%error, "request refused");
+                Self::new(codes::UNAVAILABLE, "the database is away; try again")
             }
             StoreError::Compacted { .. } => Self::new(codes::GONE, error.to_string()),
             other => Self::internal(&other),
@@ -230,6 +248,10 @@ mod tests {
     fn what_a_disk_says_is_told_and_what_code_says_is_not() {
         let full = StoreError::Full { op: "commit", subject: "/x".to_owned() };
         assert_eq!(ApiError::from(full).problem().status, 503);
+        let away = StoreError::Away { op: "commit", subject: "/x".to_owned(), detail: "secret".to_owned() };
+        let error = ApiError::from(away);
+        assert_eq!(error.problem().status, 503);
+        assert!(!format!("{error:?}").contains("secret"));
         let other = StoreError::Other { op: "commit", subject: "/x".to_owned(), detail: "secret".to_owned() };
         let error = ApiError::from(other);
         assert_eq!(error.problem().status, 500);

@@ -1,6 +1,6 @@
 //! What is done around every request: who asks, how long it may take, what is counted, and that a panic is an answer.
 //!
-//! Invariants: no handler runs before its caller is known; nothing here allocates by the size of a request or logs above debug.
+//! Invariants: no handler runs before its caller is known, and none that changes something runs in a standby; nothing here allocates by the size of a request or logs above debug.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -45,6 +45,12 @@ pub async fn answer(app: &Arc<App>, router: &Router, peer: &Peer, request: Reque
 
 async fn handle(app: &Arc<App>, router: &Router, peer: &Peer, request: Request<Incoming>) -> Response {
     let caller = app.auth.identify(peer, request.uri().path(), request.headers(), app.backend.store()).await;
+    if !request.method().is_safe()
+        && caller.is_ok()
+        && let Some(why) = app.backend.standby()
+    {
+        return ApiError::new(codes::UNAVAILABLE, why).into_response();
+    }
     let mut request = request.map(Body::new);
     match caller {
         Ok(Some(caller)) => {

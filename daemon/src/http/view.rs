@@ -8,7 +8,7 @@ use api::{Job, JobEvent, JobSpec, OutcomeWord, PlacedTask, State};
 use scheduler_core::amounts::GpuShare;
 use scheduler_core::state::{FailReason, JobState, Outcome, Placement, StateKind, WaitFor};
 use store::usage::Used;
-use store::{EventRecord, JobRecord};
+use store::{EventRecord, JobRecord, NoticeRecord};
 
 use super::problem::{ApiError, ApiResult};
 use super::text::wire_time;
@@ -109,7 +109,7 @@ pub fn job(record: &JobRecord, caller: &Caller) -> ApiResult<Job> {
     let mut spec = spec(record)?;
     let now_placed = record.lifecycle.state.placement().or(record.last_placement.as_ref());
     let placement = now_placed.map(|found| placement(&spec, found)).unwrap_or_default();
-    if !caller.may_act_for(record.owner.uid) {
+    if !caller.may_act_on(&record.namespace, &record.owner) {
         let tasks = spec.tasks.iter_mut().flat_map(|task| task.env.values_mut());
         for value in spec.env.values_mut().chain(tasks) {
             REDACTED.clone_into(value);
@@ -176,6 +176,34 @@ pub fn event(record: &EventRecord) -> JobEvent {
         state: state(record.lifecycle.state.kind()),
         attempt: record.lifecycle.attempt.0,
         outcome: ended,
+    }
+}
+
+/// The kind of a notice.
+pub const fn notice_kind(kind: store::NoticeKind) -> api::NoticeKind {
+    match kind {
+        store::NoticeKind::Gpu => api::NoticeKind::Gpu,
+        store::NoticeKind::Node => api::NoticeKind::Node,
+        store::NoticeKind::Queue => api::NoticeKind::Queue,
+        store::NoticeKind::Cohort => api::NoticeKind::Cohort,
+        store::NoticeKind::PriorityClass => api::NoticeKind::PriorityClass,
+    }
+}
+
+/// What happened to a thing.
+pub fn notice(record: &NoticeRecord) -> api::Notice {
+    let NoticeRecord { revision, notice } = record;
+    let text = |name: &Option<scheduler_core::ids::Name>| name.as_ref().map(ToString::to_string);
+    api::Notice {
+        revision: revision.0,
+        at: wire_time(notice.at),
+        kind: notice_kind(notice.kind),
+        name: notice.name.to_string(),
+        event: notice.what.to_string(),
+        node: text(&notice.node),
+        cause: text(&notice.cause),
+        by: text(&notice.by),
+        reason: notice.reason.clone(),
     }
 }
 

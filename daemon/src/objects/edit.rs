@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Invalid;
 use super::nodes::Order;
+use super::owned::Owned;
 
 /// What is to become of a thing.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,6 +27,8 @@ pub enum Edit<S> {
 pub enum Change {
     /// Of a queue.
     Queue(Name, Edit<api::QueueSpec>),
+    /// Of a queue that is an object of the cluster: what that says, or that it is gone.
+    ClusterQueue(Name, Option<(api::QueueSpec, Owned)>),
     /// Of a cohort.
     Cohort(Name, Edit<api::CohortSpec>),
     /// Of a priority class.
@@ -45,6 +48,8 @@ pub enum Changed {
     Replaced,
     /// It is there no more.
     Removed,
+    /// It is as it was.
+    Nothing,
 }
 
 /// A patch does not fit.

@@ -9,6 +9,7 @@
 pub mod convert;
 pub mod edit;
 pub mod nodes;
+pub mod owned;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,9 +18,11 @@ use api::Origin;
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{CohortConfig, Config, QueueConfig, UsageRecord};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use store::{ObjectKind, Store, StoreError};
 
 pub use convert::Invalid;
+use owned::Owned;
 
 /// Objects of one kind that there may be.
 pub const MOST: usize = 2_000;
@@ -33,6 +36,8 @@ pub struct Seeds {
     pub base: Config,
     /// Queues, and who said so.
     pub queues: Vec<(QueueConfig, Origin)>,
+    /// Queues can be objects of a cluster.
+    pub of_cluster: bool,
     /// Cohorts.
     pub cohorts: Vec<CohortConfig>,
     /// Priority classes.
@@ -43,6 +48,7 @@ pub struct Seeds {
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
     queues: Vec<QueueConfig>,
+    owned: BTreeMap<Name, Owned>,
     cohorts: Vec<CohortConfig>,
     classes: BTreeMap<Name, i32>,
     nodes: BTreeMap<Name, nodes::Mark>,
@@ -56,6 +62,8 @@ pub struct Stored {
 pub struct Directory {
     /// Queues that take jobs.
     pub queues: BTreeMap<Name, Origin>,
+    /// Of those that are objects of a cluster what the core does not know.
+    pub owned: BTreeMap<Name, Owned>,
     /// Cohorts.
     pub cohorts: BTreeMap<Name, Origin>,
     /// Priority classes.
@@ -124,8 +132,14 @@ impl Stored {
             move |invalid: Invalid| LoadError::Object { kind, name, detail: invalid.to_string() }
         };
         let mut stored = Self::default();
-        for (name, spec) in load(store, ObjectKind::Queue).await? {
-            stored.queues.push(convert::queue_config(&name, &spec).map_err(bad(ObjectKind::Queue, &name))?);
+        for (name, value) in load::<Value>(store, ObjectKind::Queue).await? {
+            let damaged = |error: serde_json::Error| bad(ObjectKind::Queue, &name)(Invalid::new("", error.to_string()));
+            if let Some(queue) = owned::queue_of(&name) {
+                stored.owned.insert(queue, serde_json::from_value(value).map_err(damaged)?);
+            } else {
+                let spec = serde_json::from_value(value).map_err(damaged)?;
+                stored.queues.push(convert::queue_config(&name, &spec).map_err(bad(ObjectKind::Queue, &name))?);
+            }
         }
         for (name, spec) in load(store, ObjectKind::Cohort).await? {
             stored.cohorts.push(convert::cohort_config(&name, &spec).map_err(bad(ObjectKind::Cohort, &name))?);
@@ -163,6 +177,14 @@ impl Seeds {
                 config.cohorts.push(cohort.clone());
             }
         }
+        if self.of_cluster {
+            for (name, owned) in &stored.owned {
+                if let Some(origin) = directory.queues.get_mut(name) {
+                    *origin = Origin::Cluster;
+                    directory.owned.insert(name.clone(), owned.clone());
+                }
+            }
+        }
         // Places in the core follow the order here; it must be the same at every start.
         config.queues.sort_by(|one, other| one.name.cmp(&other.name));
         config.cohorts.sort_by(|one, other| one.name.cmp(&other.name));
@@ -196,15 +218,18 @@ mod tests {
             ..Seeds::default()
         };
         let stored = Stored {
-            queues: vec![queue("b", 2), queue("c", 2)],
+            queues: vec![queue("b", 2), queue("c", 2), queue("d", 2)],
+            owned: BTreeMap::from([("d".into(), Owned::default()), ("gone".into(), Owned::default())]),
             classes: BTreeMap::from([("high".into(), 9)]),
             ..Stored::default()
         };
         let (config, directory) = seeds.with(&stored);
         let found: Vec<_> = config.queues.iter().map(|queue| (queue.name.as_str(), queue.priority)).collect();
-        assert_eq!(found, [("a", 1), ("b", 2), ("c", 2)]);
+        assert_eq!(found, [("a", 1), ("b", 2), ("c", 2), ("d", 2)]);
         let origins: Vec<_> = directory.queues.values().copied().collect();
-        assert_eq!(origins, [Origin::BuiltIn, Origin::Api, Origin::Api]);
+        assert_eq!(origins, [Origin::BuiltIn, Origin::Api, Origin::Api, Origin::Api], "there is no cluster here");
+        let (_, on_cluster) = Seeds { of_cluster: true, ..seeds.clone() }.with(&stored);
+        assert_eq!((on_cluster.queues[&Name::from("d")], on_cluster.owned.len()), (Origin::Cluster, 1));
         assert_eq!(directory.cohorts.get(&Name::from("lab")), Some(&Origin::File));
         let classes: Vec<_> = directory.classes.iter().map(|(name, class)| (name.as_str(), *class)).collect();
         assert_eq!(classes, [("high", (9, Origin::Api)), ("low", (-1, Origin::File))]);

@@ -11,6 +11,7 @@
 
 pub mod flash;
 pub mod gpus;
+pub mod tcp;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
@@ -106,6 +107,20 @@ impl Daemon {
             }
             assert!(begun.elapsed() < PATIENCE, "flashd did not become ready\n{}", self.log());
         }
+    }
+
+    /// As [`Daemon::restart`], for one that will not be ready: returns when it answers at all.
+    pub fn restart_unready(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("flashd.log")).unwrap();
+        let mut child = self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none() && begun.elapsed() < PATIENCE, "flashd does not answer: {ended:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child = Some(child);
     }
 
     pub fn pid(&self) -> Pid {
@@ -372,6 +387,11 @@ impl Events {
 
     /// The next event's data; `None` at the stream's end.
     pub async fn next(&mut self) -> Option<Value> {
+        Some(self.typed().await?.1)
+    }
+
+    /// The same with its type, where it has one.
+    pub async fn typed(&mut self) -> Option<(Option<String>, Value)> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
@@ -380,7 +400,8 @@ impl Events {
                 if data.is_empty() {
                     continue;
                 }
-                return Some(serde_json::from_str(&data.join("\n")).unwrap());
+                let kind = text.lines().find_map(|line| line.strip_prefix("event:")).map(|kind| kind.trim().to_owned());
+                return Some((kind, serde_json::from_str(&data.join("\n")).unwrap()));
             }
             let frame = self.body.frame().await?.ok()?;
             if let Ok(data) = frame.into_data() {

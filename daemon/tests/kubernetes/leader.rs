@@ -8,6 +8,7 @@ use k8s_types::FlashJob;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::common::{Daemon, PATIENCE};
 use crate::rig::{FLASH_JOBS, Site, daemon, endless, flash_job, job};
 
 /// Name and version of all that executors make and write to, seen by somebody else.
@@ -115,4 +116,62 @@ async fn frozen(what: &str, config: &str) {
     site.daemon.restart();
     site.until_ready(StatusCode::OK, "").await;
     assert_eq!((&lease(&site)["leaseTransitions"], &site.daemon.job(&waits).await["state"]), (&json!(3), &json!("running")));
+}
+
+/// Looks at the Lease until somebody holds it in this term.
+async fn until_term(site: &Site, term: u64) {
+    let look = async {
+        loop {
+            let found = site.cluster.kubectl(&["get", "lease", "flashd", "--namespace", "flash-system", "--output", "json"]);
+            let found: Value = found.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+            let spec = &found["spec"];
+            if spec["leaseTransitions"] == term && spec["holderIdentity"].is_string() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(PATIENCE, look).await;
+    assert!(outcome.is_ok(), "never term {term}: {}\n{}", lease(site), site.daemon.log());
+}
+
+/// The term that the next opening of this daemon's table begins with.
+fn next_term(daemon: &Daemon) -> String {
+    let program = daemon.command().get_program().to_owned();
+    let output = std::process::Command::new(program).arg("migrate").arg("--data").arg(&daemon.dir).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_never_goes_backwards() {
+    let Some(mut site) = Site::prepare("terms of the Lease", vec![NodeSpec::plain("node-0")], "") else { return };
+    site.daemon.restart();
+    site.until_ready(StatusCode::OK, "").await;
+    until_term(&site, 1).await;
+    // Whoever deletes the Lease or writes into it, while it is held.
+    let flags = ["flashd", "--namespace", "flash-system"];
+    site.cluster.kubectl(&[&["delete", "lease"], &flags[..]].concat()).unwrap();
+    until_term(&site, 2).await;
+    let less = ["--type=merge", "--patch", r#"{"spec": {"leaseTransitions": 0}}"#];
+    site.cluster.kubectl(&[&["patch", "lease"], &flags[..], &less[..]].concat()).unwrap();
+    until_term(&site, 3).await;
+    let job = site.daemon.submit(job(json!({"env": {"SIM_DURATION": "20ms"}}))).await;
+    assert_eq!(site.daemon.finished(&job).await["outcome"]["result"], "succeeded");
+
+    // The table knows it: also in a cluster without the Lease its terms go on.
+    assert!(site.daemon.terminate().success());
+    site.cluster.kubectl(&[&["delete", "lease"], &flags[..]].concat()).unwrap();
+    site.daemon.restart();
+    until_term(&site, 4).await;
+
+    // A table that is younger than the Lease takes its number.
+    assert!(site.daemon.terminate().success());
+    let folder = tempfile::tempdir().unwrap();
+    site.daemon = daemon(&site.cluster, folder.path(), "young", "");
+    site.daemon.restart();
+    site.until_ready(StatusCode::OK, "").await;
+    until_term(&site, 5).await;
+    assert!(site.daemon.terminate().success());
+    let said = next_term(&site.daemon);
+    assert!(said.contains("term 6,"), "{said}");
 }

@@ -4,8 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod gang_faults;
+mod identity;
 mod leader;
 mod nodes;
 mod outage;
+mod pod;
 mod rig;
 mod runs;

@@ -188,6 +188,9 @@ functions! {
         let numa = found.numa.ok_or(Code::NotSupported as Failure)?;
         unsafe { put(to, numa) }
     }
+    fn nvmlDeviceGetMinorNumber(device: nv::nvmlDevice_t, to: *mut c_uint) device |state, found| {
+        unsafe { put(to, position(state, found) as c_uint) }
+    }
     fn nvmlDeviceGetPciInfo_v3(device: nv::nvmlDevice_t, to: *mut nv::nvmlPciInfo_t) device |state, found| {
         unsafe { put(to, pci(state, found)) }
     }
@@ -345,8 +348,12 @@ unsafe fn put_samples(
     Ok(())
 }
 
+fn position(state: &State, device: &Device) -> usize {
+    state.devices.iter().position(|other| other.uuid.get_ref() == device.uuid.get_ref()).unwrap_or_default()
+}
+
 fn pci(state: &State, device: &Device) -> nv::nvmlPciInfo_t {
-    let index = state.devices.iter().position(|other| other.uuid.get_ref() == device.uuid.get_ref()).unwrap_or_default();
+    let index = position(state, device);
     let address = device.pci.clone().unwrap_or_else(|| format!("0000:{:02x}:00.0", index + 1));
     let parts: Vec<c_uint> = address.split([':', '.']).map(|part| c_uint::from_str_radix(part, 16).unwrap_or_default()).collect();
     let number = |at: usize| parts.get(at).copied().unwrap_or_default();

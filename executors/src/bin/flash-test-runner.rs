@@ -19,6 +19,7 @@ fn options() -> Result<RunnerOptions, String> {
             "--dir" => options.dir = PathBuf::from(value),
             "--boot-id" => options.boot_id = Some(value),
             "--cgroup-root" => options.cgroup_root = Some(PathBuf::from(value)),
+            "--device-root" => options.device_root = Some(PathBuf::from(value)),
             "--idle-ms" => options.idle_exit = millis()?,
             "--leftover-grace-ms" => options.leftover_grace = millis()?,
             "--gather-held-ms" => (options.gather_held, options.fresh) = (millis()?, millis()?),

@@ -41,13 +41,15 @@ pub(super) fn describe(device: &Device<'_>, index: u32, uuid: String, rounds: &R
         let file = format!("/sys/bus/pci/devices/{}/numa_node", pci.as_ref()?);
         std::fs::read_to_string(file).ok()?.trim().parse().ok()
     });
+    rounds.calling("nvmlDeviceGetMinorNumber");
+    let minor = device.minor_number().ok();
     rounds.calling("nvmlDeviceGetCudaComputeCapability");
     let compute = device.cuda_compute_capability().ok().map(|of| format!("{}.{}", of.major, of.minor));
     rounds.calling("nvmlDeviceGetName");
     let model = device.name().unwrap_or_default();
     rounds.calling("nvmlDeviceGetMemoryInfo_v2");
     let memory_bytes = device.memory_info().map_or(0, |memory| memory.total);
-    Gpu { uuid, index, model, memory_bytes, pci, compute, mig: None, link_group: None, pcie_group: None, numa }
+    Gpu { uuid, index, minor, model, memory_bytes, pci, compute, mig: None, link_group: None, pcie_group: None, numa }
 }
 
 /// The driver names an instance after its device and profile: `NVIDIA H100 MIG 1g.10gb`.

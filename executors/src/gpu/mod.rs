@@ -62,6 +62,8 @@ pub struct Gpu {
     pub uuid: String,
     /// Its place in the driver's order; that of its GPU for a MIG instance.
     pub index: u32,
+    /// The number in the name of its device node (`/dev/nvidia0`), where the driver tells it; that of its GPU for a MIG instance.
+    pub minor: Option<u32>,
     /// The product's name; empty if the driver does not tell it.
     pub model: String,
     /// Memory in bytes; 0 if the driver does not tell it.

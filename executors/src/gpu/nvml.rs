@@ -46,6 +46,7 @@ impl Nvml {
     fn problem(&self, error: &NvmlError) -> Survey {
         let why = match error {
             NvmlError::LibloadingError(error) => format!("the library cannot be loaded: {error}"),
+            NvmlError::FailedToLoadSymbol(what) => format!("this is not NVML, or one that is too old: {what}"),
             other => other.to_string(),
         };
         let problems = vec![format!("{}: {why}", Where::Nvml(self.library.clone()))];

@@ -56,11 +56,11 @@ impl Procfs {
         self.known.retain(|pid, _| keep(*pid));
     }
 
-    /// A process as it is now.
+    /// A process as it is now; one that has ended, as it was, for as long as it is not forgotten: a driver shows it until it has tidied up.
     pub fn look(&mut self, pid: u32) -> Proc {
         let Some(stat) = self.stat(pid) else {
-            self.known.remove(&pid);
-            return Proc { uid: None, command: String::new(), job: None, started: 0 };
+            let unknown = || Proc { uid: None, command: String::new(), job: None, started: 0 };
+            return self.known.get(&pid).cloned().unwrap_or_else(unknown);
         };
         if let Some(known) = self.known.get(&pid).filter(|known| known.started == stat.started) {
             return known.clone();
@@ -134,8 +134,11 @@ mod tests {
         // The number again, for another process.
         process(root, 10, 1, 200, "PATH=/bin");
         assert_eq!(table.look(10).job, None);
+        // It has ended, and is still shown.
+        fs::remove_dir_all(root.join("11")).unwrap();
+        assert_eq!(table.look(11).job.as_deref(), Some("abc"));
         table.retain(|pid| pid == 12);
-        assert_eq!(table.known.len(), 1);
+        assert_eq!((table.known.len(), table.look(11).job), (1, None));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use kube::Error;
 use kube::core::Status;
+use kube::runtime::watcher;
 
 use crate::contract::ExecutorError;
 
@@ -54,6 +55,20 @@ pub(super) fn said(error: &Error) -> String {
         Meaning::Refused(detail) | Meaning::Forbidden(detail) | Meaning::Later(detail) => detail,
         Meaning::Exists | Meaning::Missing => chain(error),
     }
+}
+
+/// Why these objects cannot be watched, in one line, with the command that mends it where there is one.
+pub(super) fn watch_error(what: &str, error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    let why = match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => match meaning(error) {
+            Meaning::Missing => format!("the cluster does not know them; `{INSTALL}` installs what is needed"),
+            _ => said(error),
+        },
+        WatchError(status) => status.message.clone(),
+        NoResourceVersion => error.to_string(),
+    };
+    format!("{what}: {why}")
 }
 
 /// As the executor `job` says it.

@@ -3,6 +3,8 @@
 //! What must hold:
 //! - A Lease is taken when it was let go, or when it was seen unchanged for as long as its holder said, by our own clock alone. Each time it is
 //!   taken its term (`leaseTransitions`) grows.
+//! - A term never goes backwards, whoever deletes the Lease or writes into it: what was the largest is kept elsewhere too ([`Terms`]), and a term
+//!   is written down there before an order is given under it.
 //! - Whoever holds it acts until two thirds of its time have gone by since the *start* of the last renewal that was answered; nobody else can have
 //!   it before all of it has. That clock runs on while the process is stopped and while the machine sleeps.
 //! - Each write names the version that it is based on: of two that take it at once one is refused.
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
@@ -22,6 +25,19 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::error::{Meaning, meaning, said};
+
+/// Remembers the largest term where a Lease that is deleted, or a cluster that is made anew, does not take it along.
+#[async_trait]
+pub trait Terms: Send + Sync {
+    /// The largest that is known of.
+    fn latest(&self) -> u64;
+
+    /// A term begins: durable when this returns.
+    ///
+    /// # Errors
+    /// It could not be written down; why.
+    async fn begin(&self, term: u64) -> Result<(), String>;
+}
 
 /// What a Lease is held with.
 pub struct LeaseOptions {
@@ -35,6 +51,8 @@ pub struct LeaseOptions {
     pub holder: String,
     /// How long it holds without being renewed; whole seconds, at least 3.
     pub duration: Duration,
+    /// Where terms are remembered.
+    pub terms: Arc<dyn Terms>,
 }
 
 /// How things stand.
@@ -138,8 +156,10 @@ impl LeaseKeeper {
             match timeout(patience, self.attempt()).await {
                 Ok(Ok(Found::Ours { term })) => {
                     let until = begun + micros(self.options.duration / 3 * 2);
+                    let had_run_out = now() >= self.until.swap(until, Ordering::AcqRel);
+                    let is_new = *self.state.borrow() != LeaseState::Held { term };
                     // Also after it had run out: who waits for that has seen no other state meanwhile.
-                    if now() >= self.until.swap(until, Ordering::AcqRel) {
+                    if had_run_out || is_new {
                         self.state.send_replace(LeaseState::Held { term });
                         tracing::info!(lease, term, holder = self.options.holder, "leading");
                     }
@@ -147,7 +167,9 @@ impl LeaseKeeper {
                 Ok(Ok(Found::Others { holder })) => {
                     let why = format!("{holder} holds the Lease {lease}");
                     self.until.store(0, Ordering::Release);
-                    if self.say(LeaseState::Waiting(format!("this is a standby: {why}"))) {
+                    let LeaseOptions { namespace, name, .. } = &self.options;
+                    let mend = format!("if that one is gone for good, `kubectl --namespace {namespace} delete lease {name}`");
+                    if self.say(LeaseState::Waiting(format!("this is a standby: {why}; {mend}"))) {
                         tracing::warn!(lease, holder, "standby: nothing is started until the Lease is free");
                     }
                     if self.term.is_some() {
@@ -204,10 +226,13 @@ impl LeaseKeeper {
         let present = match self.api.get_opt(&name).await {
             Ok(Some(present)) => present,
             Ok(None) => {
-                let lease =
-                    Lease { metadata: ObjectMeta { name: Some(name), ..ObjectMeta::default() }, spec: Some(self.spec(None, 1)) };
+                let next = self.next(0);
+                let lease = Lease {
+                    metadata: ObjectMeta { name: Some(name), ..ObjectMeta::default() },
+                    spec: Some(self.spec(None, next)),
+                };
                 self.api.create(&PostParams::default(), &lease).await.map_err(|error| self.words(&error))?;
-                return Ok(self.ours(1));
+                return self.ours(next).await;
             }
             Err(error) => return Err(self.words(&error)),
         };
@@ -215,21 +240,35 @@ impl LeaseKeeper {
         let term = spec.lease_transitions.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
         let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
         let next = match &holder {
-            Some(holder) if *holder == self.options.holder => term,
+            Some(holder) if *holder == self.options.holder && self.term.is_none_or(|ours| ours == term) => term,
+            // Somebody else has written into it: the number is not to be less than it was.
+            Some(holder) if *holder == self.options.holder => self.next(term),
             Some(holder) if self.is_valid(&present, &spec) => return Ok(Found::Others { holder: holder.clone() }),
             // Ours no more, whoever let it go: another may have held it meanwhile.
             _ if self.term.is_some() => return Ok(Found::Others { holder: holder.unwrap_or_else(|| "nobody".to_owned()) }),
-            _ => term.saturating_add(1),
+            _ => self.next(term),
         };
         let lease = Lease { spec: Some(self.spec(Some(&spec).filter(|_| next == term), next)), ..present };
         self.api.replace(&name, &PostParams::default(), &lease).await.map_err(|error| self.words(&error))?;
-        Ok(self.ours(next))
+        self.ours(next).await
     }
 
-    fn ours(&mut self, term: u32) -> Found {
+    /// The term after the one of the Lease, and after every other that is known of.
+    fn next(&self, present: u32) -> u32 {
+        let latest = u32::try_from(self.options.terms.latest()).unwrap_or(u32::MAX);
+        let ours = self.term.map_or(0, |ours| ours.saturating_add(1));
+        // More than a Lease can say is never reached: it would take a handover each second for 68 years.
+        present.saturating_add(1).max(latest).max(ours).min(i32::MAX.cast_unsigned())
+    }
+
+    async fn ours(&mut self, term: u32) -> Result<Found, String> {
+        if self.term != Some(term) {
+            let begun = self.options.terms.begin(term.into()).await;
+            begun.map_err(|why| format!("its term {term} could not be written down: {why}"))?;
+        }
         self.term = Some(term);
         self.seen = None;
-        Found::Ours { term }
+        Ok(Found::Ours { term })
     }
 
     /// Whether its holder may still act on it, as far as we have seen.

@@ -267,7 +267,7 @@ mod tests {
         let run = RunId { job: JobId(uuid::Uuid::from_u128(7)), attempt: Attempt(2) };
         let pod =
             PodOrder { image: "img:1".to_owned(), gpus: 2, grace_secs: 5, time_limit_secs: Some(100), ..PodOrder::new("team") };
-        StartOrder { run, tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: Some(pod) }
+        StartOrder { run, tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, devices: None, pod: Some(pod) }
     }
 
     #[test]

@@ -15,11 +15,16 @@ pub mod flashjob;
 pub mod lease;
 mod manifest;
 pub mod nodes;
+mod objects;
 mod pauses;
 mod phase;
 mod quantity;
+mod review;
 mod watch;
 mod world;
 
 pub use connect::{ConnectError, connect};
 pub use executor::{JobExecutor, JobOptions};
+pub use objects::{News, ObjectKey};
+pub use quantity::thousandths;
+pub use review::{ReviewError, Reviewed, review};

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub(super) type Amounts = BTreeMap<String, u128>;
 
 /// A quantity in thousandths of its unit; `None` where it is not one, or below zero.
-pub(super) fn thousandths(quantity: &Quantity) -> Option<u128> {
+pub fn thousandths(quantity: &Quantity) -> Option<u128> {
     let text = quantity.0.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);

@@ -17,13 +17,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scheduler_core::ids::RunId;
 use scheduler_core::job::StopPolicy;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::link::{Link, Over, Session, connect_or_start, forget_orders, frame, unreachable, withdraw_orders};
 use super::protocol::{BATCH_BYTES, Order};
-use crate::contract::{Executor, ExecutorError, Observed, Report, StartOrder};
+use crate::contract::{DeviceAccess, Executor, ExecutorError, Observed, Report, StartOrder};
 
 /// The word for this executor.
 pub(super) const KIND: &str = "local";
@@ -81,6 +81,8 @@ struct Inner {
     options: LocalOptions,
     log_dir: String,
     link: Mutex<Option<Link>>,
+    /// Whether runs can be kept from devices; `None` before the first connection.
+    devices: watch::Sender<Option<DeviceAccess>>,
 }
 
 impl LocalExecutor {
@@ -91,8 +93,13 @@ impl LocalExecutor {
             let detail = format!("log folder {}: has to be an absolute path in UTF-8", options.log_dir.display());
             return Err(ExecutorError::Other { op: "making", executor: KIND, detail });
         };
-        let inner = Arc::new(Inner { options, log_dir, link: Mutex::new(None) });
+        let inner = Arc::new(Inner { options, log_dir, link: Mutex::new(None), devices: watch::Sender::new(None) });
         Ok(Self { inner, supervisor: tokio::sync::Mutex::new(None) })
+    }
+
+    /// Whether runs can be kept from devices that are not their own; `None` until a runner has said so.
+    pub fn device_access(&self) -> watch::Receiver<Option<DeviceAccess>> {
+        self.inner.devices.subscribe()
     }
 
     fn link(&self, op: &'static str) -> Result<Link, ExecutorError> {
@@ -158,6 +165,7 @@ impl Inner {
         loop {
             match connect_or_start("reconnect", &self.options).await {
                 Ok((link, session)) => {
+                    self.devices.send_replace(Some(link.devices.clone()));
                     *self.link() = Some(link);
                     return session.subscribed();
                 }
@@ -211,6 +219,7 @@ impl Executor for LocalExecutor {
         let mut supervisor = self.supervisor.lock().await;
         if supervisor.as_ref().is_none_or(JoinHandle::is_finished) {
             let (link, session) = connect_or_start("adopt", &self.inner.options).await?;
+            self.inner.devices.send_replace(Some(link.devices.clone()));
             *self.inner.link() = Some(link);
             *supervisor = Some(tokio::spawn(Arc::clone(&self.inner).supervise(session)));
         }

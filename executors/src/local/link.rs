@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::client::{KIND, LocalOptions};
 use super::protocol::{Hello, MAX_FRAME, MAX_HELLO, Order, PROTOCOL, Told, decode, encode, frame_length};
 use super::socket::SocketPath;
-use crate::contract::{ExecutorError, Observed, Report};
+use crate::contract::{DeviceAccess, ExecutorError, Observed, Report};
 
 /// Frames that wait to be written; who has more to say waits.
 const FRAMES_AHEAD: usize = 64;
@@ -39,6 +39,8 @@ pub(super) struct Link {
     answers: Arc<Mutex<Answers>>,
     /// The runner knows of lines.
     pub(super) lines: bool,
+    /// Whether the runner can keep runs from devices.
+    pub(super) devices: DeviceAccess,
 }
 
 /// Observations that are under way.
@@ -197,6 +199,7 @@ async fn greet(op: &'static str, mut stream: UnixStream) -> Result<(Link, Sessio
         pid: std::process::id(),
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
         lines: true,
+        devices: None,
     };
     let mut bytes = Vec::new();
     encode(&hello, &mut bytes).map_err(|error| unreachable(op, error))?;
@@ -217,7 +220,6 @@ async fn greet(op: &'static str, mut stream: UnixStream) -> Result<(Link, Sessio
     if theirs.protocol != PROTOCOL {
         return Err(ExecutorError::Protocol { executor: KIND, theirs: theirs.protocol, ours: PROTOCOL });
     }
-    tracing::info!(pid = theirs.pid, version = theirs.version, "connected to the runner");
     let (reader, writer) = stream.into_split();
     let (frames, waiting) = mpsc::channel(FRAMES_AHEAD);
     let answers = Arc::default();
@@ -228,7 +230,18 @@ async fn greet(op: &'static str, mut stream: UnixStream) -> Result<(Link, Sessio
         answers: Arc::clone(&answers),
         subscribe: false,
     };
-    Ok((Link { frames, answers, lines: theirs.lines }, session))
+    let devices = theirs.devices.unwrap_or_else(|| DeviceAccess {
+        enforced: false,
+        detail: format!("the runner is that of flashd {}, which cannot", theirs.version),
+    });
+    tracing::info!(
+        pid = theirs.pid,
+        version = theirs.version,
+        devices_enforced = devices.enforced,
+        devices = devices.detail,
+        "connected to the runner"
+    );
+    Ok((Link { frames, answers, lines: theirs.lines, devices }, session))
 }
 
 async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin), buffer: &mut Vec<u8>, max: usize) -> io::Result<()> {

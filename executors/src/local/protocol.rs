@@ -17,7 +17,7 @@ use scheduler_core::job::StopPolicy;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{Observed, Report, StartOrder};
+use crate::contract::{DeviceAccess, Observed, Report, StartOrder};
 
 /// Version of the protocol. Two sides talk only if theirs is the same.
 pub const PROTOCOL: u32 = 1;
@@ -52,6 +52,9 @@ pub struct Hello {
     /// It knows of orders that wait in lines, and of what is told about them.
     #[serde(default)]
     pub lines: bool,
+    /// Of a runner: whether it can keep runs from devices. One that does not say cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DeviceAccess>,
 }
 
 /// What the daemon says.

@@ -73,6 +73,7 @@ async fn what_nvml_says_is_what_there_is() {
     let expected = Gpu {
         uuid: "GPU-1".to_owned(),
         index: 0,
+        minor: Some(0),
         model: "H100".to_owned(),
         memory_bytes: 80 << 30,
         pci: Some("0000:01:00.0".to_owned()),

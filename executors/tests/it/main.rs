@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod conformance;
+mod devices;
 mod gpus;
 mod lines;
 mod lines_crash;

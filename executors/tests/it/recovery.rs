@@ -330,7 +330,8 @@ async fn a_stranger_on_the_socket_is_no_runner() {
     let site = Site::new();
     std::fs::create_dir(site.dir()).unwrap();
     let listener = tokio::net::UnixListener::bind(site.dir().join("runner.sock")).unwrap();
-    let hello = Hello { protocol: PROTOCOL + 6, version: "9".to_owned(), pid: 1, boot_id: String::new(), lines: false };
+    let hello =
+        Hello { protocol: PROTOCOL + 6, version: "9".to_owned(), pid: 1, boot_id: String::new(), lines: false, devices: None };
     let newer = serde_json::to_vec(&hello).unwrap();
     let answers = tokio::spawn(async move {
         for answer in [newer, b"not JSON".to_vec()] {
@@ -358,8 +359,15 @@ async fn a_runner_of_another_protocol_is_told_so_and_left() {
     let site = Site::new();
     let rig = site.daemon().await;
     let mut stream = tokio::net::UnixStream::connect(site.dir().join("runner.sock")).await.unwrap();
-    let hello = serde_json::to_vec(&Hello { protocol: 99, version: String::new(), pid: 1, boot_id: String::new(), lines: false })
-        .unwrap();
+    let hello = serde_json::to_vec(&Hello {
+        protocol: 99,
+        version: String::new(),
+        pid: 1,
+        boot_id: String::new(),
+        lines: false,
+        devices: None,
+    })
+    .unwrap();
     stream.write_u32_le(hello.len() as u32).await.unwrap();
     stream.write_all(&hello).await.unwrap();
     let length = stream.read_u32_le().await.unwrap();

@@ -47,7 +47,7 @@ pub(crate) fn command(name: &str, command: &[&str]) -> TaskOrder {
 
 /// An order for a new run.
 pub(crate) fn order(tasks: Vec<TaskOrder>) -> StartOrder {
-    StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: None }
+    StartOrder { run: new_run(), tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, devices: None, pod: None }
 }
 
 /// An order for a new run of one script.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use executors::Executor;
 use executors::local::{LocalExecutor, LocalOptions};
+use executors::{DeviceAccess, Executor};
 
 use crate::rig::{Inbox, PATIENCE, Rig};
 
@@ -65,6 +65,14 @@ impl Site {
         let (executor, inbox) = self.executor();
         executor.adopt().await.unwrap();
         Rig { executor, inbox, folder: self.work(), logs: self.logs() }
+    }
+
+    /// The same with what its runner says of keeping runs from devices.
+    pub(crate) async fn guarded(&self) -> (Rig, DeviceAccess) {
+        let (executor, inbox) = self.executor();
+        executor.adopt().await.unwrap();
+        let access = executor.device_access().borrow().clone().unwrap();
+        (Rig { executor, inbox, folder: self.work(), logs: self.logs() }, access)
     }
 
     /// The runner's process.

@@ -16,6 +16,7 @@ pub(crate) fn on(nodes: &[&str], gpus: u32, order: StartOrder) -> StartOrder {
         |(index, node): (usize, &&str)| GangPlace { index: u32::try_from(index).unwrap(), node: (*node).to_owned(), gpus };
     let gang = GangOrder {
         flash_job: format!("fj-{}", &order.run.job.to_string()[..23]),
+        lone: false,
         uid: None,
         queue: "default-batch".to_owned(),
         ttl_secs: None,

@@ -3,6 +3,7 @@
 
 mod gang_faults;
 mod gangs;
+mod lone;
 mod outage;
 mod rig;
 mod runs;

@@ -115,7 +115,7 @@ pub(crate) fn order(duration: &str, code: &str) -> StartOrder {
     };
     let run = RunId { job: JobId(uuid::Uuid::from_u128(number)), attempt: Attempt(1) };
     let pod = PodOrder { image: "any".to_owned(), ..PodOrder::new("default") };
-    StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: Some(pod) }
+    StartOrder { run, tasks: vec![task], uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, devices: None, pod: Some(pod) }
 }
 
 /// The same with so many replicas.

@@ -29,6 +29,9 @@ pub fn definitions() -> Result<[Value; 2], serde_json::Error> {
     let mut queue = serde_json::to_value(ClusterResourceQueue::crd())?;
     if let Some(schema) = schema(&mut queue) {
         quantities(schema);
+        if let Some(condition) = schema.pointer_mut("/properties/status/properties/conditions/items") {
+            without_descriptions(condition);
+        }
         without_nulls(schema);
     }
     Ok([job, queue])
@@ -141,7 +144,7 @@ fn without_nulls(schema: &mut Value) {
 }
 
 /// Where amounts stand: maps that are called so.
-const AMOUNTS: [&str; 6] = ["limits", "requests", "capacity", "guaranteed", "limit", "overhead"];
+const AMOUNTS: [&str; 7] = ["limits", "requests", "capacity", "guaranteed", "limit", "overhead", "used"];
 
 /// Gives every map of amounts the rule for quantities.
 fn quantities(schema: &mut Value) {

@@ -10,6 +10,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::QUEUE_ANNOTATION;
+
 /// Longest name of a FlashJob. A pod is called after it, with its number and its attempt, and that has to fit a label.
 pub const NAME_LENGTH: usize = 52;
 /// Most tasks that one FlashJob has.
@@ -76,6 +78,15 @@ pub struct FlashJobSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub depends_on: Vec<Dependency>,
+}
+
+impl FlashJob {
+    /// The queue that it names: in its spec, by its annotation, or by that of its first task.
+    pub fn queue(&self) -> Option<&str> {
+        let first = || self.spec.tasks.first()?.metadata.as_ref()?.annotations.as_ref()?.get(QUEUE_ANNOTATION);
+        let own = || self.metadata.annotations.as_ref()?.get(QUEUE_ANNOTATION);
+        self.spec.queue_name.as_ref().or_else(own).or_else(first).map(String::as_str)
+    }
 }
 
 /// What happens when infrastructure loses a job. What its own program failed is not tried again.

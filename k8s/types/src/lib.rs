@@ -15,7 +15,7 @@ pub use definitions::{QUANTITY_RULE, Unwritable, definitions, definitions_yaml};
 pub use flash_job::{
     Dependency, DependsOn, FlashJob, FlashJobSpec, FlashJobStatus, NAME_LENGTH, Phase, Retry, TASKS, TaskPlacement,
 };
-pub use queue::{ClusterResourceQueue, ClusterResourceQueueSpec, QueueQuota};
+pub use queue::{ClusterResourceQueue, ClusterResourceQueueSpec, ClusterResourceQueueStatus, QueueQuota};
 
 /// The API group.
 pub const GROUP: &str = "scheduling.flash-sched.io";
@@ -25,5 +25,9 @@ pub const VERSION: &str = "v1alpha1";
 pub const QUEUE_ANNOTATION: &str = "scheduling.flash-sched.io/queue-name";
 /// Annotation of a FlashJob or a pod: `true` if it may be ended to make room.
 pub const PREEMPTABLE_ANNOTATION: &str = "scheduling.flash-sched.io/preemptable";
+/// Annotation of a pod without a FlashJob: its priority, instead of that of its priority class.
+pub const PRIORITY_ANNOTATION: &str = "scheduling.flash-sched.io/priority";
+/// The queue of a FlashJob that names none.
+pub const DEFAULT_QUEUE: &str = "default-batch";
 /// The name under which pods ask for us.
 pub const SCHEDULER_NAME: &str = "flash-scheduler";

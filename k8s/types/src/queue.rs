@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
     singular = "clusterresourcequeue",
     shortname = "crq",
     category = "flash-sched",
+    status = "ClusterResourceQueueStatus",
     derive = "PartialEq",
     derive = "Default",
     doc = "Where jobs wait: a base priority, limits, and a share of a cohort.",
@@ -28,6 +30,9 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Preemptible", type_ = "boolean", json_path = ".spec.isPreemptible"),
     printcolumn(name = "MaxConcurrent", type_ = "integer", json_path = ".spec.maxConcurrent"),
     printcolumn(name = "Cohort", type_ = "string", json_path = ".spec.cohort"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending"),
+    printcolumn(name = "Running", type_ = "integer", json_path = ".status.running"),
+    printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type==\"Valid\")].status", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -74,4 +79,26 @@ pub struct QueueQuota {
     /// The most that it may have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limit: BTreeMap<String, Quantity>,
+}
+
+/// How a queue stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterResourceQueueStatus {
+    /// Jobs that wait.
+    #[serde(default)]
+    pub pending: i64,
+    /// Jobs that hold resources.
+    #[serde(default)]
+    pub running: i64,
+    /// What they hold: cpu, memory, nvidia.com/gpu.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub used: BTreeMap<String, Quantity>,
+    /// Valid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The generation of the spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
 }

@@ -55,6 +55,7 @@ fn the_manifests_install_and_what_is_wrong_is_refused_with_what_to_write() {
     // Twice, as an upgrade does.
     cluster.kubectl(&["apply", "--server-side", "--kustomize", &manifests()]).unwrap();
 
+    the_overlay_for_postgresql_is_taken(&cluster);
     good_objects_are_kept_whole(&cluster);
     bad_objects_are_refused(&cluster);
 
@@ -76,11 +77,42 @@ fn the_manifests_install_and_what_is_wrong_is_refused_with_what_to_write() {
     assert!(may(&cluster, "watch", "pods") && may(&cluster, "delete", "pods") && may(&cluster, "list", "nodes"));
     // Pods of FlashJobs are made and bound by us.
     assert!(may(&cluster, "create", "pods") && may(&cluster, "create", "pods/binding"));
-    let forbidden =
-        [("get", "secrets"), ("update", "pods"), ("create", "pods/exec"), ("delete", "nodes"), ("create", "deployments.apps")];
+    // Whose a token is may be asked; nobody's rights are, nobody's token is made, and nobody is played.
+    assert!(may(&cluster, "create", "tokenreviews.authentication.k8s.io"));
+    let forbidden = [
+        ("get", "secrets"),
+        ("update", "pods"),
+        ("create", "pods/exec"),
+        ("delete", "nodes"),
+        ("create", "deployments.apps"),
+        ("create", "subjectaccessreviews.authorization.k8s.io"),
+        ("create", "serviceaccounts/token"),
+        ("get", "serviceaccounts"),
+        ("impersonate", "users"),
+    ];
     for (verb, resource) in forbidden {
         assert!(!may(&cluster, verb, resource), "{verb} {resource}");
     }
+}
+
+/// Its address and password are references, nothing of it is a volume that outlives a pod, and there may be two daemons.
+fn the_overlay_for_postgresql_is_taken(cluster: &Cluster) {
+    let overlay = format!("{}/overlays/postgres", manifests());
+    let made = cluster.kubectl(&["kustomize", &overlay]).unwrap();
+    assert!(!made.contains("PersistentVolumeClaim") && !made.contains("kind: Secret"), "{made}");
+    // Over what is installed, so that the server checks every object of it.
+    let whole = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--output", "json", "--kustomize", &overlay];
+    let taken: Value = serde_json::from_str(&cluster.kubectl(&whole).unwrap()).unwrap();
+    let named = |kind: &str| taken["items"].as_array().unwrap().iter().find(|item| item["kind"] == kind).unwrap();
+    let deployment = &named("Deployment")["spec"];
+    assert_eq!((&deployment["replicas"], &named("PodDisruptionBudget")["spec"]["maxUnavailable"]), (&json!(2), &json!(2)));
+    let container = &deployment["template"]["spec"]["containers"][0];
+    let variables = container["env"].as_array().unwrap();
+    let url = variables.iter().find(|variable| variable["name"] == "FLASHD_STORE_URL").unwrap();
+    assert_eq!(url["valueFrom"]["secretKeyRef"], json!({"name": "flashd-store", "key": "url"}));
+    let mounted = variables.iter().find(|variable| variable["name"] == "FLASHD_STORE_PASSWORD_FILE").unwrap();
+    let path = container["volumeMounts"].as_array().unwrap().iter().find(|mount| mount["name"] == "store").unwrap();
+    assert!(mounted["value"].as_str().unwrap().starts_with(path["mountPath"].as_str().unwrap()), "{container}");
 }
 
 fn good_objects_are_kept_whole(cluster: &Cluster) {

@@ -1,9 +1,9 @@
-//! Writing a batch: rows, specs and events of new jobs, then the changes, all of a table in one statement, then updates, keys, objects and
+//! Writing a batch: rows, specs and events of new jobs, then the changes, all of a table in one statement, then notices, updates, keys, objects and
 //! what was used.
 
 use std::collections::HashMap;
 
-use scheduler_core::ids::Revision;
+use scheduler_core::ids::{Name, Revision};
 use sqlx::postgres::PgConnection;
 
 use super::changes::{Changes, JobChange, gather};
@@ -14,7 +14,7 @@ use super::row::{get, job_id};
 use super::value::{Id, kept};
 use super::writer::Writer;
 use crate::codec::{Columns, Damage, signed, standing, state_kind};
-use crate::{Batch, Committed, JobUpdate, KeyRecord, ObjectChange, StoreError, Submit};
+use crate::{Batch, Committed, JobUpdate, KeyRecord, Notice, ObjectChange, StoreError, Submit};
 
 const OP: &str = "commit";
 
@@ -25,6 +25,7 @@ static JOB_STATES: &str = include_str!("queries/job_states.sql");
 static UPDATE_JOBS: &str = include_str!("queries/update_jobs.sql");
 static UPDATE_SPECS: &str = include_str!("queries/update_specs.sql");
 static INSERT_KEYS: &str = include_str!("queries/insert_keys.sql");
+static INSERT_NOTICE: &str = include_str!("queries/insert_notice.sql");
 static SET_OBJECT: &str = include_str!("queries/set_object.sql");
 static DELETE_OBJECT: &str = include_str!("queries/delete_object.sql");
 
@@ -60,7 +61,7 @@ impl Writer {
         }
         let changes = gather(&batch.changes)?;
         let first = self.last_revision.next();
-        let last = Revision(self.last_revision.0 + (batch.submits.len() + batch.changes.len()) as u64);
+        let last = Revision(self.last_revision.0 + (batch.submits.len() + batch.changes.len() + batch.notices.len()) as u64);
         self.transaction(OP, (last_seq, last), async |writer, db| writer.write(db, batch, &changes, first).await).await?;
         self.count(counts);
         Ok(Committed { first, last })
@@ -88,6 +89,9 @@ impl Writer {
         }
         if !changes.all.is_empty() {
             self.change(db, changes, next).await?;
+        }
+        for (revision, notice) in (next + changes.all.len() as i64..).zip(&batch.notices) {
+            note(db, notice, revision).await?;
         }
         if !batch.updates.is_empty() {
             self.update(db, &batch.updates).await?;
@@ -164,6 +168,22 @@ impl Writer {
         sqlx::query(SET_OBJECT).bind(kind).bind(name).bind(value).bind(signed(self.term.0)).execute(db).await?;
         Ok(())
     }
+}
+
+async fn note(db: &mut PgConnection, notice: &Notice, revision: i64) -> Result<(), Fault> {
+    let text = |name: &Option<Name>| name.as_ref().map(|name| kept(name.as_str()).into_owned());
+    let query = sqlx::query(INSERT_NOTICE)
+        .bind(revision)
+        .bind(notice.at.0)
+        .bind(notice.kind as i16)
+        .bind(kept(notice.name.as_str()))
+        .bind(kept(notice.what.as_str()))
+        .bind(text(&notice.node))
+        .bind(text(&notice.cause))
+        .bind(text(&notice.by))
+        .bind(notice.reason.as_deref().map(kept));
+    query.execute(db).await?;
+    Ok(())
 }
 
 /// Which of these jobs was refused because it is there.

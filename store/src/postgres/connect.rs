@@ -108,7 +108,7 @@ impl Address {
         };
         match tokio::time::timeout(CONNECT, connect).await {
             Ok(connected) => Ok(connected?),
-            Err(_) => Err(Fault::Store(self.at("connect").other(format!("no answer within {} s", CONNECT.as_secs())))),
+            Err(_) => Err(Fault::Store(self.at("connect").away(format!("no answer within {} s", CONNECT.as_secs())))),
         }
     }
 

@@ -78,6 +78,9 @@ impl At<'_> {
                 match (&*code, said.kind()) {
                     ("53100", _) => StoreError::Full { op, subject },
                     ("25006", _) => StoreError::ReadOnly { op, subject },
+                    // Shutting down, starting, ended by an administrator; connections that break; too many of them.
+                    ("57P01" | "57P02" | "57P03" | "57P05" | "53300", _) => StoreError::Away { op, subject, detail },
+                    (code, _) if code.starts_with("08") => StoreError::Away { op, subject, detail },
                     (_, ErrorKind::UniqueViolation) => StoreError::Duplicate { op, what: said.message().to_owned() },
                     (code, _) if code.starts_with("XX") => StoreError::Corrupt { op, subject, detail },
                     _ => StoreError::Other { op, subject, detail },
@@ -85,7 +88,8 @@ impl At<'_> {
             }
             error @ (sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => self.corrupt(error.to_string()),
             sqlx::Error::PoolClosed => StoreError::Closed { op },
-            sqlx::Error::PoolTimedOut => self.other("no connection within the time that a request may wait for one"),
+            sqlx::Error::PoolTimedOut => self.away("no connection within the time that a request may wait for one"),
+            error @ (sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)) => self.away(error.to_string()),
             error => self.other(error.to_string()),
         }
     }
@@ -93,6 +97,11 @@ impl At<'_> {
     /// Something in the database that this program cannot have left there.
     pub(super) fn corrupt(self, detail: impl Into<String>) -> StoreError {
         StoreError::Corrupt { op: self.op, subject: self.subject.to_owned(), detail: detail.into() }
+    }
+
+    /// The server is away.
+    pub(super) fn away(self, detail: impl Into<String>) -> StoreError {
+        StoreError::Away { op: self.op, subject: self.subject.to_owned(), detail: detail.into() }
     }
 
     /// Anything else.

@@ -33,8 +33,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::usage::Day;
 use crate::{
-    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUse, KeyRecord, ObjectKind, ObjectRecord,
-    StateCounts, Store, StoreError, TokenRecord, UsageBy, UsagePage, UsageQuery, UsageRow,
+    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUse, KeyRecord, NoticeQuery, NoticeRecord,
+    ObjectKind, ObjectRecord, StateCounts, Store, StoreError, TokenRecord, UsageBy, UsagePage, UsageQuery, UsageRow,
 };
 pub use connect::{Address, AddressError};
 use fault::Fault;
@@ -152,6 +152,10 @@ impl Store for PostgresStore {
 
     async fn events(&self, after: Revision, job: Option<JobId>, limit: u32) -> Result<Vec<EventRecord>, StoreError> {
         self.told("read events", read::events(&self.readers, after, job, limit).await)
+    }
+
+    async fn notices(&self, query: &NoticeQuery) -> Result<Vec<NoticeRecord>, StoreError> {
+        self.told("read notices", read::notices(&self.readers, query).await)
     }
 
     async fn key(&self, scope: &str, key: &str) -> Result<Option<KeyRecord>, StoreError> {

@@ -7,16 +7,16 @@ use scheduler_core::ids::{JobId, Name, Revision, Seq};
 use scheduler_core::state::StateKind;
 use scheduler_core::time::Timestamp;
 use sqlx::Acquire as _;
-use sqlx::postgres::{PgConnection, PgPool, PgTransaction};
+use sqlx::postgres::{PgConnection, PgPool, PgRow, PgTransaction};
 
 use super::fault::Fault;
 use super::lease::standing;
 use super::row::{get, hash, job, job_id, lifecycle, name, number, owner};
 use super::value::{Id, kept, kept_list, told};
-use crate::codec::signed;
+use crate::codec::{Damage, signed};
 use crate::{
-    EventRecord, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, ObjectKind, ObjectRecord, OutcomeKind, StoreError,
-    TokenRecord,
+    EventRecord, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, Notice, NoticeKind, NoticeQuery, NoticeRecord, ObjectKind,
+    ObjectRecord, OutcomeKind, StoreError, TokenRecord,
 };
 
 /// Rows that one page of a list looks at, at most; one that found less says where to go on.
@@ -34,6 +34,7 @@ static NTH_OF_STATE: &str = include_str!("queries/nth_of_state.sql");
 static NEWEST_BEFORE: &str = include_str!("queries/newest_before.sql");
 static EVENTS: &str = include_str!("queries/events.sql");
 static EVENTS_OF_JOB: &str = include_str!("queries/events_of_job.sql");
+static NOTICES: &str = include_str!("queries/notices.sql");
 static KEY: &str = include_str!("queries/key.sql");
 static OBJECTS: &str = include_str!("queries/objects.sql");
 static TOKENS: &str = include_str!("queries/tokens.sql");
@@ -191,6 +192,39 @@ pub(super) async fn events(pool: &PgPool, after: Revision, job: Option<JobId>, l
         });
     }
     Ok(events)
+}
+
+/// Notices after a revision, oldest first.
+pub(super) async fn notices(pool: &PgPool, wanted: &NoticeQuery) -> Result<Vec<NoticeRecord>, Fault> {
+    let query = sqlx::query(NOTICES)
+        .bind(signed(wanted.after.0))
+        .bind(i64::from(wanted.limit))
+        .bind(wanted.kind.map(|kind| kind as i16))
+        .bind(wanted.name.as_ref().map(|name| kept(name.as_str()).into_owned()));
+    let text = |row: &PgRow, column| Ok::<_, Fault>(get::<Option<&str>>(row, column)?.map(|kept| told(kept).into_owned()));
+    let mut notices = Vec::new();
+    for row in query.fetch_all(pool).await? {
+        let floor = Revision(number(&row, 0)?);
+        if wanted.after < floor {
+            return Err(StoreError::Compacted { floor }.into());
+        }
+        if get::<Option<i64>>(&row, 1)?.is_none() {
+            break;
+        }
+        let kind: usize = number(&row, 3)?;
+        let notice = Notice {
+            at: Timestamp(get(&row, 2)?),
+            kind: *NoticeKind::ALL.get(kind).ok_or_else(|| Damage(format!("a notice of kind {kind}")))?,
+            name: name(&row, 4)?,
+            what: name(&row, 5)?,
+            node: text(&row, 6)?.map(Name::from),
+            cause: text(&row, 7)?.map(Name::from),
+            by: text(&row, 8)?.map(Name::from),
+            reason: text(&row, 9)?,
+        };
+        notices.push(NoticeRecord { revision: Revision(number(&row, 1)?), notice });
+    }
+    Ok(notices)
 }
 
 /// The remembered answer for a key.

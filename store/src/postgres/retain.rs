@@ -15,6 +15,7 @@ use crate::{Compaction, StoreError, TokenRecord};
 static HEAD: &str = include_str!("queries/head.sql");
 static OLDEST_EVENTS: &str = include_str!("queries/oldest_events.sql");
 static DELETE_EVENTS: &str = include_str!("queries/delete_events.sql");
+static DELETE_NOTICES: &str = include_str!("queries/delete_notices.sql");
 static RAISE_FLOOR: &str = include_str!("queries/raise_floor.sql");
 static OLDEST_KEYS: &str = include_str!("queries/oldest_keys.sql");
 static DELETE_KEYS: &str = include_str!("queries/delete_keys.sql");
@@ -27,9 +28,9 @@ static INSERT_TOKEN: &str = include_str!("queries/insert_token.sql");
 static DELETE_TOKEN: &str = include_str!("queries/delete_token.sql");
 
 impl Writer {
-    /// Removes the oldest events and keys.
+    /// Removes the oldest events, notices and keys.
     ///
-    /// Events go in revision order up to the first that is young enough: a clock that was set back may keep some longer, but the
+    /// Events and notices go in revision order up to the first that is young enough: a clock that was set back may keep some longer, but the
     /// floor stays one number with everything above it there.
     pub(super) async fn compact(&mut self, before: Timestamp, limit: u32) -> Result<Compaction, StoreError> {
         self.ready("compact").await?;
@@ -40,6 +41,7 @@ impl Writer {
             let mut compaction = Compaction { floor, events: events.count, more: events.more };
             if let Some(last) = events.last {
                 sqlx::query(DELETE_EVENTS).bind(last).execute(&mut *db).await?;
+                sqlx::query(DELETE_NOTICES).bind(last).execute(&mut *db).await?;
                 sqlx::query(RAISE_FLOOR).bind(last).execute(&mut *db).await?;
                 compaction.floor = Revision(last.cast_unsigned());
             }

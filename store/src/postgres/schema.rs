@@ -12,7 +12,10 @@ use super::fault::Fault;
 use crate::StoreError;
 
 /// Every migration as its description and its SQL, in order; number `i + 1` makes version `i + 1`.
-const MIGRATIONS: &[(&str, &str)] = &[("initial", include_str!("../../../migrations/postgres/0001_initial.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("initial", include_str!("../../../migrations/postgres/0001_initial.sql")),
+    ("notices", include_str!("../../../migrations/postgres/0002_notices.sql")),
+];
 
 const MIGRATED: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 const VERSION: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";

@@ -262,7 +262,7 @@ impl Writer {
             None => self.address.writer().await.map_err(|fault| self.at("connect").fault(fault))?,
         };
         let restored = timeout(TRANSACTION, self.restore(db, false)).await;
-        let restored = restored.unwrap_or_else(|_| Err(self.at("read the table anew").other("no answer").into()));
+        let restored = restored.unwrap_or_else(|_| Err(self.at("read the table anew").away("no answer").into()));
         restored.map(|_| ()).map_err(|fault| self.at("read the table anew").fault(fault))
     }
 
@@ -320,7 +320,7 @@ impl Writer {
                 return Err(self.at(op).fault(fault));
             }
             // Without its session the server undoes it.
-            Err(_) => return Err(self.at(op).other(format!("not done within {} s", TRANSACTION.as_secs()))),
+            Err(_) => return Err(self.at(op).away(format!("not done within {} s", TRANSACTION.as_secs()))),
         };
         let done = timeout(TRANSACTION, sqlx::raw_sql("COMMIT").execute(&mut db)).await;
         let lost = match done {
@@ -332,7 +332,7 @@ impl Writer {
                 return Ok(value);
             }
             Ok(Err(error)) => self.at(op).sqlx(error),
-            Err(_) => self.at(op).other("the server does not answer"),
+            Err(_) => self.at(op).away("the server does not answer"),
         };
         drop(db);
         self.outcome(op, value, lost).await
@@ -356,7 +356,7 @@ impl Writer {
                 return Err(self.at(op).other("somebody else has written"));
             }
         }
-        Err(self.at(op).other("no session lasts"))
+        Err(self.at(op).away("no session lasts"))
     }
 
     /// Whether a transaction whose commit was not answered is in the table.

@@ -1,4 +1,5 @@
-//! Writing a batch: rows, specs and events of new jobs many at a time, then the changes, one compare-and-set each, then keys and objects.
+//! Writing a batch: rows, specs and events of new jobs many at a time, then the changes, one compare-and-set each, then notices,
+//! keys and objects.
 
 use std::sync::LazyLock;
 
@@ -13,10 +14,11 @@ use super::raw::{Arg, RawError};
 use super::writer::Writer;
 use crate::codec::standing;
 use crate::ledger::end_of_run;
-use crate::{Batch, Committed, JobUpdate, KeyRecord, ObjectChange, StoreError, Submit};
+use crate::{Batch, Committed, JobUpdate, KeyRecord, Notice, ObjectChange, StoreError, Submit};
 
 const OP: &str = "commit";
 
+static RAISE_TERM: &str = include_str!("queries/raise_term.sql");
 static TERM: &str = include_str!("queries/term.sql");
 static PROBE: &str = include_str!("queries/probe.sql");
 static INSERT_KEY: &str = include_str!("queries/insert_key.sql");
@@ -26,6 +28,7 @@ static UPDATE_JOB: &str = include_str!("queries/update_job.sql");
 static UPDATE_SPEC: &str = include_str!("queries/update_spec.sql");
 static SET_OBJECT: &str = include_str!("queries/set_object.sql");
 static DELETE_OBJECT: &str = include_str!("queries/delete_object.sql");
+static INSERT_NOTICE: &str = include_str!("queries/insert_notice.sql");
 static JOB_STATE: &str = include_str!("queries/job_state.sql");
 
 static INSERT_JOBS: LazyLock<Insert> = LazyLock::new(|| Insert::of(include_str!("queries/insert_job.sql")));
@@ -82,8 +85,9 @@ impl Writer {
     fn write(&mut self, batch: &Batch) -> Result<Progress, StoreError> {
         self.check_term(batch.term)?;
         self.ledger.begin();
-        let writes = [batch.submits.len(), batch.changes.len(), batch.keys.len(), batch.objects.len(), batch.samples.len()];
-        if writes == [0; 5] {
+        let jobs = [batch.submits.len(), batch.changes.len(), batch.keys.len()];
+        let others = [batch.objects.len(), batch.notices.len(), batch.samples.len()];
+        if (jobs, others) == ([0; 3], [0; 3]) {
             // Without a write, a full disk would say that all is well.
             self.execute(OP, PROBE, &[])?;
         }
@@ -116,6 +120,10 @@ impl Writer {
             progress.counts[change.from.0 as usize] -= 1;
             progress.counts[change.to.state.kind() as usize] += 1;
         }
+        for notice in &batch.notices {
+            progress.last_revision = progress.last_revision.next();
+            self.note(notice, progress.last_revision)?;
+        }
         for update in &batch.updates {
             self.update(update)?;
         }
@@ -133,11 +141,24 @@ impl Writer {
         Ok(progress)
     }
 
+    /// Raises the number of this term to `least`, unless it is that large.
+    pub(super) fn raise_term(&mut self, least: Term) -> Result<Term, StoreError> {
+        const RAISE: &str = "raise the term";
+        let raised = self.term.max(least);
+        self.transaction(RAISE, |writer| {
+            writer.check_term(writer.term)?;
+            writer.execute(RAISE, RAISE_TERM, &[int(raised.0)]).map(drop)
+        })?;
+        self.term = raised;
+        Ok(raised)
+    }
+
     /// The term in the table, and not the one in memory, says who may write.
     fn check_term(&mut self, ours: Term) -> Result<(), StoreError> {
         let current = self.db.first(TERM, &[], |row| row.number(0)).map_err(|error| self.at(OP).sqlite(error))?;
         match current.map(Term) {
-            Some(current) if current == ours && current == self.term => Ok(()),
+            // What was begun before the number of this term was raised is of this term too.
+            Some(current) if current == self.term && (self.begun..=self.term).contains(&ours) => Ok(()),
             Some(current) if current > ours || current > self.term => {
                 Err(StoreError::Fenced { ours: ours.min(self.term), current })
             }
@@ -279,6 +300,21 @@ impl Writer {
             Arg::Int(key.at.0),
         ];
         self.db.execute(INSERT_KEY, &args).map(|_| ())
+    }
+
+    fn note(&mut self, notice: &Notice, revision: Revision) -> Result<(), StoreError> {
+        let args = [
+            int(revision.0),
+            Arg::Int(notice.at.0),
+            Arg::Int(notice.kind as i64),
+            notice.name.as_str().into(),
+            notice.what.as_str().into(),
+            notice.node.as_ref().map(|node| node.as_str()).into(),
+            notice.cause.as_ref().map(|cause| cause.as_str()).into(),
+            notice.by.as_ref().map(|by| by.as_str()).into(),
+            notice.reason.as_deref().into(),
+        ];
+        self.execute(OP, INSERT_NOTICE, &args).map(|_| ())
     }
 
     fn set(&mut self, object: &ObjectChange) -> Result<(), StoreError> {

@@ -15,7 +15,7 @@ use crate::StoreError;
 
 /// The held lock. The file stays behind when it is released: removing it would let two daemons lock two files of one name.
 #[derive(Debug)]
-pub(super) struct FolderLock {
+pub struct FolderLock {
     /// Children do not inherit it (close-on-exec).
     file: File,
 }
@@ -33,11 +33,35 @@ impl Drop for FolderLock {
 const ORPHAN_WAIT: Duration = Duration::from_secs(5);
 const ORPHAN_PAUSE: Duration = Duration::from_millis(5);
 
+/// The file of the lock, in the data folder.
+pub(super) const FILE: &str = "flashd.lock";
+/// Where the kernel says which boot of which machine it is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Who holds it, as it wrote: a courtesy, unreadable is as good as unknown.
-fn holder(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
-    text.trim().parse().ok()
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Holder {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Whether it is a process of this machine, since its last start.
+    pub is_here: bool,
+}
+
+fn boot() -> Option<String> {
+    std::fs::read_to_string(BOOT_ID).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+impl Holder {
+    pub(super) fn read(file: &mut File) -> Self {
+        let mut text = String::new();
+        if file.rewind().and_then(|()| file.read_to_string(&mut text)).is_err() {
+            return Self::default();
+        }
+        let mut lines = text.lines();
+        let pid = lines.next().and_then(|line| line.trim().parse().ok());
+        let is_here = lines.next().is_some_and(|line| boot().as_deref() == Some(line.trim()));
+        Self { pid, is_here }
+    }
 }
 
 fn is_alive(pid: u32) -> bool {
@@ -50,8 +74,8 @@ impl FolderLock {
     ///
     /// # Errors
     /// [`StoreError::Locked`] with the id that the holder wrote, or what the file system says.
-    pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join("flashd.lock");
+    pub fn take(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
         let at = At { op: "lock", path: &path };
         let mut file = OpenOptions::new()
             .read(true)
@@ -66,8 +90,9 @@ impl FolderLock {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,
                 Err(Errno::WOULDBLOCK) => {
-                    let pid = holder(&mut file);
-                    if begun.elapsed() >= ORPHAN_WAIT || pid.is_none_or(is_alive) {
+                    let Holder { pid, is_here } = Holder::read(&mut file);
+                    // Of another machine nobody knows here who lives there.
+                    if begun.elapsed() >= ORPHAN_WAIT || !is_here || pid.is_none_or(is_alive) {
                         return Err(StoreError::Locked { subject: dir.display().to_string(), pid });
                     }
                     std::thread::sleep(ORPHAN_PAUSE);
@@ -75,11 +100,11 @@ impl FolderLock {
                 Err(errno) => return Err(at.io(&errno.into())),
             }
         }
-        let pid = format!("{}\n", std::process::id());
-        // The new id is written over the old one before the rest is cut off: a reader never finds an empty file.
+        let own = format!("{}\n{}\n", std::process::id(), boot().unwrap_or_default());
+        // It is written over the old one before the rest is cut off: a reader never finds an empty file.
         file.rewind()
-            .and_then(|()| file.write_all(pid.as_bytes()))
-            .and_then(|()| file.set_len(pid.len() as u64))
+            .and_then(|()| file.write_all(own.as_bytes()))
+            .and_then(|()| file.set_len(own.len() as u64))
             .map_err(|error| at.io(&error))?;
         Ok(Self { file })
     }

@@ -18,6 +18,7 @@ mod read;
 mod readers;
 mod retain;
 mod schema;
+mod standby;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
@@ -30,19 +31,21 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use scheduler_core::ids::{JobId, Revision, Seq};
+use scheduler_core::ids::{JobId, Revision, Seq, Term};
 use scheduler_core::job::LiveJob;
 use scheduler_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::usage::Day;
 use crate::{
-    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUse, KeyRecord, ObjectKind, ObjectRecord,
-    StateCounts, Store, StoreError, TokenRecord, UsageBy, UsagePage, UsageQuery, UsageRow,
+    Batch, Committed, Compaction, EventRecord, Head, JobPage, JobQuery, JobRecord, JobUse, KeyRecord, NoticeQuery, NoticeRecord,
+    ObjectKind, ObjectRecord, StateCounts, Store, StoreError, TokenRecord, UsageBy, UsagePage, UsageQuery, UsageRow,
 };
 use fault::At;
 use live::Shared;
+pub use lock::{FolderLock, Holder};
 use readers::Readers;
+pub use standby::{free, holder};
 use writer::{Answer, Command};
 
 /// Settings that have good defaults.
@@ -68,6 +71,8 @@ pub struct SqliteStore {
     counts: Arc<Mutex<StateCounts>>,
     readers: Readers,
     shared: Arc<Mutex<Shared>>,
+    /// Another daemon writes the table.
+    reading: bool,
 }
 
 impl SqliteStore {
@@ -95,6 +100,7 @@ impl SqliteStore {
             counts: started.counts,
             readers: Readers::new(path),
             shared: Arc::default(),
+            reading: false,
         })
     }
 
@@ -103,12 +109,24 @@ impl SqliteStore {
         self.ask("limit the size", |answer| Command::Limit { max_pages, answer }).await
     }
 
+    /// From now on this term is told by a number that is `least` or more: where the table's is smaller, the table takes `least`, durably. What
+    /// was begun under its number before goes on. Gives the number that it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where another term has begun meanwhile.
+    pub async fn raise_term(&self, least: Term) -> Result<Term, StoreError> {
+        self.ask("raise the term", |answer| Command::RaiseTerm { least, answer }).await
+    }
+
     /// The database file in a data folder.
     pub fn file(dir: &Path) -> PathBuf {
         dir.join("flash.db")
     }
 
     async fn ask<T>(&self, op: &'static str, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
+        if self.reading {
+            return Err(StoreError::Standby { op });
+        }
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| StoreError::Closed { op })?;
         answered.await.unwrap_or(Err(StoreError::Closed { op }))
@@ -159,6 +177,9 @@ impl Store for SqliteStore {
     }
 
     async fn counts(&self) -> Result<StateCounts, StoreError> {
+        if self.reading {
+            return self.readers.read("count jobs", |db| Ok(writer::count(db)?)).await;
+        }
         if self.commands.is_closed() {
             return Err(StoreError::Closed { op: "count jobs" });
         }
@@ -167,6 +188,11 @@ impl Store for SqliteStore {
 
     async fn events(&self, after: Revision, job: Option<JobId>, limit: u32) -> Result<Vec<EventRecord>, StoreError> {
         self.readers.read("read events", move |db| read::events(db, after, job, limit)).await
+    }
+
+    async fn notices(&self, query: &NoticeQuery) -> Result<Vec<NoticeRecord>, StoreError> {
+        let query = query.clone();
+        self.readers.read("read notices", move |db| read::notices(db, &query)).await
     }
 
     async fn key(&self, scope: &str, key: &str) -> Result<Option<KeyRecord>, StoreError> {

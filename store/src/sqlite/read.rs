@@ -11,7 +11,8 @@ use super::intern::owner;
 use super::raw::{Arg, Connection, RawError, Row};
 use super::readers::ReadError;
 use crate::{
-    EventRecord, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, ObjectKind, ObjectRecord, StoreError, TokenRecord,
+    EventRecord, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, Notice, NoticeKind, NoticeQuery, NoticeRecord, ObjectKind,
+    ObjectRecord, StoreError, TokenRecord,
 };
 
 /// Rows that one page of a list looks at, at most; one that found less says where to go on.
@@ -31,6 +32,7 @@ static REVISION: &str = include_str!("queries/revision.sql");
 static FLOOR: &str = include_str!("queries/floor.sql");
 static EVENTS: &str = include_str!("queries/events.sql");
 static EVENTS_OF_JOB: &str = include_str!("queries/events_of_job.sql");
+static NOTICES: &str = include_str!("queries/notices.sql");
 static KEY: &str = include_str!("queries/key.sql");
 static OBJECTS: &str = include_str!("queries/objects.sql");
 static TOKENS: &str = include_str!("queries/tokens.sql");
@@ -216,11 +218,7 @@ pub(super) fn events(
     job: Option<JobId>,
     limit: u32,
 ) -> Result<Vec<EventRecord>, ReadError> {
-    let floor = Revision(db.first(FLOOR, &[], |row| row.number(0))?.unwrap_or_default());
-    if after < floor {
-        return Err(StoreError::Compacted { floor }.into());
-    }
-    let (after, limit) = (Arg::Int(i64::try_from(after.0).unwrap_or(i64::MAX)), Arg::Int(limit.into()));
+    let (after, limit) = (above_floor(db, after)?, Arg::Int(limit.into()));
     let mut events = Vec::new();
     let see = |row: &Row| {
         events.push(EventRecord {
@@ -238,6 +236,41 @@ pub(super) fn events(
         Some(id) => db.query(EVENTS_OF_JOB, &[after, limit, Arg::Blob(id.0.as_bytes())], see)?,
     }
     Ok(events)
+}
+
+/// Notices after a revision, oldest first.
+pub(super) fn notices(db: &mut Connection, query: &NoticeQuery) -> Result<Vec<NoticeRecord>, ReadError> {
+    let after = above_floor(db, query.after)?;
+    let kind = query.kind.map(|kind| kind as i64).into();
+    let args = [after, Arg::Int(query.limit.into()), kind, query.name.as_ref().map(|name| name.as_str()).into()];
+    let name = |row: &Row, column| Ok::<_, RawError>(row.opt_text(column)?.map(Name::from));
+    let mut notices = Vec::new();
+    db.query(NOTICES, &args, |row| {
+        let kind: usize = row.number(2)?;
+        let kind = NoticeKind::ALL.get(kind).ok_or_else(|| RawError::corrupt(format!("a notice of kind {kind}")))?;
+        let notice = Notice {
+            at: Timestamp(row.int(1)?),
+            kind: *kind,
+            name: Name::from(row.text(3)?),
+            what: Name::from(row.text(4)?),
+            node: name(row, 5)?,
+            cause: name(row, 6)?,
+            by: name(row, 7)?,
+            reason: row.opt_text(8)?.map(str::to_owned),
+        };
+        notices.push(NoticeRecord { revision: Revision(row.number(0)?), notice });
+        Ok(())
+    })?;
+    Ok(notices)
+}
+
+/// A revision to read after, unless what follows it is gone.
+fn above_floor(db: &mut Connection, after: Revision) -> Result<Arg<'static>, ReadError> {
+    let floor = Revision(db.first(FLOOR, &[], |row| row.number(0))?.unwrap_or_default());
+    if after < floor {
+        return Err(StoreError::Compacted { floor }.into());
+    }
+    Ok(Arg::Int(i64::try_from(after.0).unwrap_or(i64::MAX)))
 }
 
 /// The remembered answer for a key.

@@ -10,6 +10,7 @@ use crate::{Compaction, StoreError, TokenRecord};
 
 static OLDEST_EVENTS: &str = include_str!("queries/oldest_events.sql");
 static DELETE_EVENTS: &str = include_str!("queries/delete_events.sql");
+static DELETE_NOTICES: &str = include_str!("queries/delete_notices.sql");
 static RAISE_FLOOR: &str = include_str!("queries/raise_floor.sql");
 static FLOOR: &str = include_str!("queries/floor.sql");
 static OLDEST_KEYS: &str = include_str!("queries/oldest_keys.sql");
@@ -23,9 +24,9 @@ static INSERT_TOKEN: &str = include_str!("queries/insert_token.sql");
 static DELETE_TOKEN: &str = include_str!("queries/delete_token.sql");
 
 impl Writer {
-    /// Removes the oldest events and keys.
+    /// Removes the oldest events, notices and keys.
     ///
-    /// Events go in revision order up to the first that is young enough: a clock that was set back may keep some longer, but the
+    /// Events and notices go in revision order up to the first that is young enough: a clock that was set back may keep some longer, but the
     /// floor stays one number with everything above it there.
     pub(super) fn compact(&mut self, before: Timestamp, limit: u32) -> Result<Compaction, StoreError> {
         const OP: &str = "compact";
@@ -39,6 +40,7 @@ impl Writer {
             let mut compaction = Compaction { floor, events: events.count, more: events.more };
             if let Some(last) = events.last {
                 writer.execute(OP, DELETE_EVENTS, &[Arg::Int(last)])?;
+                writer.execute(OP, DELETE_NOTICES, &[Arg::Int(last)])?;
                 writer.execute(OP, RAISE_FLOOR, &[Arg::Int(last)])?;
                 compaction.floor = Revision(last.cast_unsigned());
             }

@@ -16,6 +16,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqlSafeStr as _}
 
 use super::fault::At;
 use super::raw::{Arg, Connection, RawError, system_errno};
+use super::readers::ReadError;
 use super::{SqliteOptions, connect};
 use crate::{Head, StoreError};
 
@@ -25,13 +26,14 @@ const APPLICATION_ID: i64 = 0x666c_7368;
 /// SQLite's own bound of a database, in pages.
 pub(super) const MOST_PAGES: u32 = 4_294_967_294;
 
-/// Every migration as its description and its SQL, in order; number `i + 1` makes version `i + 1`.
-pub(super) const MIGRATIONS: &[(&str, &str)] = &[
-    ("job table", include_str!("../../../migrations/sqlite/0001_job_table.sql")),
-    ("objects", include_str!("../../../migrations/sqlite/0002_objects.sql")),
-    ("daemon notes", include_str!("../../../migrations/sqlite/0003_daemon_notes.sql")),
-    ("cheaper check", include_str!("../../../migrations/sqlite/0004_cheaper_check.sql")),
-    ("usage", include_str!("../../../migrations/sqlite/0005_usage.sql")),
+/// Every migration as the version that it makes, its description and its SQL, in order. A number may be left out.
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "job table", include_str!("../../../migrations/sqlite/0001_job_table.sql")),
+    (2, "objects", include_str!("../../../migrations/sqlite/0002_objects.sql")),
+    (3, "daemon notes", include_str!("../../../migrations/sqlite/0003_daemon_notes.sql")),
+    (4, "cheaper check", include_str!("../../../migrations/sqlite/0004_cheaper_check.sql")),
+    (5, "usage", include_str!("../../../migrations/sqlite/0005_usage.sql")),
+    (7, "notices", include_str!("../../../migrations/sqlite/0007_notices.sql")),
 ];
 
 const APPLICATION: &str = "PRAGMA application_id";
@@ -75,6 +77,11 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Connection, S
     Connection::take(db).map_err(|error| at.sqlx(&error, 0))
 }
 
+/// The version that all migrations together make.
+pub(super) fn latest() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+}
+
 /// Everything between the opening of the file and its use, through sqlx.
 async fn prepare(db: &mut SqliteConnection, path: &Path, options: &SqliteOptions) -> Result<(), Refusal> {
     let at = At { op: "open", path };
@@ -103,7 +110,7 @@ async fn recognise(db: &mut SqliteConnection, path: &Path) -> Result<(bool, i64)
         return Err(Refusal::Found(at.corrupt("it is a database of another program")));
     }
     let version = if number(db, MIGRATED).await? == 0 { 0 } else { number(db, VERSION).await? };
-    let known = MIGRATIONS.len() as i64;
+    let known = latest();
     if version > known {
         let subject = path.display().to_string();
         return Err(Refusal::Found(StoreError::Newer { subject, found: version, known }));
@@ -118,12 +125,12 @@ async fn number(db: &mut SqliteConnection, sql: &'static str) -> Result<i64, sql
 async fn migrate(db: &mut SqliteConnection, path: &Path, version: i64) -> Result<(), Refusal> {
     const OP: &str = "migrate";
     let at = At { op: OP, path };
-    let known = MIGRATIONS.len() as i64;
+    let known = latest();
     if version < known {
         tracing::info!(database = %path.display(), from = version, to = known, "migrating the database");
     }
-    let migrations = (1..).zip(MIGRATIONS).map(|(version, (description, sql))| {
-        Migration::new(version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    let migrations = MIGRATIONS.iter().map(|(version, description, sql)| {
+        Migration::new(*version, (*description).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     Migrator::with_migrations(migrations.collect()).run(db).await.map_err(|error| match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Refusal::Sqlx(OP, error),
@@ -132,6 +139,21 @@ async fn migrate(db: &mut SqliteConnection, path: &Path, version: i64) -> Result
         }
         error => Refusal::Found(at.other(error.to_string())),
     })
+}
+
+/// Where a table stands that another daemon writes, if it is one of this version.
+pub(super) fn readable(db: &mut Connection, path: &Path) -> Result<Head, ReadError> {
+    let at = At { op: "open for reading", path };
+    let application = db.first(APPLICATION, &[], |row| row.int(0))?;
+    if application != Some(APPLICATION_ID) {
+        return Err(ReadError::Store(at.other("it is not a job table yet")));
+    }
+    let (found, known) = (db.first(VERSION, &[], |row| row.int(0))?.unwrap_or(0), MIGRATIONS.len() as i64);
+    if found != known {
+        let detail = format!("it has schema version {found}, this binary reads version {known}");
+        return Err(ReadError::Store(at.other(detail)));
+    }
+    Ok(head(db)?)
 }
 
 /// Begins the term after the stored one, durably, and reads where the table stands.

@@ -1,6 +1,7 @@
 //! What only SQLite can show: its file, its lock, its limits, and the plans of its queries.
 
 mod faults;
+mod standby;
 mod tables;
 
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use scheduler_core::amounts::Request;
 use scheduler_core::event::{Event, Transition};
-use scheduler_core::ids::{Attempt, JobId, Name, Revision, Seq};
+use scheduler_core::ids::{Attempt, JobId, Name, Revision, Seq, Term};
 use scheduler_core::job::{NewJob, Policy, Shape, TaskGroup};
 use scheduler_core::state::{JobState, Lifecycle, Outcome, StateKind};
 use scheduler_core::time::Timestamp;

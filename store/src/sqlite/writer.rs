@@ -34,6 +34,10 @@ pub(super) enum Command {
         batch: Batch,
         answer: Answer<Committed>,
     },
+    RaiseTerm {
+        least: Term,
+        answer: Answer<Term>,
+    },
     Compact {
         before: Timestamp,
         limit: u32,
@@ -81,6 +85,8 @@ pub(super) struct Started {
 pub(super) struct Writer {
     pub(super) db: Connection,
     pub(super) path: PathBuf,
+    /// Number that this term began with; it may have been raised since.
+    pub(super) begun: Term,
     pub(super) term: Term,
     pub(super) last_seq: Seq,
     pub(super) last_revision: Revision,
@@ -147,6 +153,7 @@ impl Writer {
         let writer = Self {
             db,
             path: path.to_owned(),
+            begun: head.term,
             term: head.term,
             last_seq: head.last_seq,
             last_revision: head.last_revision,
@@ -164,6 +171,7 @@ impl Writer {
             // A caller that has gone away does not undo what it asked for.
             match command {
                 Command::Commit { batch, answer } => drop(answer.send(self.commit(&batch))),
+                Command::RaiseTerm { least, answer } => drop(answer.send(self.raise_term(least))),
                 Command::Compact { before, limit, answer } => drop(answer.send(self.compact(before, limit))),
                 Command::Prune { before, limit, answer } => drop(answer.send(self.prune(before, limit))),
                 Command::ForgetUsage { before, answer } => drop(answer.send(self.forget_usage(before))),
@@ -240,7 +248,7 @@ impl Writer {
     }
 }
 
-fn count(db: &mut Connection) -> Result<StateCounts, RawError> {
+pub(super) fn count(db: &mut Connection) -> Result<StateCounts, RawError> {
     let mut counts = StateCounts::default();
     db.query(COUNT_STATES, &[], |row| {
         counts[codec::state_kind(row.int(0)?)? as usize] = row.number(1)?;

@@ -7,6 +7,7 @@ pub(crate) mod build;
 pub(crate) mod commits;
 pub(crate) mod crash;
 pub(crate) mod lists;
+pub(crate) mod notices;
 pub(crate) mod objects;
 pub(crate) mod retention;
 pub(crate) mod roundtrip;
@@ -37,6 +38,7 @@ macro_rules! contract_suite {
                 odd_text_and_large_specs_come_back, ten_thousand_jobs_in_one_batch, the_table_is_the_same_after_reopening;
             lists: filters_restrict, labels_select, pages_join_without_gap_or_repeat, unfinished_jobs_come_in_pages_by_sequence,
                 counts_follow_every_change, events_resume_from_a_revision, events_of_one_job, tokens_are_kept;
+            notices: notices_have_their_places_in_the_sequence, notices_go_with_the_events_around_them;
             objects: objects_are_kept_by_kind_and_name, an_object_is_replaced_and_removed, objects_share_the_fate_of_their_batch,
                 an_ended_term_sets_no_object, objects_that_cannot_be_are_refused;
             retention: prune_removes_the_jobs_that_finished_first, a_pruned_sequence_is_not_given_out_again,

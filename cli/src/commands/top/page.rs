@@ -123,11 +123,15 @@ fn gpus(frame: &Frame) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
     let known: HashMap<Uuid, &Job> = frame.jobs.items.iter().map(|job| (job.id, job)).collect();
     let row = |placed: &PlacedGpu| {
         let gpu = &placed.gpu;
-        let holders: Vec<Uuid> = gpu.job.into_iter().chain(gpu.sharers.iter().map(|sharer| sharer.job)).collect();
-        let name = |id: &Uuid| known.get(id).map_or_else(|| short(&id.to_string(), 8), |job| format!("#{}", job.number));
+        let sharers = gpu.sharers.iter().map(|sharer| (sharer.job, sharer.job_number));
+        let holders: Vec<(Uuid, Option<u64>)> = gpu.job.map(|job| (job, gpu.job_number)).into_iter().chain(sharers).collect();
+        let name = |(id, number): &(Uuid, Option<u64>)| {
+            let number = number.or_else(|| known.get(id).map(|job| job.number));
+            number.map_or_else(|| short(&id.to_string(), 8), |number| format!("#{number}"))
+        };
         let job = (!holders.is_empty()).then(|| short(&holders.iter().map(name).collect::<Vec<_>>().join(","), NAME));
         let foreign = gpu.processes.iter().find(|process| process.foreign);
-        let users: BTreeSet<&str> = holders.iter().filter_map(|id| known.get(id)).map(|job| job.owner.as_str()).collect();
+        let users: BTreeSet<&str> = holders.iter().filter_map(|(id, _)| known.get(id)).map(|job| job.owner.as_str()).collect();
         let user = (!users.is_empty()).then(|| users.into_iter().collect::<Vec<_>>().join(","));
         let user = user.or_else(|| foreign.map(|process| format!("({})", process.user.as_deref().unwrap_or("?"))));
         let used = gpu.memory_used.map_or_else(|| "-".to_owned(), |memory| bytes(memory.0));
@@ -273,7 +277,13 @@ mod tests {
         for job in &mut frame.jobs.items {
             job.placement[0].gpu_share = Some(serde_json::from_value(share.clone()).unwrap());
         }
-        let sharer = |job: &Job| api::GpuSharer { job: job.id, gpu: GpuMillis(500), memory: Memory(40 << 30) };
+        let sharer = |job: &Job| api::GpuSharer {
+            job: job.id,
+            job_number: None,
+            namespace: None,
+            gpu: GpuMillis(500),
+            memory: Memory(40 << 30),
+        };
         let sharers: Vec<_> = frame.jobs.items.iter().map(sharer).collect();
         for gpu in [&mut frame.nodes[0].gpus[0], &mut frame.gpus.items[0].gpu] {
             (gpu.job, gpu.sharers) = (None, sharers.clone());

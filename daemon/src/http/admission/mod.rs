@@ -161,6 +161,7 @@ impl Admission {
         let namespace = known(self.namespaces.iter(), namespace, "namespace")?.clone();
         let directory = self.directory.get();
         let queue = known(directory.queues.keys(), spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE), "queue")?.clone();
+        takes(&directory, &queue, &namespace)?;
         resolve_class(&mut spec, &directory)?;
         let own = self.executor.to_string();
         if let Some(executor) = spec.executor.as_deref().filter(|executor| *executor != own) {
@@ -338,6 +339,17 @@ fn known<'a>(mut names: impl Iterator<Item = &'a Name> + Clone, asked: &str, fie
         let there = if there.is_empty() { "there are none".to_owned() } else { format!("there are: {}", there.join(", ")) };
         Invalid::new(field, format!("no {field} `{}`; {there}", asked.escape_debug()))
     })
+}
+
+/// A queue of the cluster may be for some namespaces alone.
+fn takes(directory: &Directory, queue: &Name, namespace: &Name) -> Checked<()> {
+    match directory.owned.get(queue) {
+        Some(owned) if !owned.takes(namespace.as_str()) => {
+            let own = owned.namespaces.join(", ");
+            Err(Invalid::new("queue", format!("queue `{queue}` takes jobs of the namespaces {own}, and not of `{namespace}`")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Gives a job that names a priority class the number that the class has now. Both may stand beside each other where they agree, so that

@@ -15,6 +15,8 @@ use crate::names;
 const SELECTORS: usize = 64;
 /// Values of one of them, and GPU models.
 const VALUES: usize = 64;
+/// Units of MPS that are one GPU.
+const MPS_UNITS: u32 = 10;
 /// Longest UUID of a GPU.
 const UUID_BYTES: usize = 96;
 /// Longest name of a GPU model.
@@ -46,8 +48,19 @@ pub(super) fn constraints(
     Ok(Constraints { nodes, ..of_gpus })
 }
 
-/// Says how many GPUs a task asks for that names them.
+/// Says in `gpu` what was said otherwise: in units of MPS, or by naming GPUs.
 pub(super) fn spell_out(resources: &mut Resources) -> Checked<()> {
+    if let Some(units) = resources.gpu_mps_units.take() {
+        let refuse = |detail: String| Err(Invalid::new("gpuMpsUnits", detail));
+        if resources.gpu.is_some() {
+            return refuse("it says how much of a GPU the task gets, and so does `gpu`: say one of the two".to_owned());
+        }
+        let Some(tenths) = u32::try_from(units).ok().filter(|tenths| (1..=MPS_UNITS).contains(tenths)) else {
+            let rule = format!("1 to {MPS_UNITS}, of which {MPS_UNITS} are one whole GPU; for several GPUs there is `gpu`");
+            return refuse(format!("`{units}` is not a number of MPS units: {rule}"));
+        };
+        resources.gpu = Some(GpuMillis(tenths * (GPU_MILLIS / MPS_UNITS)));
+    }
     let Some(uuids) = &resources.gpu_uuids else { return Ok(()) };
     let refuse = |detail: String| Err(Invalid::new("gpuUuids", detail));
     if uuids.is_empty() || uuids.len() > VALUES {

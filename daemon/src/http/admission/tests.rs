@@ -304,6 +304,34 @@ fn pods_get_whole_gpus_whichever_way_a_job_is_written() {
 }
 
 #[test]
+fn mps_units_are_tenths_of_a_gpu() {
+    let admission = admission();
+    let asked = |resources| admit(&admission, json!({"command": ["a"], "resources": resources}));
+    for (units, gpu) in [(3, "300m"), (1, "100m"), (9, "900m"), (10, "1")] {
+        let said = asked(json!({"gpuMpsUnits": units})).unwrap();
+        let same = asked(json!({"gpu": gpu})).unwrap();
+        assert!(Arc::ptr_eq(&said.shape, &same.shape), "{units}");
+        assert_eq!(said.spec, same.spec, "{units}");
+    }
+    let share = asked(json!({"gpuMpsUnits": 3, "gpuMemoryShare": "2Gi"})).unwrap();
+    let share = share.shape.tasks[0].constraints.gpu_share;
+    assert_eq!(share, Some(GpuShare { millis: 300, memory: MemoryBytes(2 << 30) }));
+    for (resources, said) in [
+        (json!({"gpuMpsUnits": 3, "gpu": "300m"}), "and so does `gpu`: say one of the two"),
+        (json!({"gpuMpsUnits": 3, "gpu": 0}), "and so does `gpu`: say one of the two"),
+        (json!({"gpuMpsUnits": 0}), "`0` is not a number of MPS units: 1 to 10, of which 10 are one whole GPU"),
+        (json!({"gpuMpsUnits": 11}), "`11` is not a number of MPS units: 1 to 10"),
+    ] {
+        let invalid = asked(resources.clone()).unwrap_err();
+        assert!(
+            invalid.path.ends_with("resources.gpuMpsUnits") && invalid.detail.contains(said),
+            "{resources}: {}",
+            invalid.detail
+        );
+    }
+}
+
+#[test]
 fn volumes_are_checked_before_the_cluster_sees_them() {
     let mut admission = admission();
     let spec = |volumes: serde_json::Value| json!({"command": ["a"], "image": "img", "volumes": volumes});

@@ -8,7 +8,7 @@ use scheduler_core::ids::Name;
 use serde_json::{Map, Value};
 use store::JobRecord;
 
-use super::{Admission, DEFAULT_QUEUE, Invalid, complete_policy, known, resolve_class};
+use super::{Admission, DEFAULT_QUEUE, Invalid, complete_policy, known, resolve_class, takes};
 use crate::backend::{Caller, Update};
 use crate::http::problem::{ApiError, ApiResult};
 use crate::objects::edit::{Edit, EditError};
@@ -46,7 +46,9 @@ impl Admission {
         let queue = if queue.as_str() == record.queue.as_str() {
             record.queue.clone()
         } else {
-            known(directory.queues.keys(), queue, "queue")?.clone()
+            let queue = known(directory.queues.keys(), queue, "queue")?.clone();
+            takes(&directory, &queue, &record.namespace)?;
+            queue
         };
         if spec.priority_class != before.priority_class || spec.priority != before.priority {
             resolve_class(&mut spec, &directory)?;

@@ -26,7 +26,11 @@ use crate::metrics::QueueState;
     )
 )]
 pub(super) async fn info(State(app): State<Arc<App>>, Asker(caller): Asker) -> Json<ServerInfo> {
+    let member = caller.membership();
+    let texts = |names: &[scheduler_core::ids::Name]| names.iter().map(ToString::to_string).collect();
     Json(ServerInfo {
+        namespaces: member.map(|member| texts(&member.namespaces)).unwrap_or_default(),
+        groups: member.map(|member| texts(&member.groups)).unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         user: caller.user.to_string(),
         admin: caller.admin,

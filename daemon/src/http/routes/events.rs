@@ -17,7 +17,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use scheduler_core::ids::{JobId, Revision};
 use serde::Deserialize;
-use store::{EventRecord, StoreError};
+use store::{EventRecord, LogEntry, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 
@@ -45,11 +45,14 @@ pub(super) struct WatchParams {
     job: Option<String>,
     /// Only of this namespace.
     namespace: Option<String>,
+    /// Only of things of these kinds, with commas between them: `job`, `gpu`, `node`, `queue`, `cohort`, `priorityClass`. Default: all.
+    kind: Option<String>,
 }
 
 /// Watch events
 ///
-/// Each has its revision as `id` and a `JobEvent` as `data`. To resume, send the last `id` as `Last-Event-ID`; 410 says that events since
+/// Each has its revision as `id`. Those of jobs have no type and a `JobEvent` as `data`; those of other things have their kind as type (`gpu`,
+/// `node`, `queue`, `cohort`, `priorityClass`) and a `Notice` as `data`, and come where no job or namespace is asked for. To resume, send the last `id` as `Last-Event-ID`; 410 says that events since
 /// then are gone: list again and watch from the list's revision.
 #[utoipa::path(
     get,
@@ -85,13 +88,23 @@ pub(super) async fn watch(
         Some(job) => Some(resolve(&*app.backend, job).await?),
         None => None,
     };
+    let kinds = params.kind.as_deref().map(Kinds::parse).transpose()?;
     let permit = Arc::clone(&app.watchers).try_acquire_owned();
     let permit = permit.map_err(|_| ApiError::new(codes::BUSY, "too many watch already; try again later"))?;
     // Says 410 while there still is a status to say it with.
     watch.read(after, 1, app.backend.store()).await?;
     let in_use = InUse::new(&app.metrics.watchers);
-    let follow =
-        Follow { app, watch, after, job, namespace: params.namespace, greeted: false, ended: false, _held: (permit, in_use) };
+    let follow = Follow {
+        app,
+        watch,
+        after,
+        job,
+        namespace: params.namespace,
+        kinds,
+        greeted: false,
+        ended: false,
+        _held: (permit, in_use),
+    };
     let stream = futures::stream::unfold(follow, |mut follow| async move {
         let chunk = follow.next().await?;
         Some((Ok::<_, Infallible>(chunk), follow))
@@ -102,12 +115,33 @@ pub(super) async fn watch(
     Ok(response)
 }
 
+/// Kinds of things that are asked for.
+struct Kinds {
+    jobs: bool,
+    others: Vec<api::NoticeKind>,
+}
+
+impl Kinds {
+    fn parse(text: &str) -> ApiResult<Self> {
+        let mut kinds = Self { jobs: false, others: Vec::new() };
+        for word in text.split(',') {
+            match api::NoticeKind::of(word) {
+                Some(kind) => kinds.others.push(kind),
+                None if word == "job" => kinds.jobs = true,
+                None => return Err(ApiError::invalid("kind", super::notices::unknown(word, &["job"]))),
+            }
+        }
+        Ok(kinds)
+    }
+}
+
 struct Follow {
     app: Arc<App>,
     watch: Watch,
     after: Revision,
     job: Option<JobId>,
     namespace: Option<String>,
+    kinds: Option<Kinds>,
     greeted: bool,
     ended: bool,
     _held: (OwnedSemaphorePermit, InUse),
@@ -115,7 +149,8 @@ struct Follow {
 
 impl Follow {
     fn wants(&self, event: &EventRecord) -> bool {
-        self.job.is_none_or(|job| job == event.job)
+        self.kinds.as_ref().is_none_or(|kinds| kinds.jobs)
+            && self.job.is_none_or(|job| job == event.job)
             && self.namespace.as_deref().is_none_or(|namespace| namespace == event.namespace.as_str())
     }
 
@@ -129,7 +164,7 @@ impl Follow {
             match self.watch.read(self.after, CHUNK, self.app.backend.store()).await {
                 Ok(events) => {
                     if let Some(last) = events.last() {
-                        self.after = last.revision;
+                        self.after = last.revision();
                         let chunk = self.render(&events);
                         if !chunk.is_empty() {
                             return Some(Bytes::from(chunk));
@@ -163,12 +198,29 @@ impl Follow {
         None
     }
 
-    fn render(&self, events: &[Arc<EventRecord>]) -> String {
+    /// Whoever asks for a job or a namespace asks for no other things.
+    fn wants_notice(&self, kind: store::NoticeKind) -> bool {
+        let kind = view::notice_kind(kind);
+        self.job.is_none() && self.namespace.is_none() && self.kinds.as_ref().is_none_or(|kinds| kinds.others.contains(&kind))
+    }
+
+    fn render(&self, entries: &[Arc<LogEntry>]) -> String {
         let mut chunk = String::new();
-        for event in events.iter().filter(|event| self.wants(event)) {
-            let data = serde_json::to_string(&view::event(event)).unwrap_or_default();
+        for entry in entries {
             // Writing to a string cannot fail.
-            let _ = write!(chunk, "id: {}\ndata: {data}\n\n", event.revision);
+            match &**entry {
+                LogEntry::Job(event) if self.wants(event) => {
+                    let data = serde_json::to_string(&view::event(event)).unwrap_or_default();
+                    let _ = write!(chunk, "id: {}\ndata: {data}\n\n", event.revision);
+                }
+                // With a type, so that whoever knows of jobs alone does not take it for something of a job.
+                LogEntry::Notice(record) if self.wants_notice(record.notice.kind) => {
+                    let data = serde_json::to_string(&view::notice(record)).unwrap_or_default();
+                    let kind = record.notice.kind.as_str();
+                    let _ = write!(chunk, "id: {}\nevent: {kind}\ndata: {data}\n\n", record.revision);
+                }
+                LogEntry::Job(_) | LogEntry::Notice(_) => {}
+            }
         }
         chunk
     }

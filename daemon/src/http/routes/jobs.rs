@@ -25,7 +25,7 @@ const PAGE: u32 = 100;
 /// Most on a page.
 const PAGE_MAX: u32 = 1_000;
 
-fn page_size(limit: Option<u32>) -> ApiResult<u32> {
+pub(super) fn page_size(limit: Option<u32>) -> ApiResult<u32> {
     match limit.unwrap_or(PAGE) {
         limit @ 1..=PAGE_MAX => Ok(limit),
         other => Err(ApiError::invalid("limit", format!("`{other}` is not 1 to {PAGE_MAX}"))),

@@ -270,9 +270,9 @@ impl Reader {
         let store = self.app.backend.store();
         match self.watch.read(self.seen, CHUNK, store).await {
             Ok(events) => {
-                for event in &events {
-                    self.seen = event.revision;
-                    if event.job == self.run.job {
+                for entry in &events {
+                    self.seen = entry.revision();
+                    if let Some(event) = entry.job().filter(|event| event.job == self.run.job) {
                         self.run.learn(&event.lifecycle);
                     }
                 }

@@ -12,6 +12,7 @@ pub mod gpus;
 pub mod jobs;
 pub mod logs;
 pub mod nodes;
+pub mod notices;
 mod objects;
 mod params;
 pub mod queues;
@@ -39,7 +40,7 @@ use super::problem::ApiError;
     info(
         title = "flashd",
         description = "Queues, schedules and runs jobs on the CPUs and GPUs of a machine. Errors are RFC 9457 problems with a stable `code`. \
-                       The Unix socket knows its peer; over TCP every request carries a bearer token."
+                       The Unix socket knows its peer; over TCP every request carries a bearer token, of the daemon or of the cluster in which jobs run."
     ),
     modifiers(&Token),
     security(("token" = []), ())
@@ -68,6 +69,7 @@ fn parts() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(actions::release))
         .routes(routes!(actions::requeue))
         .routes(routes!(events::watch))
+        .routes(routes!(notices::list))
         .routes(routes!(queues::list))
         .routes(routes!(queues::show, queues::set, queues::modify, queues::remove))
         .routes(routes!(cohorts::list))
@@ -125,6 +127,7 @@ pub fn label(path: &str) -> &'static str {
         "/api/v1/jobs" => "/api/v1/jobs",
         "/api/v1/jobs:batch" => "/api/v1/jobs:batch",
         "/api/v1/events" => "/api/v1/events",
+        "/api/v1/notices" => "/api/v1/notices",
         "/api/v1/queues" => "/api/v1/queues",
         "/api/v1/cohorts" => "/api/v1/cohorts",
         "/api/v1/priorityclasses" => "/api/v1/priorityclasses",

@@ -47,7 +47,11 @@ pub(super) fn permit(caller: &Caller) -> ApiResult<()> {
     if caller.admin {
         return Ok(());
     }
-    let detail = format!("only root and the user that the daemon runs as may change this, not {}", caller.user);
+    let who = match caller.membership() {
+        Some(_) => "members of auth.admin_groups",
+        None => "root and the user that the daemon runs as",
+    };
+    let detail = format!("only {who} may change this, not {}", caller.user);
     Err(ApiError::new(codes::FORBIDDEN, detail))
 }
 
@@ -82,7 +86,7 @@ pub(super) async fn merge(app: &App, headers: &HeaderMap, body: Body) -> ApiResu
 pub(super) async fn change(app: &App, caller: &Caller, change: Change) -> ApiResult<Changed> {
     permit(caller)?;
     let what = match &change {
-        Change::Queue(name, _) => format!("queue {name}"),
+        Change::Queue(name, _) | Change::ClusterQueue(name, _) => format!("queue {name}"),
         Change::Cohort(name, _) => format!("cohort {name}"),
         Change::Class(name, _) => format!("priority class {name}"),
         Change::Gpu(uuid, order) => format!("GPU {uuid} to {}", if order.close.is_some() { "drained" } else { "ready" }),

@@ -95,10 +95,14 @@ pub(super) async fn find(backend: &dyn Backend, text: &str) -> ApiResult<JobReco
 /// The same, if the caller may act on it and see what it holds.
 pub(super) async fn find_own(backend: &dyn Backend, caller: &Caller, text: &str) -> ApiResult<JobRecord> {
     let record = find(backend, text).await?;
-    if caller.may_act_for(record.owner.uid) {
+    if caller.may_act_on(&record.namespace, &record.owner) {
         return Ok(record);
     }
-    let detail = format!("job {} belongs to {}, you are {}", record.id, record.owner.user, caller.user);
+    let whose = match caller.membership() {
+        Some(_) => format!("is in the namespace {}, which is none of yours", record.namespace),
+        None => format!("belongs to {}", record.owner.user),
+    };
+    let detail = format!("job {} {whose}, you are {}", record.id, caller.user);
     Err(ApiError::new(codes::FORBIDDEN, detail))
 }
 

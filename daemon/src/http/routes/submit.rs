@@ -14,10 +14,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use scheduler_core::ids::JobId;
+use scheduler_core::ids::{JobId, Name};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, Refused, SubmitRequest};
+use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, Refused, Resource, SubmitRequest};
+use crate::config::values::ExecutorKind;
 use crate::http::App;
 use crate::http::auth::Asker;
 use crate::http::body::{self, Kind};
@@ -59,7 +60,8 @@ pub(super) async fn create(
     if let Some(ids) = replayed(&app, key.as_ref()).await? {
         return one(&ids, true);
     }
-    let spec: JobSpec = body::parse(&bytes, "")?;
+    let mut spec: JobSpec = body::parse(&bytes, "")?;
+    belong(&mut spec, &app, &caller)?;
     let job = if app.admission.is_quick(&spec, &caller) {
         app.admission.admit(spec, &caller, now())?
     } else {
@@ -114,18 +116,41 @@ pub(super) async fn create_batch(
     }
 }
 
-/// Who asks for a label that no node has is told which there are.
+/// Who asks for a label that no node has is told which there are; who asks for GPUs where there are none, why that is so.
 async fn refused(app: &App, error: BackendError) -> ApiError {
-    let no_such_label =
-        matches!(&error, BackendError::Refused { refused: Refused::NoNode { there, .. }, .. } if there.is_empty());
+    let (no_such_label, no_gpus) = match &error {
+        BackendError::Refused { refused: Refused::NoNode { there, .. }, .. } => (there.is_empty(), false),
+        BackendError::Refused { refused, .. } => (false, may_be_without_gpus(refused)),
+        _ => (false, false),
+    };
     let error = ApiError::from(error);
-    if !no_such_label {
+    if !no_such_label && !no_gpus {
         return error;
     }
     let Ok(snapshot) = app.backend.snapshot().await else { return error };
+    if no_gpus {
+        let none = snapshot.nodes.iter().all(|node| node.gpus.is_empty());
+        let note = snapshot.gpu_note.as_ref().filter(|_| none);
+        return match note {
+            Some(note) => error.adding(&format!("; why there are none: {note}")),
+            None => error,
+        };
+    }
     let labels: BTreeSet<&str> = snapshot.nodes.iter().flat_map(|node| node.labels.keys().map(String::as_str)).collect();
     let shown: Vec<_> = labels.into_iter().take(LABELS_TOLD).collect();
     error.adding(&format!("; there are: {}", shown.join(", ")))
+}
+
+/// Whether this is what somebody is told where no node has a GPU.
+fn may_be_without_gpus(refused: &Refused) -> bool {
+    match refused {
+        Refused::TaskTooLarge { resource: Resource::Gpu, largest, .. } => *largest == 0,
+        Refused::JobTooLarge { resource: Resource::Gpu, total, .. } => *total == 0,
+        Refused::NoGpuModel { there, .. } | Refused::NoGpuKind { there, .. } | Refused::NoSuchGpu { there, .. } => {
+            there.is_empty()
+        }
+        _ => false,
+    }
 }
 
 /// Runs what computes for long, or asks a disk, where it holds up nobody.
@@ -146,11 +171,39 @@ fn admit_all(app: &App, caller: &Caller, kind: Kind, bytes: &Bytes) -> ApiResult
         return Err(ApiError::invalid("jobs", format!("{} jobs; a batch has 1 to {most}", specs.len())));
     }
     let now = now();
-    let admit = |(index, spec)| {
-        let admitted = app.admission.admit(spec, caller, now);
-        admitted.map_err(|invalid| ApiError::from(invalid.under(&format!("jobs[{index}]"))))
+    let admit = |(index, mut spec): (usize, JobSpec)| {
+        let at = format!("jobs[{index}]");
+        belong(&mut spec, app, caller).map_err(|error| error.under(&at))?;
+        app.admission.admit(spec, caller, now).map_err(|invalid| ApiError::from(invalid.under(&at)))
     };
     specs.into_iter().enumerate().map(admit).collect()
+}
+
+/// A job of a user of the cluster belongs to a namespace of that user: the first one, if it names none.
+fn belong(spec: &mut JobSpec, app: &App, caller: &Caller) -> ApiResult<()> {
+    let Some(member) = caller.membership() else { return Ok(()) };
+    let forbidden = |detail: String| Err(ApiError::new(codes::FORBIDDEN, detail));
+    let user = &caller.user;
+    if app.admission.executor() == ExecutorKind::Local {
+        return forbidden(format!(
+            "jobs run here as users of this machine, and {user} is one of the cluster's: `flash token` lets in"
+        ));
+    }
+    let Some(asked) = &spec.namespace else {
+        spec.namespace = member.namespaces.first().map(ToString::to_string);
+        return if spec.namespace.is_some() || caller.admin {
+            Ok(())
+        } else {
+            forbidden(format!("{user} belongs to no namespace; auth.members says whose groups belong to which"))
+        };
+    };
+    if caller.admin || member.namespaces.iter().any(|own| own.as_str() == asked) {
+        return Ok(());
+    }
+    let own: Vec<_> = member.namespaces.iter().map(Name::as_str).collect();
+    let own = if own.is_empty() { "none".to_owned() } else { own.join(", ") };
+    forbidden(format!("{user} may submit in its own namespaces ({own}), not in `{}`", asked.escape_debug()))
+        .map_err(|error| error.at("namespace"))
 }
 
 /// The idempotency key of a request, if it has one.
@@ -165,7 +218,7 @@ fn key(headers: &HeaderMap, caller: &Caller, route: &str, bytes: &Bytes) -> ApiR
     hasher.update(route);
     hasher.update([0]);
     hasher.update(bytes);
-    Ok(Some(IdempotencyKey { scope: format!("uid:{}", caller.uid), key: key.to_owned(), fingerprint: hasher.finalize().into() }))
+    Ok(Some(IdempotencyKey { scope: caller.key_scope(), key: key.to_owned(), fingerprint: hasher.finalize().into() }))
 }
 
 /// What was answered to the same request before. What is under way at this moment is settled behind the seam.

@@ -6,7 +6,7 @@ mod history;
 mod reason;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(in crate::http) mod words;
 
 use api::{Basis, JobSpec, Suggestion};
 use scheduler_core::ids::{JobId, Name};

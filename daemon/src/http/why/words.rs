@@ -15,7 +15,7 @@ use crate::http::view;
 const SECOND: i64 = 1_000_000;
 
 /// An amount with its noun: `4 GPUs`, `1 CPU`, `16Gi of memory`.
-pub(super) fn amount(resource: Resource, amount: u128) -> String {
+pub(in crate::http) fn amount(resource: Resource, amount: u128) -> String {
     let number = u64::try_from(amount).unwrap_or(u64::MAX);
     let noun = |text: String, one: &str| format!("{text} {one}{}", if text == "1" { "" } else { "s" });
     match resource {

@@ -27,6 +27,7 @@ use super::super::nodes::{Key, key};
 use super::super::quantity::Amounts;
 use super::gang::{binding, flash_job_of, live_run, made_for, node, parts, pods, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
+use super::lone::is_lone;
 use super::verdict::{Known, Verdict, is_bound, is_over, verdict};
 use crate::contract::{RunPhase, StartOrder};
 
@@ -37,7 +38,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// Why a gang did not come to be.
 #[derive(Clone, PartialEq, Debug)]
-enum Fault {
+pub(super) enum Fault {
     /// It never will, as it is.
     Never(String),
     /// It could at another time, or elsewhere.
@@ -47,7 +48,7 @@ enum Fault {
 }
 
 /// What an answer to a request leaves to do.
-enum Answer<T> {
+pub(super) enum Answer<T> {
     Done(T),
     /// Try again: somebody was away.
     Later,
@@ -132,7 +133,7 @@ impl Assembly {
     }
 
     /// Asks until there is an answer.
-    async fn ask<T, A>(&self, mut request: impl FnMut() -> A) -> Result<T, Fault>
+    pub(super) async fn ask<T, A>(&self, mut request: impl FnMut() -> A) -> Result<T, Fault>
     where
         A: Future<Output = Answer<T>>,
     {
@@ -153,7 +154,10 @@ impl Assembly {
     }
 
     async fn make(&self, order: &StartOrder) -> Result<(), Fault> {
-        let (pod, _) = parts(order).map_err(Fault::Never)?;
+        let (pod, gang) = parts(order).map_err(Fault::Never)?;
+        if gang.lone {
+            return self.take_on(order).await;
+        }
         let flash_job = self.flash_job(order).await?;
         let mut wanted = pods(order, &flash_job, &self.hub.instance).map_err(Fault::Never)?;
         self.listed().await?;
@@ -184,11 +188,11 @@ impl Assembly {
     }
 
     /// Waits until it is known what there is.
-    async fn listed(&self) -> Result<(), Fault> {
+    pub(super) async fn listed(&self) -> Result<(), Fault> {
         self.ask(|| async { if self.hub.room.borrow().listed { Answer::Done(()) } else { Answer::Later } }).await
     }
 
-    async fn set_aside(&self, pods: &[Pod]) -> Result<(), Fault> {
+    pub(super) async fn set_aside(&self, pods: &[Pod]) -> Result<(), Fault> {
         self.ask(|| async {
             let mut outcome = Ok(());
             self.hub.room.send_if_modified(|room| {
@@ -245,7 +249,7 @@ impl Assembly {
 
     /// What an error leaves to do that is not special to its request.
     #[expect(clippy::unused_self, reason = "reads as the others do")]
-    fn not_taken<T>(&self, error: &kube::Error, what: &str, namespace: &str) -> Answer<T> {
+    pub(super) fn not_taken<T>(&self, error: &kube::Error, what: &str, namespace: &str) -> Answer<T> {
         match meaning(error) {
             Meaning::Refused(message) => Answer::Fault(Fault::Never(format!("the cluster refused the {what}: {message}"))),
             Meaning::Missing => {
@@ -289,7 +293,7 @@ impl Assembly {
         }
     }
 
-    async fn bind_all(&self, pods: Vec<Pod>) -> Result<(), Fault> {
+    pub(super) async fn bind_all(&self, pods: Vec<Pod>) -> Result<(), Fault> {
         self.listed().await?;
         // Once more, and of the pods as they were made: admission may have added to what they ask for. Those that are bound were set aside
         // before they were read, and the watch may have shown them; those that were over by then it may never show.
@@ -300,7 +304,10 @@ impl Assembly {
         let requests: Vec<_> = pods.iter().map(|pod| self.bind(pod)).collect();
         let outcomes: Vec<Result<(), Fault>> = futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect().await;
         outcomes.into_iter().collect::<Result<(), Fault>>()?;
-        self.still_alone(&pods).await?;
+        // It cannot be bound elsewhere any more; its kubelet refuses it where somebody was quicker.
+        if !pods.iter().any(is_lone) {
+            self.still_alone(&pods).await?;
+        }
         // Whoever told it meanwhile counts on it.
         if self.cancel.is_told() { Err(Fault::Cancelled) } else { Ok(()) }
     }
@@ -368,9 +375,18 @@ impl Assembly {
         self.hub.broken(self.run, &message);
         let selector = live_run(&self.hub.instance, self.run);
         let mut pause = PAUSE.0 / 2;
+        // What somebody else made is deleted only where that is how it is stopped.
+        let goes = |pod: &Pod| is_lone(pod) && (!is_bound(pod) || (*fault != Fault::Cancelled && !is_over(pod)));
         let left = loop {
             match self.hub.list("take back", &selector).await {
-                Ok(pods) if pods.iter().all(is_over) => break pods,
+                Ok(pods) if pods.iter().all(|pod| is_over(pod) && !goes(pod)) => break pods,
+                Ok(pods) if pods.iter().any(goes) => {
+                    for pod in pods.iter().filter(|pod| goes(pod)) {
+                        if let Err(error) = self.let_go(pod).await {
+                            tracing::warn!(run = %self.run, %error, "letting a pod go; trying again");
+                        }
+                    }
+                }
                 Ok(pods) => {
                     if let Err(error) = self.hub.delete("take back", &pods, None).await {
                         tracing::warn!(run = %self.run, %error, "taking a gang back; trying again");

@@ -8,25 +8,23 @@
 //! - What is said of a job reaches only its own FlashJob, also where another one has its name by now.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_types::{FlashJob, FlashJobStatus};
+use k8s_types::{DEFAULT_QUEUE, FlashJob, FlashJobStatus};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use scheduler_core::ids::{Attempt, JobId};
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::super::error::{Meaning, chain, meaning};
-use super::super::pauses::Pauses;
+use super::super::objects::{self, News, ObjectKey, key_of, slim};
 use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
 use super::pace::Pace;
@@ -34,7 +32,7 @@ use super::status::{Counts, Stand, is_finished, status_of};
 use crate::kubernetes::lease::Leadership;
 
 /// Namespace and name of a FlashJob.
-pub type FlashJobKey = (String, String);
+pub type FlashJobKey = ObjectKey;
 
 /// Changes that come within this time are written together.
 const GATHER: Duration = Duration::from_millis(100);
@@ -48,17 +46,6 @@ const EVENTS: (f64, f64, Duration) = (5.0, 50.0, Duration::from_secs(1));
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often those are looked for whose time is over.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// What happens to FlashJobs.
-#[derive(Clone, Debug)]
-pub enum FlashJobNews {
-    /// It is there, or is so now.
-    Applied(Arc<FlashJob>),
-    /// It is no more; as it was last.
-    Gone(Arc<FlashJob>),
-    /// All that there are were told.
-    Listed,
-}
 
 /// What is to be told of one FlashJob.
 #[derive(Debug, Default)]
@@ -127,28 +114,68 @@ pub struct FlashJobs {
     client: Client,
     leadership: Option<Leadership>,
     books: Mutex<Books>,
+    /// Who is told why FlashJobs cannot be seen now.
+    unseen: OnceLock<watch::Sender<Option<String>>>,
     wake: Notify,
     recorder: Recorder,
-}
-
-fn key_of(job: &FlashJob) -> FlashJobKey {
-    (job.namespace().unwrap_or_default(), job.name_any())
+    /// Seconds for which finished ones are kept that do not say so themselves, by queue.
+    kept: Mutex<BTreeMap<String, i64>>,
 }
 
 impl FlashJobs {
     pub(super) fn new(client: Client, leadership: Option<Leadership>) -> Self {
         let reporter = Reporter { controller: "flash-sched".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { recorder, client, leadership, books: Mutex::new(Books::new(Instant::now())), wake: Notify::new() }
+        Self {
+            recorder,
+            client,
+            leadership,
+            books: Mutex::new(Books::new(Instant::now())),
+            unseen: OnceLock::new(),
+            wake: Notify::new(),
+            kept: Mutex::default(),
+        }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says there why FlashJobs cannot be seen, whenever they cannot. Only the first call counts.
+    pub fn tell_unseen(&self, told: watch::Sender<Option<String>>) {
+        // Whoever was there first goes on being told.
+        let _ = self.unseen.set(told);
+    }
+
+    fn seen(&self, why: Option<&str>) {
+        if let Some(told) = self.unseen.get() {
+            told.send_if_modified(|present| {
+                let is_news = present.as_deref() != why;
+                *present = why.map(ToOwned::to_owned);
+                is_news
+            });
+        }
+    }
+
     /// All there are, as the watch told them last.
     pub fn all(&self) -> Vec<Arc<FlashJob>> {
         self.books().jobs.values().cloned().collect()
+    }
+
+    /// The one of this key.
+    pub fn find(&self, key: &FlashJobKey) -> Option<Arc<FlashJob>> {
+        self.books().jobs.get(key).cloned()
+    }
+
+    /// For how many seconds finished ones of a queue are kept that do not say so themselves; for ever, where it is not named.
+    pub fn keep_for(&self, queues: BTreeMap<String, i64>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    fn lifetime(&self, job: &FlashJob) -> Option<i64> {
+        let own = job.spec.ttl_seconds_after_finished.map(i64::from);
+        let queue = job.queue().unwrap_or(DEFAULT_QUEUE);
+        own.or_else(|| self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied())
     }
 
     /// The one that is called so and has this uid, if the watch has told it and nobody deletes it.
@@ -188,7 +215,7 @@ impl FlashJobs {
     }
 
     /// Follows and writes until nobody wants news any more.
-    pub async fn run(self: Arc<Self>, news: mpsc::Sender<FlashJobNews>) {
+    pub async fn run(self: Arc<Self>, news: mpsc::Sender<News<FlashJob>>) {
         tokio::select! {
             () = self.follow(&news) => {}
             () = self.write() => {}
@@ -197,85 +224,38 @@ impl FlashJobs {
         }
     }
 
-    async fn follow(&self, news: &mpsc::Sender<FlashJobNews>) {
-        let events = watcher(Api::<FlashJob>::all(self.client.clone()), watcher::Config::default().page_size(500))
-            .backoff(Pauses::default());
-        let mut events = pin!(events);
-        let mut listed: BTreeMap<FlashJobKey, Arc<FlashJob>> = BTreeMap::new();
-        let mut away = false;
-        while let Some(event) = events.next().await {
-            let told = match event {
-                Err(error) => {
-                    if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(
-                            error = chain(&error),
-                            "FlashJobs are not seen; trying again. `kubectl apply --server-side -k k8s` installs them"
-                        );
+    async fn follow(&self, news: &mpsc::Sender<News<FlashJob>>) {
+        let api = Api::<FlashJob>::all(self.client.clone());
+        objects::follow(
+            (api, watcher::Config::default()),
+            news,
+            "FlashJobs",
+            |why| self.seen(why),
+            |news| {
+                let mut books = self.books();
+                match news {
+                    News::Applied(job) => {
+                        let key = key_of(&**job);
+                        // What we wrote ourselves is known before the watch tells what was there before it.
+                        if books.jobs.get(&key).is_some_and(|known| known.uid() == job.uid() && version(known) > version(job)) {
+                            return false;
+                        }
+                        books.jobs.insert(key.clone(), job.clone());
+                        books.dirty.insert(key);
+                        self.wake.notify_one();
                     }
-                    continue;
+                    News::Gone(job) => {
+                        let key = key_of(&**job);
+                        books.jobs.remove(&key);
+                        books.entries.remove(&key);
+                        books.dirty.remove(&key);
+                    }
+                    News::Listed => {}
                 }
-                Ok(Event::Init) => {
-                    listed.clear();
-                    continue;
-                }
-                Ok(Event::InitApply(job)) => {
-                    listed.insert(key_of(&job), slim(job));
-                    continue;
-                }
-                Ok(Event::InitDone) => self.listed(std::mem::take(&mut listed)),
-                Ok(Event::Apply(job)) => self.applied(slim(job)),
-                Ok(Event::Delete(job)) => self.gone(slim(job)),
-            };
-            away = false;
-            for one in told {
-                if news.send(one).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// All that there are. One that was deleted and made anew while nobody looked is gone first.
-    fn listed(&self, jobs: BTreeMap<FlashJobKey, Arc<FlashJob>>) -> Vec<FlashJobNews> {
-        let mut books = self.books();
-        let before = std::mem::replace(&mut books.jobs, jobs);
-        let is_there =
-            |books: &Books, key: &FlashJobKey, job: &FlashJob| books.jobs.get(key).is_some_and(|now| now.uid() == job.uid());
-        let gone: Vec<_> = before.into_iter().filter(|(key, job)| !is_there(&books, key, job)).collect();
-        for (key, _) in &gone {
-            books.entries.remove(key);
-        }
-        let keys: Vec<FlashJobKey> = books.jobs.keys().cloned().collect();
-        books.dirty.extend(keys);
-        self.wake.notify_one();
-        let gone = gone.into_iter().map(|(_, job)| FlashJobNews::Gone(job));
-        gone.chain(books.jobs.values().cloned().map(FlashJobNews::Applied)).chain([FlashJobNews::Listed]).collect()
-    }
-
-    fn applied(&self, job: Arc<FlashJob>) -> Vec<FlashJobNews> {
-        let mut books = self.books();
-        let key = key_of(&job);
-        // What we wrote ourselves is known before the watch tells what was there before it.
-        if books.jobs.get(&key).is_some_and(|known| known.uid() == job.uid() && version(known) > version(&job)) {
-            return Vec::new();
-        }
-        let before = books.jobs.insert(key.clone(), job.clone());
-        books.dirty.insert(key.clone());
-        self.wake.notify_one();
-        let replaced = before.filter(|before| before.uid() != job.uid());
-        if replaced.is_some() {
-            books.entries.remove(&key);
-        }
-        replaced.map(FlashJobNews::Gone).into_iter().chain([FlashJobNews::Applied(job)]).collect()
-    }
-
-    fn gone(&self, job: Arc<FlashJob>) -> Vec<FlashJobNews> {
-        let mut books = self.books();
-        let key = key_of(&job);
-        books.jobs.remove(&key);
-        books.entries.remove(&key);
-        books.dirty.remove(&key);
-        vec![FlashJobNews::Gone(job)]
+                true
+            },
+        )
+        .await;
     }
 
     async fn write(&self) {
@@ -418,8 +398,8 @@ impl FlashJobs {
             let jobs: Vec<Arc<FlashJob>> = self.books().jobs.values().cloned().collect();
             for job in jobs.into_iter().filter(|job| is_finished(job)) {
                 let ended = job.status.as_ref().and_then(|status| status.completion_time.as_ref()).map(|time| time.0.as_second());
-                let Some((ttl, ended)) = job.spec.ttl_seconds_after_finished.zip(ended) else { continue };
-                if ended.saturating_add(i64::from(ttl)) > now().0.div_euclid(1_000_000) {
+                let Some((ttl, ended)) = self.lifetime(&job).zip(ended) else { continue };
+                if ended.saturating_add(ttl) > now().0.div_euclid(1_000_000) {
                     continue;
                 }
                 let params = DeleteParams::background();
@@ -446,10 +426,4 @@ fn whole(status: &FlashJobStatus) -> Result<serde_json::Value, serde_json::Error
 /// Versions of one kind are numbers that grow; `None` comes before all.
 fn version(job: &FlashJob) -> Option<u64> {
     job.metadata.resource_version.as_ref()?.parse().ok()
-}
-
-/// What nobody reads is half of it.
-fn slim(mut job: FlashJob) -> Arc<FlashJob> {
-    job.metadata.managed_fields = None;
-    Arc::new(job)
 }

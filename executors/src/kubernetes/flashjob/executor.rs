@@ -23,6 +23,8 @@ use super::board::FlashJobs;
 use super::follow::follow;
 use super::gang::{FINALIZER, LIVE, is_live, live_selector, size};
 use super::hub::{AT_ONCE, Cancel, Hub, now};
+use super::lone::{LonePods, is_lone};
+use super::queues::ClusterQueues;
 
 use super::verdict::{Verdict, is_bound, is_over, verdict};
 use crate::contract::{Executor, ExecutorError, Observed, Report, RunPhase, StartOrder};
@@ -59,6 +61,16 @@ impl FlashJobExecutor {
     /// The FlashJobs of the cluster.
     pub fn flash_jobs(&self) -> Arc<FlashJobs> {
         self.hub.board.clone()
+    }
+
+    /// The pods of others that ask for our scheduler and have no FlashJob.
+    pub fn lone_pods(&self) -> Arc<LonePods> {
+        self.hub.lone.clone()
+    }
+
+    /// The queues of the cluster.
+    pub fn cluster_queues(&self) -> Arc<ClusterQueues> {
+        self.hub.queues.clone()
     }
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
@@ -130,8 +142,9 @@ impl FlashJobExecutor {
 
     /// Lets the pods of a run go: they stay for whoever reads their logs, unless they were deleted.
     async fn let_go(&self, run: RunId, pods: &[Pod]) -> Result<(), ExecutorError> {
-        // One that came by a request that had been given up is not left to run.
-        self.hub.delete("forget", pods, None).await?;
+        // One that came by a request that had been given up is not left to run. What somebody else made, and nobody bound, is his.
+        let ours: Vec<Pod> = pods.iter().filter(|pod| is_bound(pod) || !is_lone(pod)).cloned().collect();
+        self.hub.delete("forget", &ours, None).await?;
         let labels = BTreeMap::from([(LIVE, None::<String>)]);
         let patch = Patch::Strategic(json!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER], "labels": labels}}));
         let patch = &patch;
@@ -162,10 +175,15 @@ impl FlashJobExecutor {
         if self.hub.runs().assembling.contains_key(&run) {
             return Ok(());
         }
+        // They are let go of already, and may be another run's by now.
+        if self.hub.runs().forgotten.contains(&run) {
+            self.hub.drop_run(run, &[]);
+            return Ok(());
+        }
         let mut pods: Vec<Pod> = self.hub.world().get(&run).into_iter().flat_map(|pods| pods.values().cloned()).collect();
         let is_known = self.hub.runs().ended.contains_key(&run);
-        // The watch may be behind: what it says still runs may have succeeded, and is then to stay readable.
-        if !is_known || pods.is_empty() || !pods.iter().all(is_over) {
+        // The watch may be behind whoever told the end.
+        if pods.is_empty() || !is_known || !pods.iter().all(is_over) {
             pods = self.hub.pods_of("forget", run).await?;
         }
         if pods.is_empty() {
@@ -222,6 +240,8 @@ impl Executor for FlashJobExecutor {
             return Ok(());
         }
         self.hub.stopped(run);
+        // Those that were deleted by somebody else may be over already, and wait for this word.
+        self.hub.look_at(run);
         let grace_secs = u32::try_from(policy.grace.0.div_ceil(1_000_000)).unwrap_or(u32::MAX);
         self.hub.delete("stop", &pods, Some(grace_secs)).await
     }

@@ -14,6 +14,7 @@ use k8s_types::TaskPlacement;
 use kube::Api;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
+use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
 
 use super::super::error::chain;
@@ -23,6 +24,8 @@ use super::super::pauses::Pauses;
 use super::super::phase::{pod_phase, started_at};
 use super::gang::{flash_job, index, is_live, live_selector};
 use super::hub::{Hub, World, now};
+use super::lone::is_lone;
+
 use super::status::Counts;
 use super::verdict::{Verdict, is_over, verdict};
 use crate::contract::{Report, RunPhase};
@@ -182,6 +185,14 @@ impl Follower {
             Verdict::Goes(_) => Some(()),
             Verdict::Breaks => {
                 self.end_the_rest(run, pods);
+                Some(())
+            }
+            // Who deletes such a pod cancels its job. That comes as a stop, and until then nobody knows whether it is one; should it not come, the
+            // reconciler finds the end.
+            Verdict::Over(RunPhase::Ended { result: RunResult::Lost { .. }, .. })
+                if known.stopped.is_none()
+                    && pods.iter().any(|pod| is_lone(pod) && pod.metadata.deletion_timestamp.is_some()) =>
+            {
                 Some(())
             }
             Verdict::Over(phase) => {

@@ -17,9 +17,9 @@ pub(super) const FINALIZER: &str = "scheduling.flash-sched.io/run";
 /// Label: number of the task in the FlashJob.
 pub(super) const INDEX: &str = "scheduling.flash-sched.io/task-index";
 /// Annotation: how many pods the run has.
-const SIZE: &str = "scheduling.flash-sched.io/gang-size";
+pub(super) const SIZE: &str = "scheduling.flash-sched.io/gang-size";
 /// Annotation: the node that was chosen.
-const NODE: &str = "scheduling.flash-sched.io/node";
+pub(super) const NODE: &str = "scheduling.flash-sched.io/node";
 /// Digits of a job's id that the name of its FlashJob ends with.
 const ID_DIGITS: usize = 12;
 
@@ -226,6 +226,7 @@ mod tests {
         let places = [(0, "a", 2), (2, "b", 0)].map(|(index, node, gpus)| GangPlace { index, node: node.to_owned(), gpus });
         let gang = GangOrder {
             flash_job: "train-1".to_owned(),
+            lone: false,
             uid: uid.map(str::to_owned),
             queue: "batch".to_owned(),
             ttl_secs: Some(60),
@@ -234,7 +235,7 @@ mod tests {
         let pod = PodOrder { image: "img".to_owned(), gang: Some(gang), time_limit_secs: Some(10), ..PodOrder::new("team") };
         let run = RunId { job: JobId(uuid::Uuid::from_u128(0xabc)), attempt: Attempt(3) };
         let tasks = vec![task("head"), task("worker-1")];
-        StartOrder { run, tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, pod: Some(pod) }
+        StartOrder { run, tasks, uid: None, nice: 0, rlimits: BTreeMap::new(), line: None, devices: None, pod: Some(pod) }
     }
 
     #[test]

@@ -19,6 +19,8 @@ use super::KIND;
 use super::board::FlashJobs;
 use super::executor::FlashJobOptions;
 use super::gang::live_run;
+use super::lone::LonePods;
+use super::queues::ClusterQueues;
 
 use super::verdict::{Known, is_over};
 use crate::contract::{ExecutorError, Report, RunPhase};
@@ -86,6 +88,8 @@ pub(super) struct Hub {
     pub(super) instance: String,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) board: Arc<FlashJobs>,
+    pub(super) lone: Arc<LonePods>,
+    pub(super) queues: Arc<ClusterQueues>,
     pub(super) room: Arc<watch::Sender<Room>>,
     pub(super) writes: Semaphore,
     runs: Mutex<Runs>,
@@ -109,6 +113,8 @@ impl Hub {
         let client = leadership.iter().fold(client, |client, leadership| guarded(client, leadership.clone()));
         Self {
             board: Arc::new(FlashJobs::new(client.clone(), leadership)),
+            queues: Arc::new(ClusterQueues::new(client.clone())),
+            lone: Arc::new(LonePods::new(client.clone(), instance.clone())),
             client,
             instance,
             reports,

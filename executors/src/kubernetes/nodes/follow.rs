@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::error::said;
+use super::super::error::{said, watch_error};
 use super::ClusterView;
 use super::books::{Books, Bound, Rules};
 use super::room::{NodeRoom, Room};
@@ -258,14 +258,4 @@ async fn ask(client: &Client) -> Result<(), String> {
         Ok(Err(error)) => Err(said(&error)),
         Err(_) => Err(format!("no answer within {} s", ANSWER.as_secs())),
     }
-}
-
-fn watch_error(what: &str, error: &watcher::Error) -> String {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let why = match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => said(error),
-        WatchError(status) => status.message.clone(),
-        NoResourceVersion => error.to_string(),
-    };
-    format!("{what}: {why}")
 }

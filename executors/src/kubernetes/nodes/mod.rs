@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use scheduler_core::ids::RunId;
 
 pub use follow::{NodeWatch, WatchOptions};
+pub use read::TAINTED;
 pub use requests::requests as asks;
 pub use room::NodeRoom;
 

@@ -7,6 +7,9 @@ use super::requests::of;
 use super::traits::Traits;
 use super::{ClusterNode, Standing};
 
+/// Label that we give a node in our books where it has a taint that our own pods tolerate, for the pods of others that do not.
+pub const TAINTED: &str = "scheduling.flash-sched.io/tainted";
+
 /// A node as it is told, before anything is known of its pods.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Told {
@@ -48,7 +51,10 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
     let allocatable = status.allocatable.as_ref().map_or_else(|| capacity.clone(), amounts);
     let down = |amount: u128, by: u128| amount / by;
     let (capacity, counted) = (of(&capacity, down), of(&allocatable, down));
-    let labels = node.metadata.labels.unwrap_or_default();
+    let mut labels = node.metadata.labels.unwrap_or_default();
+    if spec.taints.iter().flatten().any(|taint| taint.effect != "PreferNoSchedule" && tolerated.contains(&taint.key)) {
+        labels.insert(TAINTED.to_owned(), "true".to_owned());
+    }
     let mebibytes = labels.get("nvidia.com/gpu.memory").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     let node = ClusterNode {
         name,

@@ -44,7 +44,13 @@ impl Cgroups {
         Ok(Self { root: root.to_owned() })
     }
 
-    fn folder(&self, run: RunId) -> PathBuf {
+    /// Groups below `root` that limit nothing.
+    pub(super) fn without_limits(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The folder of a run.
+    pub(super) fn folder(&self, run: RunId) -> PathBuf {
         self.root.join(format!("flash-{run}"))
     }
 

@@ -31,7 +31,7 @@ impl Table {
             return self.adopted_members(shared, run);
         }
         let tasks: Vec<Pid> = live.task_pids().collect();
-        let grouped = shared.cgroups.as_ref().map(|cgroups| cgroups.pids(run)).unwrap_or_default();
+        let grouped = shared.cgroups.as_ref().map(|cgroups| cgroups.pids(run)).unwrap_or_else(|| shared.gate.pids(run));
         let orphans = self.look_for_orphans(shared);
         if tasks.is_empty() && grouped.is_empty() && orphans.is_empty() {
             return Vec::new();
@@ -84,7 +84,8 @@ impl Table {
     fn adopted_members(&mut self, shared: &Shared, run: RunId) -> Vec<Proc> {
         let Some(live) = self.live(run) else { return Vec::new() };
         let known = live.adopted.clone().unwrap_or_default();
-        let grouped: BTreeSet<Pid> = shared.cgroups.iter().flat_map(|cgroups| cgroups.pids(run)).collect();
+        let limited = shared.cgroups.iter().flat_map(|cgroups| cgroups.pids(run));
+        let grouped: BTreeSet<Pid> = limited.chain(shared.gate.pids(run)).collect();
         let all = procfs::snapshot();
         let is_known = |process: &Proc| known.get(&process.pid) == Some(&process.start);
         // A session's number is taken as long as its leader lives; afterwards it may be somebody else's.

@@ -55,8 +55,10 @@ pub(super) struct Launch<'a> {
     pub nice: Option<i32>,
     /// `setrlimit` numbers with soft and hard values.
     pub rlimits: &'a [(libc::__rlimit_resource_t, libc::rlimit)],
-    /// `cgroup.procs` of the group to join, open for writing.
+    /// `cgroup.procs` of the group to join for its limits, open for writing.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The same for that which keeps it from devices, and whether it has to be joined.
+    pub device_group: Option<(BorrowedFd<'a>, bool)>,
     /// Whether a descriptor of the process is wanted: whoever waits for it at once needs none.
     pub descriptor: bool,
 }
@@ -229,6 +231,12 @@ unsafe fn prepare(shared: *mut Shared<'_>) -> bool {
         {
             return false;
         }
+        if let Some((group, required)) = launch.device_group {
+            let joined = libc::write(group.as_raw_fd(), c"0\n".as_ptr().cast(), 2) as libc::c_long;
+            if required && !done(shared, Step::Cgroup, joined) {
+                return false;
+            }
+        }
         let [stdin, stdout, stderr] = launch.stdio;
         for (from, to) in [(stdin, 0), (stdout, 1), (stderr, 2)] {
             if !done(shared, Step::Stdio, libc::dup2(from.as_raw_fd(), to).into()) {
@@ -307,6 +315,7 @@ mod tests {
             nice: Some(3),
             rlimits: &[],
             cgroup: None,
+            device_group: None,
             descriptor: true,
         };
         launch(&what, &mut Stack::new())

@@ -172,6 +172,7 @@ impl Table {
         if let Some(cgroups) = &shared.cgroups {
             cgroups.remove(run);
         }
+        shared.gate.remove(run);
         if let Some(share) = share {
             self.leave_line(shared, share);
         }
@@ -244,6 +245,7 @@ impl Table {
         if let Some(cgroups) = &shared.cgroups {
             cgroups.kill(run);
         }
+        shared.gate.kill(run);
         self.send(shared, run, libc::SIGKILL);
         self.try_finish(shared, run);
     }

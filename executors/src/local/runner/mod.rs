@@ -14,10 +14,12 @@
 //! A thread that panics ends the process: tasks go on, and the next runner takes over from the journal (`recover`). That is safer
 //! than a runner that lives on without, say, its reaper.
 
+mod bpf;
 mod cgroup;
 mod clock;
 mod commit;
 mod crowd;
+mod devices;
 mod family;
 mod held;
 mod journal;
@@ -83,6 +85,8 @@ pub struct RunnerOptions {
     pub descriptors: usize,
     /// A cgroup v2 folder that is ours, with nothing but groups in it; none to use no cgroups. See [`detect_cgroup_root`].
     pub cgroup_root: Option<PathBuf>,
+    /// A folder of cgroup v1's devices controller or of cgroup v2, to keep runs from devices in; else one is found.
+    pub device_root: Option<PathBuf>,
     /// Name of this boot of the machine, instead of the kernel's: for tests.
     pub boot_id: Option<String>,
 }
@@ -101,6 +105,7 @@ impl RunnerOptions {
             spawn_threads: std::thread::available_parallelism().map_or(2, usize::from).max(2),
             descriptors: 128,
             cgroup_root: None,
+            device_root: None,
             boot_id: None,
         }
     }
@@ -255,7 +260,10 @@ fn take_over(options: RunnerOptions, socket: &Path) -> Result<(Shared, Vec<sched
         Some(root) => Some(cgroup::Cgroups::new(root).map_err(failed("using the cgroup", root.display()))?),
         None => None,
     };
-    let parts = Parts { options, boot_id, journal, watcher, cgroups, socket: socket.to_owned() };
+    let gate = devices::Gate::find(options.device_root.as_deref(), options.cgroup_root.as_deref());
+    let access = gate.access();
+    note(&format!("devices: {} ({})", if access.enforced { "enforced" } else { "by environment only" }, access.detail));
+    let parts = Parts { options, boot_id, journal, watcher, cgroups, gate, socket: socket.to_owned() };
     let shared = Shared::new(parts, table);
     shared.journal.append([&commit::boot_record(&shared)]).map_err(failed("writing", path.display()))?;
     Ok((shared, adopted))

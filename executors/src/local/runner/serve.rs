@@ -81,6 +81,7 @@ fn greet(shared: &Shared, mut stream: &UnixStream) -> io::Result<Hello> {
         pid: std::process::id(),
         boot_id: shared.boot_id.clone(),
         lines: true,
+        devices: Some(shared.gate.access()),
     };
     frame.clear();
     encode(&ours, &mut frame)?;

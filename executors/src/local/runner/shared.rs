@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::RunnerOptions;
 use super::cgroup::Cgroups;
 use super::crowd::Crowd;
+use super::devices::Gate;
 use super::journal::Journal;
 use super::output::Late;
 use super::procfs::OrphanList;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub orphans: OrphanList,
     /// The folder of cgroups, if there is one.
     pub cgroups: Option<Cgroups>,
+    /// What keeps runs from devices.
+    pub gate: Gate,
     /// The socket's file, removed at the end.
     pub socket: PathBuf,
     /// Woken: spawn threads, when a run waits.
@@ -56,6 +59,7 @@ pub(super) struct Parts {
     pub journal: Journal,
     pub watcher: Watcher,
     pub cgroups: Option<Cgroups>,
+    pub gate: Gate,
     pub socket: PathBuf,
 }
 
@@ -71,6 +75,7 @@ impl Shared {
             late: Late::default(),
             orphans: OrphanList::new(),
             cgroups: parts.cgroups,
+            gate: parts.gate,
             socket: parts.socket,
             work: Condvar::new(),
             room: Condvar::new(),

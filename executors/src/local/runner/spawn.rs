@@ -50,6 +50,7 @@ struct Common<'a> {
     limits: Vec<Limit>,
     nice: Option<i32>,
     cgroup: Option<File>,
+    device_group: Option<(File, bool)>,
 }
 
 /// Before a process is made there must be a record that one may have been. Only who has waited in a line has none yet.
@@ -58,6 +59,24 @@ fn intend(shared: &Shared, job: &SpawnJob, output: &Output) -> Result<(), RunRes
     let unnamed = matches!(output, Output::Late(_)).then(|| log_dir.to_string());
     let intent = Record::Intent { run: order.run, uid: order.uid, tasks: task_names(order), share: Some(*share), unnamed };
     shared.journal.append([&intent]).map_err(|error| lost(&format!("the runner's journal cannot be written: {error}")))
+}
+
+/// Keeps a run from devices that are not its own. Gives the group that its tasks join for that, if there is one, and whether they have to.
+fn device_group(shared: &Shared, order: &StartOrder) -> Result<Option<(File, bool)>, RunResult> {
+    let Some(rule) = &order.devices else { return Ok(None) };
+    match shared.gate.close(order.run, rule) {
+        Ok(group) => Ok(group.map(|group| (group, rule.required))),
+        Err(why) if rule.required => {
+            Err(lost(&format!("it could not be kept from devices of others (gpu.device_cgroup): {why}")))
+        }
+        Err(why) => {
+            // That nothing is ever enforced was said at the start.
+            if shared.gate.access().enforced {
+                note(&format!("run {} is not kept from devices of others: {why}", order.run));
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// The files of a task whose output is to be named late.
@@ -169,7 +188,8 @@ impl Spawner {
             }
             None => None,
         };
-        Ok(Common { order, log_dir: &job.log_dir, credentials, limits, nice, cgroup })
+        let device_group = device_group(shared, order)?;
+        Ok(Common { order, log_dir: &job.log_dir, credentials, limits, nice, cgroup, device_group })
     }
 
     /// Makes the processes of all tasks; gives what kept one from being made.
@@ -232,6 +252,7 @@ impl Spawner {
             nice: common.nice,
             rlimits: &common.limits,
             cgroup: common.cgroup.as_ref().map(AsFd::as_fd),
+            device_group: common.device_group.as_ref().map(|(group, required)| (group.as_fd(), *required)),
             descriptor: streams.is_none(),
         };
         launch(&what, &mut self.stack).map_err(|failed: LaunchError| prepare::explain(common.order, task, &failed))

@@ -17,7 +17,11 @@ impl Nodes {
     pub(super) fn divide_again<'a>(&mut self, uuids: impl IntoIterator<Item = &'a Name>) -> bool {
         let nodes: BTreeSet<usize> =
             uuids.into_iter().filter_map(|uuid| self.configured_device(uuid)).map(|device| device.node).collect();
-        nodes.into_iter().fold(false, |changed, node| self.divide_node(node) || changed)
+        let mut changed = false;
+        for node in nodes {
+            changed |= self.divide_node(node);
+        }
+        changed
     }
 
     fn divide_node(&mut self, at: usize) -> bool {

@@ -52,7 +52,7 @@ impl Named {
     pub(super) fn is_current<'a>(&self, naming: impl Iterator<Item = (&'a Name, FilterIx)>) -> bool {
         let mut count = 0;
         let mut there = naming.inspect(|_| count += 1).map(|(uuid, filter)| self.by(uuid).contains(&filter));
-        there.all(|there| there) && self.0.values().map(|by| by.len()).sum::<usize>() == count
+        there.all(|there| there) && self.0.values().map(SmallVec::len).sum::<usize>() == count
     }
 }
 

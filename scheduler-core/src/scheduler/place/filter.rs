@@ -222,7 +222,9 @@ impl Filters {
         }
         self.idle = 0;
         let unused: Vec<FilterIx> = self.unused().collect();
-        unused.iter().for_each(|&index| self.remove(index));
+        for &index in &unused {
+            self.remove(index);
+        }
         unused
     }
 

@@ -1,1 +1,6 @@
-SELECT revision, at FROM events ORDER BY revision LIMIT $1
+-- Both tables are read in the order of their keys and merged.
+SELECT revision, at FROM events
+UNION ALL
+SELECT revision, at FROM notices
+ORDER BY revision
+LIMIT $1

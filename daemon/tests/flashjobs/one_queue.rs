@@ -1,75 +1,8 @@
-//! The daemon with the executor `flashjob`, on a real control plane and with the rights of `k8s/`: what somebody applies becomes a job, what somebody
-//! submits becomes a FlashJob, and either side ends the other.
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+//! One queue: what somebody applies becomes a job, what somebody submits becomes a FlashJob, and either side ends the other.
 
-mod common;
-#[path = "kubernetes/rig.rs"]
-#[allow(dead_code, reason = "shared with the tests of the other executor")]
-mod rig;
-
-use std::sync::Arc;
-
-use control_plane::{NodeSpec, Watched};
-use k8s_types::FlashJob;
-use rig::flash_job;
 use serde_json::{Value, json};
 
-struct Site {
-    site: rig::Site,
-    flash_jobs: Watched,
-}
-
-impl std::ops::Deref for Site {
-    type Target = rig::Site;
-    fn deref(&self) -> &rig::Site {
-        &self.site
-    }
-}
-
-impl std::ops::DerefMut for Site {
-    fn deref_mut(&mut self) -> &mut rig::Site {
-        &mut self.site
-    }
-}
-
-impl Site {
-    async fn start(what: &str) -> Option<Self> {
-        let nodes = vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::with_gpus("gpu-1"), NodeSpec::plain("node-0")];
-        let mut site = rig::Site::prepare(what, nodes, rig::FLASH_JOBS)?;
-        site.daemon.restart();
-        let flash_jobs = Watched::all::<FlashJob>(site.cluster.kubeconfig()).await;
-        Some(Self { site, flash_jobs })
-    }
-
-    fn apply(&self, object: &Value) {
-        self.cluster.kubectl_with(&["apply", "--filename", "-"], &object.to_string()).unwrap();
-    }
-
-    fn get(&self, name: &str) -> Value {
-        let text = self.cluster.kubectl(&["get", "flashjob", name, "--output", "json"]).unwrap();
-        serde_json::from_str(&text).unwrap()
-    }
-
-    async fn until(&self, name: &str, so: impl Fn(&Value) -> bool) -> Arc<Value> {
-        self.flash_jobs.until(name, so).await
-    }
-
-    async fn phase(&self, name: &str, phase: &str) -> Arc<Value> {
-        self.until(name, |object| object["status"]["phase"] == phase).await
-    }
-
-    /// The job of a FlashJob, once there is one.
-    async fn job_of(&self, name: &str) -> String {
-        let is_it = |job: &Value| job["spec"]["annotations"]["scheduling.flash-sched.io/flashjob-name"] == name;
-        let job = self.daemon.first_job(is_it).await;
-        job["id"].as_str().unwrap().to_owned()
-    }
-}
-
-fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
-    let all = object["status"]["conditions"].as_array().unwrap();
-    all.iter().find(|condition| condition["type"] == kind).unwrap()
-}
+use crate::rig::{Site, condition, flash_job};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_queue_whichever_way_a_job_comes() {
@@ -113,7 +46,7 @@ async fn one_queue_whichever_way_a_job_comes() {
     let mut lost = flash_job("lost", 1, 0, "50ms", "0");
     lost["spec"]["queueName"] = json!("nowhere");
     site.apply(&lost);
-    let wrong = site.until("lost", |object| object["status"]["conditions"].is_array()).await;
+    let wrong = site.watch("FlashJob", "lost", |object| object["status"]["conditions"].is_array()).await;
     assert_eq!(condition(&wrong, "Valid")["status"], "False");
     let message = condition(&wrong, "Valid")["message"].as_str().unwrap();
     assert!(message.contains("no queue `nowhere`; there are: ") && message.contains("default-batch"), "{message}");
@@ -125,7 +58,7 @@ async fn one_queue_whichever_way_a_job_comes() {
         (Some("True"), Some(2))
     );
     site.apply(&flash_job("huge", 4, 8, "50ms", "0"));
-    let huge = site.until("huge", |object| object["status"]["conditions"].is_array()).await;
+    let huge = site.watch("FlashJob", "huge", |object| object["status"]["conditions"].is_array()).await;
     assert_eq!(condition(&huge, "Valid")["status"], "False", "{huge:#}");
 
     // Cancelled on either side.
@@ -146,7 +79,7 @@ async fn one_queue_whichever_way_a_job_comes() {
     let mut held = flash_job("held", 1, 0, "50ms", "0");
     held["spec"]["suspend"] = json!(true);
     site.apply(&held);
-    let waits = site.until("held", |object| object["status"]["conditions"].is_array()).await;
+    let waits = site.watch("FlashJob", "held", |object| object["status"]["conditions"].is_array()).await;
     assert_eq!(condition(&waits, "Admitted")["reason"], "Suspended");
     held["spec"]["suspend"] = json!(false);
     site.apply(&held);
@@ -156,7 +89,7 @@ async fn one_queue_whichever_way_a_job_comes() {
     site.apply(&flash_job("ends", 2, 4, "3s", "0"));
     site.apply(&flash_job("deleted", 1, 0, "2h", "0"));
     let deleted = site.job_of("deleted").await;
-    site.phase("ends", "Running").await;
+    site.watch("FlashJob", "ends", |job| condition(job, "Admitted")["status"] == "True").await;
     site.phase("deleted", "Running").await;
     site.daemon.kill();
     site.cluster.kubectl(&["delete", "flashjob", "deleted", "--wait=false"]).unwrap();
@@ -165,8 +98,6 @@ async fn one_queue_whichever_way_a_job_comes() {
     assert_eq!(site.phase("ends", "Succeeded").await["status"]["succeeded"], 2);
     site.phase("comes", "Succeeded").await;
     assert_eq!(site.daemon.finished(&deleted).await["outcome"]["result"], "cancelled");
-    let (_, list) = site.daemon.get("/api/v1/jobs").await;
-    let all = list["items"].as_array().unwrap();
-    assert_eq!(all.iter().filter(|job| job["spec"]["name"] == "ends").count(), 1, "imported once");
-    assert_eq!(site.get("pair")["status"], done["status"], "what is finished is not written again");
+    assert_eq!(site.jobs().await.iter().filter(|job| job["spec"]["name"] == "ends").count(), 1, "imported once");
+    assert_eq!(site.get("FlashJob", "pair").await["status"], done["status"], "what is finished is not written again");
 }

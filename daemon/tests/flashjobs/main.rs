@@ -1,0 +1,11 @@
+//! The daemon with the executor `flashjob`, on a real control plane and with the rights of `k8s/`.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod depends;
+mod leader;
+mod one_queue;
+mod pods;
+mod queues;
+mod rig;

@@ -1,0 +1,1 @@
+DELETE FROM notices WHERE revision <= $1

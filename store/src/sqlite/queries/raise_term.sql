@@ -1,0 +1,1 @@
+UPDATE meta SET term = ?1 WHERE one = 1
