@@ -108,7 +108,9 @@ fn stuck(referee: &Referee, daemon: &Client) -> String {
     let tail = log.get(log.floor_char_boundary(log.len().saturating_sub(6_000))..).unwrap_or_default();
     let pods = referee.pods.now();
     let held = pods.values().filter(|pod| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")));
-    held.map(|pod| format!("{} {} {}\n", pod["metadata"], pod["spec"]["nodeName"], pod["status"])).collect::<String>() + tail
+    let lines: Vec<String> =
+        held.map(|pod| format!("{} {} {}", pod["metadata"], pod["spec"]["nodeName"], pod["status"])).collect();
+    format!("{}\n{tail}", lines.join("\n"))
 }
 
 /// How often each job has finished, by the events.

@@ -2,6 +2,7 @@
 
 use control_plane::{NodeSpec, Watched};
 use hyper::StatusCode;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_types::FlashJob;
 use rustix::process::Signal;
@@ -12,7 +13,7 @@ use crate::rig::{FLASH_JOBS, Site, daemon, endless, flash_job, job};
 
 /// Name and version of all that executors make and write to, seen by somebody else.
 fn made(site: &Site) -> Vec<(String, String)> {
-    let kinds = ["get", "jobs,pods,flashjobs,nodes,events.events.k8s.io", "--output", "json"];
+    let kinds = ["get", "jobs,pods,flashjobs", "--output", "json"];
     let list: Value = serde_json::from_str(&site.cluster.kubectl(&kinds).unwrap()).unwrap();
     let text = |item: &Value, key: &str| item["metadata"][key].as_str().unwrap_or_default().to_owned();
     let items = list["items"].as_array().unwrap();
@@ -40,7 +41,15 @@ async fn settled(site: &Site, config: &str) {
     let pods = Watched::all::<Pod>(site.cluster.kubeconfig()).await;
     let own = if config == FLASH_JOBS { 3 } else { 1 };
     let runs = |pod: &Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
-    pods.find("its pods alone run", |pods| (pods.len() == own && pods.values().all(|pod| runs(pod))).then_some(())).await;
+    pods.find("its pods alone run", |pods| {
+        let mut made = pods.iter().filter(|((namespace, _), _)| namespace == "default").map(|(_, pod)| pod);
+        (made.clone().count() == own && made.all(|pod| runs(pod))).then_some(())
+    })
+    .await;
+    let jobs = Watched::all::<Job>(site.cluster.kubeconfig()).await;
+    let own = usize::from(config != FLASH_JOBS);
+    let runs = |job: &Value| job["status"]["ready"] == 1;
+    jobs.find("its Job alone is there", |all| (all.len() == own && all.values().all(|job| runs(job))).then_some(())).await;
     if config == FLASH_JOBS {
         let flash_jobs = Watched::all::<FlashJob>(site.cluster.kubeconfig()).await;
         let running = |all: &control_plane::Objects| all.values().filter(|one| one["status"]["phase"] == "Running").count();

@@ -106,13 +106,13 @@ impl Keeper<'_> {
 
     /// What is known of those that are not over.
     async fn stuck(&self, orders: &[StartOrder], over: &BTreeMap<RunId, RunPhase>) -> String {
-        let mut text = format!("{:?}\n", self.rig.executor.observe().await);
+        let mut lines = vec![format!("{:?}", self.rig.executor.observe().await)];
         for order in orders.iter().filter(|order| !over.contains_key(&order.run)) {
-            for pod in pods(self.site, &of_run(order.run)) {
-                text += &format!("{} {} {}\n", pod["metadata"], pod["spec"]["nodeName"], pod["status"]);
-            }
+            let pods = pods(self.site, &of_run(order.run));
+            lines.extend(pods.iter().map(|pod| format!("{} {} {}", pod["metadata"], pod["spec"]["nodeName"], pod["status"])));
         }
-        text + &self.site.cluster.kubectl(&["get", "nodes,pods", "--output", "wide"]).unwrap_or_default()
+        lines.extend(self.site.cluster.kubectl(&["get", "nodes,pods", "--output", "wide"]));
+        lines.join("\n")
     }
 
     async fn compare(&self, found: Vec<Observed>, orders: &[StartOrder], over: &mut BTreeMap<RunId, RunPhase>) {

@@ -251,4 +251,6 @@ async fn what_admission_adds_is_known_after_the_first_pod_of_a_namespace() {
     let second = rig.start(limited()).await;
     assert!(not_begun(&mut rig, second).await.contains("ephemeral-storage"));
     assert!(pods(site, &of_run(second)).iter().all(|pod| pod["spec"]["nodeName"].is_null()));
+    rig.executor.forget(vec![second]).await.unwrap();
+    assert_eq!(pods(site, &of_run(second)), Vec::<Value>::new());
 }

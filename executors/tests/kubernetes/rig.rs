@@ -31,17 +31,17 @@ impl Site {
     }
 
     pub(crate) fn with(what: &str, nodes: Vec<NodeSpec>) -> Option<Self> {
-        Self::on(for_test(what, Options { nodes, ..Options::default() })?, None)
+        Some(Self::on(for_test(what, Options { nodes, ..Options::default() })?, None))
     }
 
     /// One whose executors can be cut off; `None` also where the cluster is not ours to hurt.
     pub(crate) fn behind_gate(what: &str, options: Options) -> Option<(Self, Gate)> {
         let cluster = for_test(what, options).filter(Cluster::is_ours)?;
         let gate = cluster.gate().unwrap();
-        Some((Self::on(cluster, Some(&gate))?, gate))
+        Some((Self::on(cluster, Some(&gate)), gate))
     }
 
-    fn on(cluster: Cluster, gate: Option<&Gate>) -> Option<Self> {
+    fn on(cluster: Cluster, gate: Option<&Gate>) -> Self {
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
         cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
         let mut text = cluster.kubeconfig_of("flash-system", "flashd").unwrap();
@@ -51,7 +51,7 @@ impl Site {
         let folder = cluster.folder().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
         let kubeconfig = folder.join(format!("flashd-{}.kubeconfig", std::process::id()));
         std::fs::write(&kubeconfig, text).unwrap();
-        Some(Self { cluster, kubeconfig })
+        Self { cluster, kubeconfig }
     }
 
     /// One for all tests that do it no harm; it goes with this process.

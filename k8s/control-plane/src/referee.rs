@@ -101,7 +101,9 @@ impl Books {
                     self.enter(pod);
                 }
                 let (over, live): (Vec<_>, Vec<_>) = pods.values().partition(|pod| is_over(pod));
-                over.into_iter().chain(live).for_each(|pod| self.pod(capacity, pod, false));
+                for pod in over.into_iter().chain(live) {
+                    self.pod(capacity, pod, false);
+                }
             }
         }
     }
