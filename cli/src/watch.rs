@@ -77,8 +77,10 @@ pub(crate) struct Watch<'a> {
     client: &'a Client,
     job: Option<Uuid>,
     namespace: Option<String>,
-    /// Whether other things than jobs are asked for, and which kinds; `None` are all.
-    others: Option<Option<String>>,
+    /// Whether other things than jobs are told, too.
+    with_others: bool,
+    /// The kinds that are told; all, where none are named.
+    kinds: Option<String>,
     /// Revision of the last event that was given.
     last: u64,
     open: Option<(Stream, Parser)>,
@@ -95,7 +97,8 @@ impl<'a> Watch<'a> {
             client,
             job,
             namespace,
-            others: None,
+            with_others: false,
+            kinds: None,
             last: revision,
             open: None,
             ready: std::collections::VecDeque::new(),
@@ -106,7 +109,8 @@ impl<'a> Watch<'a> {
 
     /// Other things, too; of these kinds alone if any are named.
     pub(crate) fn with_notices(mut self, kinds: Option<String>) -> Self {
-        self.others = Some(kinds);
+        self.with_others = true;
+        self.kinds = kinds;
         self
     }
 
@@ -160,7 +164,7 @@ impl<'a> Watch<'a> {
         let query =
             Query::new("/events").with("after", &last).maybe("job", job.as_deref()).maybe("namespace", self.namespace.as_deref());
         // Not said where it need not be: a server that is older does not know it.
-        let query = query.maybe("kind", self.others.as_ref().and_then(Option::as_deref));
+        let query = query.maybe("kind", self.kinds.as_deref());
         let mut headers = vec![(hyper::header::ACCEPT, HeaderValue::from_static("text/event-stream"))];
         if self.connected_once
             && let Ok(value) = HeaderValue::try_from(last)
@@ -192,7 +196,7 @@ impl<'a> Watch<'a> {
                 self.ready.clear();
                 Ok(Some(Item::Compacted))
             }
-            kind if self.others.is_some() && api::NoticeKind::of(kind).is_some() => {
+            kind if self.with_others && api::NoticeKind::of(kind).is_some() => {
                 let notice: Notice = serde_json::from_str(&event.data)
                     .map_err(|error| Error::lost(format!("an event is not what this version of flash understands: {error}")))?;
                 if notice.revision <= self.last {

@@ -103,12 +103,11 @@ impl Table {
                 Err(error @ StoreError::Away { .. }) if standby.is_some() => error,
                 Err(error) => return Err(error.into()),
             };
-            match &standby {
-                Some(standby) => standby.says(&held),
-                None => {
-                    tracing::info!(reason = %held, "waiting as a standby");
-                    standby = Some(Waiting::begin(config, &held).await?);
-                }
+            if let Some(standby) = &standby {
+                standby.says(&held);
+            } else {
+                tracing::info!(reason = %held, "waiting as a standby");
+                standby = Some(Waiting::begin(config, &held).await?);
             }
             let left = if let StoreError::Held { left, .. } = held { left } else { LOOK };
             tokio::time::sleep(left.clamp(Duration::from_millis(50), LOOK)).await;

@@ -69,7 +69,7 @@ async fn measure(options: &Options) -> Result<Value> {
     let site = Site::start(options, &load)?;
     let client = site.client().await?;
     site.known(&client).await?;
-    let watcher = Watcher::start(client.clone(), &load, options).await?;
+    let watcher = Watcher::start(client.clone(), &load, options);
     let processes = site.processes();
     let before = (Requests::read(&client).await?, Seconds::read(&processes));
     let begun = Instant::now();

@@ -155,7 +155,7 @@ impl Seen {
 
 impl Watcher {
     /// Watches from now on; times count from now.
-    pub(crate) async fn start(client: Client, load: &Load, options: &Options) -> Result<Self> {
+    pub(crate) fn start(client: Client, load: &Load, options: &Options) -> Self {
         let cohorts = load.cohorts();
         let place = |name: &str| cohorts.keys().position(|one| *one == name).unwrap_or_default();
         let shares = load.jobs.iter().map(|job| Share {
@@ -185,7 +185,7 @@ impl Watcher {
         };
         let seen = Rc::new(RefCell::new(seen));
         let task = tokio::task::spawn_local(follow(client, seen.clone()));
-        Ok(Self { seen, task })
+        Self { seen, task }
     }
 
     /// Whether every job has a pod that succeeded.

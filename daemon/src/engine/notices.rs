@@ -300,7 +300,11 @@ mod tests {
         ] {
             assert_eq!(gpu_words(old, new), [left, entered], "{old:?} {new:?}");
         }
-        use State::{Cordoned, Draining, Lost, SetAside};
+    }
+
+    #[test]
+    fn words_of_nodes() {
+        use State::{Cordoned, Draining, Lost, Ready, SetAside};
         for (old, new, left, entered) in [
             (Ready, Some(SetAside), None, Some("setAside")),
             (SetAside, Some(Ready), Some("resumed"), None),

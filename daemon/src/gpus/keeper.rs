@@ -392,7 +392,7 @@ fn end_orphans<'a>(
         };
         match pidfd_send_signal(&handle, signal) {
             Ok(()) => {
-                tracing::warn!(pid = process.pid, %job, ?signal, "a process of an ended job is still on a GPU, and is told to end")
+                tracing::warn!(pid = process.pid, %job, ?signal, "a process of an ended job is still on a GPU, and is told to end");
             }
             Err(error) => tracing::warn!(pid = process.pid, %job, %error, "a process of an ended job is still on a GPU"),
         }

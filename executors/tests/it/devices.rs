@@ -65,8 +65,8 @@ fn looks(site: &Site) -> StartOrder {
     script(&format!("{}{}head -c 1 /dev/urandom > /dev/null && echo random", look("gpu0"), look("gpu1")))
 }
 
-fn rule(denied: &[DeviceNode], required: bool) -> Option<DeviceRule> {
-    Some(DeviceRule { denied: denied.to_vec(), missing: Vec::new(), required })
+fn rule(denied: &[DeviceNode], required: bool) -> DeviceRule {
+    DeviceRule { denied: denied.to_vec(), missing: Vec::new(), required }
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_run_opens_its_own_devices_and_no_others() {
             (vec![OWN], None, "gpu1\nrandom\n"),
             (Vec::new(), None, "gpu0\ngpu1\nrandom\n"),
         ] {
-            let order = StartOrder { devices: rule(&denied, true), uid, ..looks(&site) };
+            let order = StartOrder { devices: Some(rule(&denied, true)), uid, ..looks(&site) };
             let run = order.run;
             assert_eq!(rig.result(order).await, RunResult::Succeeded, "{way}");
             assert_eq!(rig.log(run, "main", "out"), expected, "{way}, without {denied:?}");
@@ -122,7 +122,7 @@ async fn what_a_run_starts_beside_it_is_in_its_group_too() {
         // A session of its own, no environment, another parent: nothing of it says whose it is but the group.
         let child = format!("(head -c 1 {node} > /dev/null || echo refused) > {}; exec sleep 1000", said.path());
         let order = script(&format!("setsid env -i /bin/sh -c '{child}' & read line < {}", go.path()));
-        let order = StartOrder { devices: rule(&[OTHER], true), ..order };
+        let order = StartOrder { devices: Some(rule(&[OTHER], true)), ..order };
         let run = rig.start(order).await;
         assert_eq!(said.line().await, "refused", "{way}");
         std::fs::write(go.path().to_string(), "go\n").unwrap();
@@ -143,11 +143,11 @@ async fn where_it_cannot_be_done_it_is_left_or_the_run_is_lost() {
     site.runner_args.extend(["--device-root".into(), site.work().into()]);
     let (mut rig, access) = site.guarded().await;
     assert!(!access.enforced && access.detail.contains("it is no cgroup"), "{access:?}");
-    let order = StartOrder { devices: rule(&[OTHER], false), ..looks(&site) };
+    let order = StartOrder { devices: Some(rule(&[OTHER], false)), ..looks(&site) };
     let run = order.run;
     assert_eq!(rig.result(order).await, RunResult::Succeeded);
     assert_eq!(rig.log(run, "main", "out"), "gpu0\ngpu1\nrandom\n");
-    let order = StartOrder { devices: rule(&[OTHER], true), ..looks(&site) };
+    let order = StartOrder { devices: Some(rule(&[OTHER], true)), ..looks(&site) };
     let message = lost_message(&rig.result(order).await);
     assert!(message.contains("gpu.device_cgroup") && message.contains("it is no cgroup"), "{message}");
 }
