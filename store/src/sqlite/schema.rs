@@ -148,7 +148,7 @@ pub(super) fn readable(db: &mut Connection, path: &Path) -> Result<Head, ReadErr
     if application != Some(APPLICATION_ID) {
         return Err(ReadError::Store(at.other("it is not a job table yet")));
     }
-    let (found, known) = (db.first(VERSION, &[], |row| row.int(0))?.unwrap_or(0), MIGRATIONS.len() as i64);
+    let (found, known) = (db.first(VERSION, &[], |row| row.int(0))?.unwrap_or(0), latest());
     if found != known {
         let detail = format!("it has schema version {found}, this binary reads version {known}");
         return Err(ReadError::Store(at.other(detail)));
