@@ -103,7 +103,7 @@ async fn past(client: &Client, id: &str, args: &Args) -> Result<u8, Error> {
         |list| list.items.iter().map(|event| event.revision.to_string()).collect(),
         |list, look, _| {
             let rows = list.items.iter().map(|event| {
-                let at = event.at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
+                let at = exactly(event.at);
                 let outcome = event.outcome.as_ref().map(ls::ending);
                 let numbers = [event.revision.to_string(), at, event.event.clone()];
                 let mut row: Vec<_> = numbers.iter().map(cell).collect();
@@ -114,6 +114,11 @@ async fn past(client: &Client, id: &str, args: &Args) -> Result<u8, Error> {
         },
     )?;
     Ok(0)
+}
+
+/// A time as events have it: to the millisecond, in the zone of who reads it.
+fn exactly(at: jiff::Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
 /// What happened to GPUs, nodes and queues until now.
@@ -138,7 +143,7 @@ async fn told(client: &Client, args: &Args) -> Result<u8, Error> {
         |list| list.items.iter().map(|notice| notice.revision.to_string()).collect(),
         |list, look, _| {
             let rows = list.items.iter().map(|notice| {
-                let at = notice.at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
+                let at = exactly(notice.at);
                 let mut row: Vec<_> = [notice.revision.to_string(), at].iter().map(cell).collect();
                 row.extend([cell(notice.kind.as_str()), cell(&notice.name), cell(&notice.event)]);
                 row.extend([table::maybe(notice.by.clone()), table::maybe(notice.reason.clone())]);

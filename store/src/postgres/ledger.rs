@@ -24,16 +24,22 @@ static ADD_DAYS: &str = include_str!("queries/usage_add_days.sql");
 static END_RUNS: &str = include_str!("queries/usage_end_runs.sql");
 static SAMPLE_RUNS: &str = include_str!("queries/usage_sample_runs.sql");
 
-/// The shapes of these rows.
-async fn known_shapes(db: &mut PgConnection, ledger: &mut Ledger, ids: HashSet<i64>) -> Result<HashMap<i64, Arc<Known>>, Fault> {
+/// What is remembered of these rows, and those of which nothing is.
+fn remembered<T>(ids: HashSet<i64>, find: impl Fn(i64) -> Option<T>) -> (HashMap<i64, T>, Vec<i64>) {
     let mut known = HashMap::with_capacity(ids.len());
     let mut unknown = Vec::new();
     for id in ids {
-        match ledger.shape(id) {
-            Some(shape) => drop(known.insert(id, shape)),
+        match find(id) {
+            Some(found) => drop(known.insert(id, found)),
             None => unknown.push(id),
         }
     }
+    (known, unknown)
+}
+
+/// The shapes of these rows.
+async fn known_shapes(db: &mut PgConnection, ledger: &mut Ledger, ids: HashSet<i64>) -> Result<HashMap<i64, Arc<Known>>, Fault> {
+    let (mut known, unknown) = remembered(ids, |id| ledger.shape(id));
     if !unknown.is_empty() {
         for row in sqlx::query(SHAPES).bind(unknown).fetch_all(db).await? {
             let id = get(&row, 0)?;
@@ -45,14 +51,7 @@ async fn known_shapes(db: &mut PgConnection, ledger: &mut Ledger, ids: HashSet<i
 
 /// The users of these rows.
 async fn known_owners(db: &mut PgConnection, ledger: &mut Ledger, ids: HashSet<i64>) -> Result<HashMap<i64, Name>, Fault> {
-    let mut known = HashMap::with_capacity(ids.len());
-    let mut unknown = Vec::new();
-    for id in ids {
-        match ledger.owner(id) {
-            Some(user) => drop(known.insert(id, user)),
-            None => unknown.push(id),
-        }
-    }
+    let (mut known, unknown) = remembered(ids, |id| ledger.owner(id));
     if !unknown.is_empty() {
         for row in sqlx::query(OWNERS).bind(unknown).fetch_all(db).await? {
             let id = get(&row, 0)?;
