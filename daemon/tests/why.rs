@@ -256,7 +256,8 @@ fn keep(transcript: &str) {
     assert_eq!(kept.lines().count(), transcript.lines().count());
 }
 
-/// The text without times and lengths of time.
+/// The text without times and lengths of time. A time of another day is told as a day and a clock, so near
+/// midnight one word becomes two.
 fn timeless(text: &str) -> String {
     let is_time = |word: &str| {
         let bare = word.trim_matches(|c: char| "().,:;`".contains(c));
@@ -265,6 +266,10 @@ fn timeless(text: &str) -> String {
         let length = bare.starts_with(|c: char| c.is_ascii_digit()) && units.iter().any(|unit| bare.ends_with(unit));
         clock || length
     };
-    let line = |line: &str| line.split(' ').map(|word| if is_time(word) { "T" } else { word }).collect::<Vec<_>>().join(" ");
+    let line = |line: &str| {
+        let mut words: Vec<_> = line.split(' ').map(|word| if is_time(word) { "T" } else { word }).collect();
+        words.dedup_by(|word, before| (*word, *before) == ("T", "T"));
+        words.join(" ")
+    };
     text.lines().map(|each| line(each) + "\n").collect()
 }
