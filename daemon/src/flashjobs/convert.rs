@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
 use executors::kubernetes::flashjob::is_gated;
-use executors::kubernetes::nodes::{TAINTED, asks};
+use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
@@ -143,6 +143,7 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         return Err(format!("{path}.containers is empty: write one with a name and an image"));
     };
     let asked = asks(pod);
+    let (gpu, mig_profile) = gpus(path, &asked.gpus)?;
     let words = first.command.iter().flatten().chain(first.args.iter().flatten()).cloned();
     let mut command: Vec<String> = words.collect();
     if command.first().is_none_or(String::is_empty) {
@@ -159,13 +160,31 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         resources: Some(Resources {
             cpu: Some(Cpu(asked.cpu_millis.max(1))),
             memory: (asked.memory_bytes > 0).then_some(Memory(asked.memory_bytes)),
-            gpu: (asked.gpus > 0).then_some(GpuMillis::whole(asked.gpus)),
+            gpu,
+            mig_profile,
             ..Resources::default()
         }),
         node_selector: (!selector.is_empty()).then_some(selector),
         node_expressions: (!expressions.is_empty()).then_some(expressions),
         ..TaskSpec::default()
     })
+}
+
+/// How many GPUs, and of which MIG profile if they are instances.
+fn gpus(path: &str, asked: &GpuCounts) -> Result<(Option<GpuMillis>, Option<String>), String> {
+    let mut all = asked.iter();
+    let Some((resource, count)) = all.next() else { return Ok((None, None)) };
+    if let Some((other, _)) = all.next() {
+        let (one, other) = (resource.name(), other.name());
+        return Err(format!(
+            "{path}.containers ask for {one} and {other}: a pod gets GPUs of one kind here; write one of the two"
+        ));
+    }
+    let profile = match resource {
+        GpuResource::Whole => None,
+        GpuResource::Mig(profile) => Some(profile.clone()),
+    };
+    Ok((Some(GpuMillis::whole(count)), profile))
 }
 
 /// Required node affinity, where all of it has to hold. What is said another way is looked at when the pod is bound.
@@ -237,6 +256,21 @@ mod tests {
         ] {
             let error = read(spec).unwrap_err();
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn mig_instances_are_asked_for_by_profile() {
+        let asks = |limits: Value| {
+            let containers = json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": limits}}]});
+            read(json!({"tasks": [task(0, containers)]})).map(|spec| spec.tasks[0].resources.clone().unwrap())
+        };
+        let asked = asks(json!({"nvidia.com/mig-1g.10gb.me": "2"})).unwrap();
+        assert_eq!((asked.gpu, asked.mig_profile.as_deref()), (Some(GpuMillis::whole(2)), Some("1g.10gb+me")));
+        for other in ["nvidia.com/gpu", "nvidia.com/mig-3g.40gb"] {
+            let error = asks(json!({"nvidia.com/mig-1g.10gb": "1", other: "1"})).unwrap_err();
+            assert!(error.starts_with("spec.tasks[0].spec.containers ask for nvidia.com/"), "{error}");
+            assert!(error.contains(other) && error.contains("write one of the two"), "{error}");
         }
     }
 

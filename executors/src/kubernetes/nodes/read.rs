@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use super::super::quantity::{Amounts, amounts};
 use super::requests::of;
 use super::traits::Traits;
-use super::{ClusterNode, Standing};
+use super::{ClusterNode, GpuCounts, GpuResource, Standing};
 
 /// Label that we give a node in our books where it has a taint that our own pods tolerate, for the pods of others that do not.
 pub const TAINTED: &str = "scheduling.flash-sched.io/tainted";
@@ -55,13 +55,22 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
     if spec.taints.iter().flatten().any(|taint| taint.effect != "PreferNoSchedule" && tolerated.contains(&taint.key)) {
         labels.insert(TAINTED.to_owned(), "true".to_owned());
     }
-    let mebibytes = labels.get("nvidia.com/gpu.memory").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let memory = |of: &str| {
+        let mebibytes = labels.get(&format!("{of}.memory")).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        mebibytes.saturating_mul(1 << 20)
+    };
+    let of_instances = |(resource, _): (&GpuResource, u32)| match resource {
+        GpuResource::Whole => None,
+        GpuResource::Mig(profile) => Some((profile.clone(), memory(&resource.name()))),
+    };
+    let sick: GpuCounts = capacity.gpus.clone().minus(&counted.gpus);
     let node = ClusterNode {
         name,
         allocatable: counted,
-        sick_gpus: capacity.gpus.saturating_sub(counted.gpus),
+        sick_gpus: sick,
         gpu_model: labels.get("nvidia.com/gpu.product").cloned().unwrap_or_default(),
-        gpu_memory_bytes: mebibytes.saturating_mul(1 << 20),
+        gpu_memory_bytes: memory(&GpuResource::Whole.name()),
+        mig_memory_bytes: capacity.gpus.iter().filter_map(of_instances).collect(),
         labels,
         standing,
         ..ClusterNode::default()
@@ -99,8 +108,8 @@ mod tests {
     #[test]
     fn a_node_says_what_it_has() {
         let Told { node, silent, .. } = told(json!({}), "True");
-        assert_eq!(node.allocatable, NodeAmounts { cpu_millis: 7_500, memory_bytes: 1_024, gpus: 3 });
-        assert_eq!((node.sick_gpus, node.gpu_model.as_str(), node.gpu_memory_bytes), (1, "H100", 1 << 30));
+        assert_eq!(node.allocatable, NodeAmounts { cpu_millis: 7_500, memory_bytes: 1_024, gpus: GpuCounts::whole(3) });
+        assert_eq!((node.sick_gpus, node.gpu_model.as_str(), node.gpu_memory_bytes), (GpuCounts::whole(1), "H100", 1 << 30));
         assert_eq!((node.standing, silent), (Standing::Open, None));
     }
 
@@ -118,5 +127,19 @@ mod tests {
         let silent = told(json!({}), "Unknown");
         assert_eq!(silent.silent.as_deref(), Some("not ready: kubelet stopped"));
         assert!(matches!(silent.node.standing, Standing::Closed(_)));
+    }
+
+    #[test]
+    fn a_node_says_which_mig_instances_it_has() {
+        let node = json!({"metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "H100", "nvidia.com/gpu.memory": "81559",
+                "nvidia.com/mig-1g.10gb.memory": "9984"}},
+            "status": {"capacity": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "7", "nvidia.com/mig-1g.20gb.me": "1"},
+                "allocatable": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "5", "nvidia.com/mig-1g.20gb.me": "1"}}});
+        let Told { node, .. } = read(serde_json::from_value(node).unwrap(), &[]).unwrap();
+        let mig = |profile: &str| GpuResource::Mig(profile.to_owned());
+        let all = [(GpuResource::Whole, 6), (mig("1g.10gb"), 5), (mig("1g.20gb+me"), 1)];
+        assert_eq!(node.allocatable.gpus, all.into_iter().collect());
+        assert_eq!(node.sick_gpus, [(mig("1g.10gb"), 2)].into_iter().collect());
+        assert_eq!(node.mig_memory_bytes, [("1g.10gb".to_owned(), 9_984 << 20), ("1g.20gb+me".to_owned(), 0)].into());
     }
 }
