@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
 use executors::kubernetes::flashjob::is_gated;
-use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks};
+use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks, has, uncounted};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
@@ -158,7 +158,10 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     }
     let selector: BTreeMap<String, AnyOf> =
         pod.node_selector.iter().flatten().map(|(key, value)| (key.clone(), AnyOf(vec![value.clone()]))).collect();
-    let expressions = expressions(pod);
+    let mut expressions = expressions(pod);
+    // How many of these are free is looked at when the pod is bound; nodes that have none at all are not chosen.
+    let there = |key: String| NodeExpression { key, operator: Operator::Exists, values: Vec::new() };
+    expressions.extend(uncounted(pod).filter_map(|resource| has(&resource)).map(there));
     Ok(TaskSpec {
         name: Some(format!("task-{index}")),
         replicas: Some(1),
@@ -299,6 +302,19 @@ mod tests {
             assert!(error.starts_with("spec.tasks[0].spec.containers ask for nvidia.com/"), "{error}");
             assert!(error.contains(other) && error.contains("write one of the two"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_not_counted_is_asked_of_the_node() {
+        let containers =
+            json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": {"nvidia.com/gpu.shared": "1"}}}]});
+        let spec = read(json!({"tasks": [task(0, containers), task(1, json!({}))]})).unwrap();
+        let asked = spec.tasks[0].node_expressions.clone().unwrap();
+        assert_eq!(
+            (asked.len(), asked[0].key.as_str(), asked[0].operator),
+            (1, "has.flash-sched.io/nvidia.com_gpu.shared", Operator::Exists)
+        );
+        assert_eq!((&spec.tasks[0].resources.as_ref().unwrap().gpu, &spec.tasks[1].node_expressions), (&None, &None));
     }
 
     #[test]

@@ -93,3 +93,29 @@ async fn what_is_not_there_is_said_where_it_was_asked_for() {
     site.cluster.add_nodes(&[large]).unwrap();
     site.phase("other", "Succeeded").await;
 }
+
+/// Replicas of GPUs, and whatever else a plugin gives out: the core does not count them, and nobody gets one that is not there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_counted_is_had_where_it_is() {
+    let replicas = NodeSpec { devices: vec![("nvidia.com/gpu.shared".to_owned(), 4)], ..NodeSpec::plain("share-0") };
+    let Some(site) = Site::with("replicas of GPUs", vec![NodeSpec::plain("node-0"), replicas]).await else { return };
+    let referee = Referee::over(site.cluster.kubeconfig(), &[("nvidia.com/gpu.shared", 4)]).await;
+    let one = json!({"nvidia.com/gpu.shared": "1"});
+    let names: Vec<String> = (0..4).map(|number| format!("share-{number}")).collect();
+    for name in &names {
+        site.apply(&asking(flash_job(name, 1, 0, "2h", "0"), &one));
+    }
+    for name in &names {
+        let running = site.phase(name, "Running").await;
+        assert_eq!(running["status"]["placements"][0]["node"], "share-0", "{running:#}");
+    }
+    site.apply(&asking(flash_job("next", 1, 0, "50ms", "0"), &one));
+    site.job_of("next").await;
+    site.cluster.kubectl(&["delete", "flashjob", "share-2", "--wait=false"]).unwrap();
+    site.phase("next", "Succeeded").await;
+    site.apply(&asking(flash_job("nowhere", 1, 0, "50ms", "0"), &json!({"example.com/fpga": "1"})));
+    let wrong = site.watch("FlashJob", "nowhere", |object| condition(object, "Valid")["status"] == "False").await;
+    let message = condition(&wrong, "Valid")["message"].as_str().unwrap();
+    assert!(message.contains("asks for nodes where has.flash-sched.io/example.com_fpga exists, there is none"), "{message}");
+    assert_eq!(referee.wrong(), Vec::<String>::new());
+}

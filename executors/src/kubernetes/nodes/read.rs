@@ -3,12 +3,22 @@
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use super::super::quantity::{Amounts, amounts};
-use super::requests::of;
+use super::requests::{is_uncounted, of};
 use super::traits::Traits;
 use super::{ClusterNode, GpuCounts, GpuResource, Standing};
 
 /// Label that we give a node in our books where it has a taint that our own pods tolerate, for the pods of others that do not.
 pub const TAINTED: &str = "scheduling.flash-sched.io/tainted";
+
+/// Begins labels that we give a node in our books for what its device plugins give out and the core does not count.
+const HAS: &str = "has.flash-sched.io/";
+/// Longest name of a label behind its prefix.
+const LABEL_CHARS: usize = 63;
+
+/// Label of nodes that have some of a resource; `None` where it is too long for one.
+pub fn has(resource: &str) -> Option<String> {
+    (resource.len() <= LABEL_CHARS).then(|| format!("{HAS}{}", resource.replace('/', "_")))
+}
 
 /// A node as it is told, before anything is known of its pods.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,6 +65,8 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
     if spec.taints.iter().flatten().any(|taint| taint.effect != "PreferNoSchedule" && tolerated.contains(&taint.key)) {
         labels.insert(TAINTED.to_owned(), "true".to_owned());
     }
+    let others = allocatable.iter().filter(|(resource, amount)| **amount > 0 && is_uncounted(resource));
+    labels.extend(others.filter_map(|(resource, _)| Some((has(resource)?, "true".to_owned()))));
     let memory = |of: &str| {
         let mebibytes = labels.get(&format!("{of}.memory")).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         mebibytes.saturating_mul(1 << 20)
@@ -134,12 +146,15 @@ mod tests {
         let node = json!({"metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "H100", "nvidia.com/gpu.memory": "81559",
                 "nvidia.com/mig-1g.10gb.memory": "9984"}},
             "status": {"capacity": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "7", "nvidia.com/mig-1g.20gb.me": "1"},
-                "allocatable": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "5", "nvidia.com/mig-1g.20gb.me": "1"}}});
+                "allocatable": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "5", "nvidia.com/mig-1g.20gb.me": "1",
+                    "nvidia.com/gpu.shared": "4", "rdma/hca": "0"}}});
         let Told { node, .. } = read(serde_json::from_value(node).unwrap(), &[]).unwrap();
         let mig = |profile: &str| GpuResource::Mig(profile.to_owned());
         let all = [(GpuResource::Whole, 6), (mig("1g.10gb"), 5), (mig("1g.20gb+me"), 1)];
         assert_eq!(node.allocatable.gpus, all.into_iter().collect());
         assert_eq!(node.sick_gpus, [(mig("1g.10gb"), 2)].into_iter().collect());
+        assert_eq!(node.labels.get("has.flash-sched.io/nvidia.com_gpu.shared").map(String::as_str), Some("true"));
+        assert_eq!(node.labels.keys().filter(|key| key.starts_with(HAS)).count(), 1);
         assert_eq!(node.mig_memory_bytes, [("1g.10gb".to_owned(), 9_984 << 20), ("1g.20gb+me".to_owned(), 0)].into());
     }
 }

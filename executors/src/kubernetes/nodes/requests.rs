@@ -10,6 +10,16 @@ pub fn requests(pod: &PodSpec) -> NodeAmounts {
     of(&all_requests(pod), u128::div_ceil)
 }
 
+/// What a pod asks for that the core does not count, and that not every node has: what other device plugins give out.
+pub fn uncounted(pod: &PodSpec) -> impl Iterator<Item = String> {
+    all_requests(pod).into_iter().filter(|(resource, amount)| *amount > 0 && is_uncounted(resource)).map(|(resource, _)| resource)
+}
+
+/// Names of what device plugins give out have a domain.
+pub(super) fn is_uncounted(resource: &str) -> bool {
+    resource.contains('/') && GpuResource::called(resource).is_none()
+}
+
 /// What a pod takes of its node: what it asks for, and its own place among the pods there.
 pub(super) fn takes(pod: &PodSpec) -> Amounts {
     let mut all = all_requests(pod);
@@ -98,6 +108,15 @@ mod tests {
         assert_eq!(asks(stays).cpu_millis, 3_500);
         assert_eq!(asks(json!({"overhead": {"cpu": "250m", "memory": "1"}})).memory_bytes, (1 << 30) + 1);
         assert_eq!(asks(json!({"resources": {"requests": {"cpu": "6"}}})).cpu_millis, 6_000);
+    }
+
+    #[test]
+    fn what_other_plugins_give_out_is_told_by_name() {
+        let limits = json!({"nvidia.com/gpu.shared": "1", "nvidia.com/mig-1g.10gb": "1", "rdma/hca": "0", "hugepages-2Mi": "4Mi",
+            "ephemeral-storage": "1Gi"});
+        let pod = json!({"containers": [{"name": "c", "resources": {"limits": limits}}]});
+        let asked: Vec<String> = uncounted(&serde_json::from_value(pod).unwrap()).collect();
+        assert_eq!(asked, ["nvidia.com/gpu.shared"]);
     }
 
     #[test]
