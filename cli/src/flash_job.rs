@@ -159,8 +159,8 @@ impl<'de> Deserialize<'de> for Resource {
 
 impl<'de> Deserialize<'de> for Asked {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Amounts;
-        impl<'de> Visitor<'de> for Amounts {
+        struct ByResource;
+        impl<'de> Visitor<'de> for ByResource {
             type Value = Asked;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for Asked {
                 Ok(asked)
             }
         }
-        deserializer.deserialize_map(Amounts)
+        deserializer.deserialize_map(ByResource)
     }
 }
 

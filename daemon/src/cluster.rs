@@ -178,7 +178,7 @@ fn holder() -> String {
 pub(crate) fn offer(node: &ClusterNode, taken: &NodeAmounts) -> NodeConfig {
     let left = node.allocatable.clone().minus(taken);
     let gpus = node.allocatable.gpus.clone().plus(&node.sick_gpus);
-    let gpus = gpus.iter().flat_map(|(resource, count)| (0..count).map(|number| device(node, resource, number))).collect();
+    let gpus = gpus.each().flat_map(|(resource, count)| (0..count).map(|number| device(node, resource, number))).collect();
     let name = Name::from(node.name.as_str());
     let mut made = NodeConfig::new(name, CpuMillis(left.cpu_millis), MemoryBytes(left.memory_bytes), gpus);
     made.labels = node.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();

@@ -207,7 +207,7 @@ impl Fleet {
         }
         for node in core.nodes() {
             let Some(given) = self.given.get(node.name).filter(|given| some_taken(given)) else { continue };
-            for (resource, count) in taken(given).iter() {
+            for (resource, count) in taken(given).each() {
                 let is_one = |gpu: &&GpuUse<'_>| {
                     gpu.configured && counted_as(gpu.kind) == *resource && !directory.gpus.contains_key(gpu.uuid)
                 };
@@ -229,7 +229,7 @@ fn core_is_crowded(given: &BTreeMap<Name, Given>) -> bool {
         let node = &given.node;
         let held = |resource: &GpuResource| node.ours.values().map(|asks| asks.gpus.of(resource)).fold(0, u32::saturating_add);
         let all = |resource: &GpuResource| node.allocatable.gpus.of(resource).saturating_add(node.sick_gpus.of(resource));
-        taken(given).iter().any(|(resource, taken)| taken.saturating_add(held(resource)) > all(resource))
+        taken(given).each().any(|(resource, taken)| taken.saturating_add(held(resource)) > all(resource))
     })
 }
 

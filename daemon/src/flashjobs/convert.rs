@@ -181,7 +181,7 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
 
 /// How many GPUs, and of which MIG profile if they are instances.
 fn gpus(path: &str, asked: &GpuCounts) -> Result<(Option<GpuMillis>, Option<String>), String> {
-    let mut all = asked.iter();
+    let mut all = asked.each();
     let Some((resource, count)) = all.next() else { return Ok((None, None)) };
     if let Some((other, _)) = all.next() {
         let (one, other) = (resource.name(), other.name());

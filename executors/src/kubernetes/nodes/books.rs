@@ -217,7 +217,7 @@ impl Books {
                 *sum = std::mem::take(sum).plus(&asks);
                 continue;
             }
-            for (resource, _) in asks.gpus.iter() {
+            for (resource, _) in asks.gpus.each() {
                 let named = node.others_with_gpus.entry(resource.clone()).or_default();
                 if named.len() < NAMED {
                     named.push(format!("{namespace}/{pod}"));

@@ -72,7 +72,7 @@ impl GpuCounts {
     }
 
     /// Each of which there are some.
-    pub fn iter(&self) -> impl Iterator<Item = (&GpuResource, u32)> {
+    pub fn each(&self) -> impl Iterator<Item = (&GpuResource, u32)> {
         self.0.iter().map(|(resource, count)| (resource, *count))
     }
 

@@ -82,7 +82,7 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
         sick_gpus: sick,
         gpu_model: labels.get("nvidia.com/gpu.product").cloned().unwrap_or_default(),
         gpu_memory_bytes: memory(&GpuResource::Whole.name()),
-        mig_memory_bytes: capacity.gpus.iter().filter_map(of_instances).collect(),
+        mig_memory_bytes: capacity.gpus.each().filter_map(of_instances).collect(),
         labels,
         standing,
         ..ClusterNode::default()
