@@ -75,14 +75,15 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
         GpuResource::Whole => None,
         GpuResource::Mig(profile) => Some((profile.clone(), memory(&resource.name()))),
     };
-    let sick: GpuCounts = capacity.gpus.clone().minus(&counted.gpus);
+    let sick: GpuCounts = capacity.gpus.minus(&counted.gpus);
+    let mig_memory_bytes = counted.gpus.clone().plus(&sick).each().filter_map(of_instances).collect();
     let node = ClusterNode {
         name,
         allocatable: counted,
         sick_gpus: sick,
         gpu_model: labels.get("nvidia.com/gpu.product").cloned().unwrap_or_default(),
         gpu_memory_bytes: memory(&GpuResource::Whole.name()),
-        mig_memory_bytes: capacity.gpus.each().filter_map(of_instances).collect(),
+        mig_memory_bytes,
         labels,
         standing,
         ..ClusterNode::default()
