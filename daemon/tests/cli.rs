@@ -183,7 +183,8 @@ async fn a_flash_job_runs_as_the_programs_of_its_containers() {
         "resources": {"requests": {"cpu": "500m"}}});
     // A gang is over with the first that fails: that one waits until the others have said what they had to say.
     let mut last = container.clone();
-    last["args"] = json!([format!("while set -- {said}.*; test $# -lt 2; do sleep 0.02; done; test $FLASH_TASK = task-2 && exit 4")]);
+    last["args"] =
+        json!([format!("while set -- {said}.*; test $# -lt 2; do sleep 0.02; done; test $FLASH_TASK = task-2 && exit 4")]);
     last["env"] = json!([]);
     let task = |container: &Value| json!({"spec": {"restartPolicy": "Never", "containers": [container]}});
     let job = json!({"apiVersion": "scheduling.flash-sched.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": "pair"},
