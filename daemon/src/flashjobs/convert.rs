@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
 use executors::kubernetes::flashjob::is_gated;
-use executors::kubernetes::nodes::{TAINTED, asks};
+use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks, has, uncounted};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
@@ -142,7 +142,14 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     let Some(first) = pod.containers.first() else {
         return Err(format!("{path}.containers is empty: write one with a name and an image"));
     };
+    if let Some(wish) = unheeded(pod) {
+        let known = "taints, nodeSelector and required nodeAffinity are kept to";
+        return Err(format!(
+            "{path}.{wish}, which flash-scheduler does not look at: leave it out, or write what is preferred ({known})"
+        ));
+    }
     let asked = asks(pod);
+    let (gpu, mig_profile) = gpus(path, &asked.gpus)?;
     let words = first.command.iter().flatten().chain(first.args.iter().flatten()).cloned();
     let mut command: Vec<String> = words.collect();
     if command.first().is_none_or(String::is_empty) {
@@ -151,7 +158,10 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     }
     let selector: BTreeMap<String, AnyOf> =
         pod.node_selector.iter().flatten().map(|(key, value)| (key.clone(), AnyOf(vec![value.clone()]))).collect();
-    let expressions = expressions(pod);
+    let mut expressions = expressions(pod);
+    // How many of these are free is looked at when the pod is bound; nodes that have none at all are not chosen.
+    let there = |key: String| NodeExpression { key, operator: Operator::Exists, values: Vec::new() };
+    expressions.extend(uncounted(pod).filter_map(|resource| has(&resource)).map(there));
     Ok(TaskSpec {
         name: Some(format!("task-{index}")),
         replicas: Some(1),
@@ -159,13 +169,52 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         resources: Some(Resources {
             cpu: Some(Cpu(asked.cpu_millis.max(1))),
             memory: (asked.memory_bytes > 0).then_some(Memory(asked.memory_bytes)),
-            gpu: (asked.gpus > 0).then_some(GpuMillis::whole(asked.gpus)),
+            gpu,
+            mig_profile,
             ..Resources::default()
         }),
         node_selector: (!selector.is_empty()).then_some(selector),
         node_expressions: (!expressions.is_empty()).then_some(expressions),
         ..TaskSpec::default()
     })
+}
+
+/// How many GPUs, and of which MIG profile if they are instances.
+fn gpus(path: &str, asked: &GpuCounts) -> Result<(Option<GpuMillis>, Option<String>), String> {
+    let mut all = asked.each();
+    let Some((resource, count)) = all.next() else { return Ok((None, None)) };
+    if let Some((other, _)) = all.next() {
+        let (one, other) = (resource.name(), other.name());
+        return Err(format!(
+            "{path}.containers ask for {one} and {other}: a pod gets GPUs of one kind here; write one of the two"
+        ));
+    }
+    let profile = match resource {
+        GpuResource::Whole => None,
+        GpuResource::Mig(profile) => Some(profile.clone()),
+    };
+    Ok((Some(GpuMillis::whole(count)), profile))
+}
+
+/// What a pod requires and nobody here looks at: to be bound against it would be worse than to be told.
+fn unheeded(pod: &PodSpec) -> Option<String> {
+    let affinity = pod.affinity.as_ref();
+    let near = affinity
+        .and_then(|affinity| affinity.pod_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
+    let apart = affinity
+        .and_then(|affinity| affinity.pod_anti_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
+    let mut spread = pod.topology_spread_constraints.iter().flatten();
+    if near.is_some_and(|terms| !terms.is_empty()) {
+        Some("affinity.podAffinity requires other pods nearby".to_owned())
+    } else if apart.is_some_and(|terms| !terms.is_empty()) {
+        Some("affinity.podAntiAffinity requires other pods elsewhere".to_owned())
+    } else if let Some(at) = spread.position(|one| one.when_unsatisfiable == "DoNotSchedule") {
+        Some(format!("topologySpreadConstraints[{at}] requires that pods are spread (DoNotSchedule)"))
+    } else if pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        Some("resourceClaims asks for devices by claims".to_owned())
+    } else {
+        None
+    }
 }
 
 /// Required node affinity, where all of it has to hold. What is said another way is looked at when the pod is bound.
@@ -238,6 +287,56 @@ mod tests {
             let error = read(spec).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn mig_instances_are_asked_for_by_profile() {
+        let asks = |limits: Value| {
+            let containers = json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": limits}}]});
+            read(json!({"tasks": [task(0, containers)]})).map(|spec| spec.tasks[0].resources.clone().unwrap())
+        };
+        let asked = asks(json!({"nvidia.com/mig-1g.10gb.me": "2"})).unwrap();
+        assert_eq!((asked.gpu, asked.mig_profile.as_deref()), (Some(GpuMillis::whole(2)), Some("1g.10gb+me")));
+        for other in ["nvidia.com/gpu", "nvidia.com/mig-3g.40gb"] {
+            let error = asks(json!({"nvidia.com/mig-1g.10gb": "1", other: "1"})).unwrap_err();
+            assert!(error.starts_with("spec.tasks[0].spec.containers ask for nvidia.com/"), "{error}");
+            assert!(error.contains(other) && error.contains("write one of the two"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_counted_is_asked_of_the_node() {
+        let containers =
+            json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": {"nvidia.com/gpu.shared": "1"}}}]});
+        let spec = read(json!({"tasks": [task(0, containers), task(1, json!({}))]})).unwrap();
+        let asked = spec.tasks[0].node_expressions.clone().unwrap();
+        assert_eq!(
+            (asked.len(), asked[0].key.as_str(), asked[0].operator),
+            (1, "has.flash-sched.io/nvidia.com_gpu.shared", Operator::Exists)
+        );
+        assert_eq!((&spec.tasks[0].resources.as_ref().unwrap().gpu, &spec.tasks[1].node_expressions), (&None, &None));
+    }
+
+    #[test]
+    fn what_nobody_looks_at_is_refused_where_it_is_required() {
+        let others = |when: &str| json!([{"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "zone", "whenUnsatisfiable": when, "maxSkew": 1}]);
+        let required = |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": others("")}}});
+        for (more, words) in [
+            (required("podAffinity"), "spec.tasks[0].spec.affinity.podAffinity requires"),
+            (required("podAntiAffinity"), "spec.tasks[0].spec.affinity.podAntiAffinity requires"),
+            (
+                json!({"topologySpreadConstraints": others("DoNotSchedule")}),
+                "spec.tasks[0].spec.topologySpreadConstraints[0] requires",
+            ),
+            (json!({"resourceClaims": [{"name": "gpu"}]}), "spec.tasks[0].spec.resourceClaims asks"),
+        ] {
+            let error = read(json!({"tasks": [task(0, more)]})).unwrap_err();
+            assert!(error.contains(words) && error.contains("leave it out"), "{error}");
+        }
+        let weight = json!([{"weight": 1, "podAffinityTerm": others("")[0].clone()}]);
+        let preferred = json!({"topologySpreadConstraints": others("ScheduleAnyway"),
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": weight}}});
+        assert_eq!(read(json!({"tasks": [task(0, preferred)]})).unwrap().tasks.len(), 1);
     }
 
     #[test]

@@ -114,6 +114,10 @@ impl Scheduler {
             let part = group.constraints.gpu_share.filter(|_| resource == Resource::Gpu);
             let asked = part.map_or(group.request.of(resource), |part| part.millis.into());
             if asked > largest {
+                if let (Resource::Gpu, Some(of)) = (resource, &group.constraints.mig_profile) {
+                    let [asked, largest] = [asked, largest].map(|millis| millis / u64::from(GPU_MILLIS));
+                    return Err(Refused::TooFewInstances { task: group.name.clone(), of: of.clone(), asked, largest });
+                }
                 return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked, largest });
             }
         }
@@ -166,6 +170,41 @@ impl Scheduler {
         }
         let gpus_are_there = group.request.gpus == 0 || lanes().next().is_some();
         (gpus_are_there && !asked.is_none()).then(|| Refused::NoNodeForAll { task: task() })
+    }
+}
+
+impl Refused {
+    /// The group of tasks for what it asks for, where it is one group's. Of a job that is too large as a whole, the first for which there is
+    /// too little.
+    pub const fn task(&self) -> Option<&Name> {
+        match self {
+            Self::NoNode { task, .. }
+            | Self::NoGpuModel { task, .. }
+            | Self::NoGpuMemory { task, .. }
+            | Self::NoGpuKind { task, .. }
+            | Self::TooFewInstances { task, .. }
+            | Self::BadGpus { task, .. }
+            | Self::NoSuchGpu { task, .. }
+            | Self::OtherGpu { task, .. }
+            | Self::GpusApart { task, .. }
+            | Self::NamedApart { task, .. }
+            | Self::BadShare { task, .. }
+            | Self::NoShareMemory { task, .. }
+            | Self::NoNodeForAll { task }
+            | Self::TaskTooLarge { task, .. }
+            | Self::JobTooLarge { task, .. } => Some(task),
+            Self::UnknownQueue { .. }
+            | Self::Duplicate { .. }
+            | Self::NoTasks
+            | Self::NoReplicas { .. }
+            | Self::DuplicateTask { .. }
+            | Self::MinAvailable { .. }
+            | Self::TooManyTasks { .. }
+            | Self::Priority { .. }
+            | Self::NoAttempts
+            | Self::OverLimit { .. }
+            | Self::NoFit { .. } => None,
+        }
     }
 }
 

@@ -270,6 +270,18 @@ pub enum Refused {
         /// The profiles that there are, in their order, [`SHOWN`] at most.
         there: Vec<Name>,
     },
+    /// No node has as many MIG instances of a profile as one task asks for.
+    #[error("task \"{task}\" asks for {asked} {}, the largest node has {largest}", profile(Some(.of)))]
+    TooFewInstances {
+        /// The group.
+        task: Name,
+        /// The profile.
+        of: Name,
+        /// What one task asks for.
+        asked: u64,
+        /// What the node with most of them has.
+        largest: u64,
+    },
     /// GPUs are named in a way that cannot be.
     #[error("task \"{task}\": {detail}")]
     BadGpus {
@@ -402,40 +414,6 @@ pub enum Refused {
         /// How many of them find a place.
         possible: u32,
     },
-}
-
-impl Refused {
-    /// The group of tasks for what it asks for, where it is one group's. Of a job that is too large as a whole, the first for which there is
-    /// too little.
-    pub const fn task(&self) -> Option<&Name> {
-        match self {
-            Self::NoNode { task, .. }
-            | Self::NoGpuModel { task, .. }
-            | Self::NoGpuMemory { task, .. }
-            | Self::NoGpuKind { task, .. }
-            | Self::BadGpus { task, .. }
-            | Self::NoSuchGpu { task, .. }
-            | Self::OtherGpu { task, .. }
-            | Self::GpusApart { task, .. }
-            | Self::NamedApart { task, .. }
-            | Self::BadShare { task, .. }
-            | Self::NoShareMemory { task, .. }
-            | Self::NoNodeForAll { task }
-            | Self::TaskTooLarge { task, .. }
-            | Self::JobTooLarge { task, .. } => Some(task),
-            Self::UnknownQueue { .. }
-            | Self::Duplicate { .. }
-            | Self::NoTasks
-            | Self::NoReplicas { .. }
-            | Self::DuplicateTask { .. }
-            | Self::MinAvailable { .. }
-            | Self::TooManyTasks { .. }
-            | Self::Priority { .. }
-            | Self::NoAttempts
-            | Self::OverLimit { .. }
-            | Self::NoFit { .. } => None,
-        }
-    }
 }
 
 /// Values that are named at most where something is refused.
