@@ -228,6 +228,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::new(executor)
     };
     let (adopted_sender, adopted) = watch::channel(false);
+    let (trouble_sender, trouble) = watch::channel(None);
     let ready = adopted.clone();
     let stopping = CancellationToken::new();
     let handle = HandleParts {
@@ -236,6 +237,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         feed,
         store: store.clone(),
         adopted: adopted.clone(),
+        trouble,
         board,
         devices: device_access.clone(),
         cluster: cluster.as_ref().map(Cluster::state),
@@ -266,6 +268,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         holding,
         doubtful,
+        trouble: trouble_sender,
     };
     let retention = Retention {
         store: store.clone(),

@@ -207,6 +207,11 @@ fn list(nodes: &NodeList, look: Look, wide: bool) -> String {
         ]
     });
     let mut text = table::table(look, &["NAME", "STATE", "CPU", "MEMORY", "GPU", "GPUS", "REASON"], rows.collect());
+    // Each node says it; where nothing was ever seen of a cluster there is none that could.
+    if let Some(message) = nodes.message.as_ref().filter(|_| nodes.items.is_empty()) {
+        text.push_str(&table::clean(message));
+        text.push('\n');
+    }
     if wide && nodes.items.iter().any(|node| !node.gpus.is_empty()) {
         text.push('\n');
         text.push_str(&devices(nodes.items.iter(), look));
