@@ -16,6 +16,7 @@ use super::notices::World;
 use super::{Command, DECISIONS, Engine, STARTS, change, health, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
+use crate::flashjobs::Compared;
 use crate::metrics::RunEnd;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::nodes::Order;
@@ -208,7 +209,7 @@ impl Engine {
             }
         }
         for report in reports.drain(..) {
-            if let Some(report) = self.gate(&core, report) {
+            if let Some(report) = self.known(report).and_then(|report| self.gate(&core, report)) {
                 self.report(&mut core, &mut turn, report, now);
             }
         }
@@ -316,6 +317,13 @@ impl Engine {
             });
         }
         Ok(accepted)
+    }
+
+    /// What is not known to be lost is not taken for lost. The executor repeats it when it is asked, which is as soon as that is known.
+    fn known(&self, report: Report) -> Option<Report> {
+        let waits =
+            |compared: &Compared| !compared.is_done() && matches!(report, Report::Ended { result: RunResult::Lost { .. }, .. });
+        if self.parts.compared.as_deref().is_some_and(waits) { None } else { Some(report) }
     }
 
     /// A report that changes nothing is no fault: executors repeat themselves. An end that is on record already is forgotten there,

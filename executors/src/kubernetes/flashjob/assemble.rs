@@ -238,6 +238,8 @@ impl Assembly {
                     Ok(Some(found)) if made_for(&found) == Some(self.run.job) && found.metadata.deletion_timestamp.is_none() => {
                         Answer::Done(found)
                     }
+                    // Whoever follows FlashJobs has its job cancelled.
+                    Ok(Some(found)) if made_for(&found) == Some(self.run.job) => gone(),
                     Ok(Some(_)) => Answer::Soon(format!("there is another FlashJob {name} in {}", pod.namespace)),
                     Ok(None) | Err(_) => Answer::Later,
                 },

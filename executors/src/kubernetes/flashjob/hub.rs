@@ -112,7 +112,7 @@ impl Hub {
         let FlashJobOptions { client, instance, reports, room: NodeRoom(room), leadership } = options;
         let client = leadership.iter().fold(client, |client, leadership| guarded(client, leadership.clone()));
         Self {
-            board: Arc::new(FlashJobs::new(client.clone(), leadership)),
+            board: Arc::new(FlashJobs::new(client.clone(), instance.clone(), leadership)),
             queues: Arc::new(ClusterQueues::new(client.clone())),
             lone: Arc::new(LonePods::new(client.clone(), instance.clone())),
             client,
