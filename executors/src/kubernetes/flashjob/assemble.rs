@@ -71,7 +71,8 @@ impl Assembly {
         self.finish(outcome).await;
     }
 
-    /// From the pods that an earlier executor left: goes on where all are there, else takes back what is.
+    /// From the pods that an earlier executor left: goes on where all are there, which is to look once more who else is on their nodes where they are
+    /// bound; else takes back what is.
     pub(super) async fn resume(self) {
         let outcome = self.go_on().await;
         self.finish(outcome).await;
@@ -105,6 +106,8 @@ impl Assembly {
 
     async fn found_pods(&self) -> Result<Vec<Pod>, Fault> {
         self.ask(|| async {
+            // A daemon that begins may have many to look at.
+            let _permit = self.hub.writes.acquire().await;
             match self.hub.pods_of("resume", self.run).await {
                 Ok(pods) => Answer::Done(pods),
                 Err(_) => Answer::Later,
