@@ -54,8 +54,9 @@ fn has_to_work(path: &Path) -> String {
     format!("`kubectl --kubeconfig {} get nodes` has to work", path.display())
 }
 
-/// A client of the cluster: that of the file; else that of `KUBECONFIG`, of the user, or of the pod that we are in. Asks nobody yet. The file is
-/// read anew where the cluster takes no requests; the namespace of the client stays the one of the first reading.
+/// A client of the cluster: that of the file; else that of `KUBECONFIG`, of the user, or of the pod that we are in. Asks nobody yet, and sends no
+/// request twice: whoever gives orders asks before each time whether it still may, everybody else has pauses of his own. The file is read anew
+/// where the cluster takes no requests; the namespace of the client stays the one of the first reading.
 ///
 /// # Errors
 /// There is no file that can be used, or no cluster is known.
@@ -80,6 +81,7 @@ fn client_of(mut config: Config) -> Result<Client, ConnectError> {
     // A watch is silent for as long as nothing happens; the server ends it after some minutes by itself.
     config.read_timeout = Some(Duration::from_secs(295));
     config.write_timeout = Some(ANSWER);
+    config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client { detail: chain(&error) })
 }
 
