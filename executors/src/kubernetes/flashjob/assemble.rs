@@ -19,7 +19,7 @@ use scheduler_core::ids::RunId;
 use scheduler_core::state::FailReason;
 use tokio::time::Instant;
 
-use super::super::error::{Meaning, meaning};
+use super::super::error::{Meaning, lacks_right, meaning};
 use super::super::manifest::run_of;
 use super::super::nodes::requests::all_requests;
 use super::super::nodes::room::Wish;
@@ -253,7 +253,6 @@ impl Assembly {
     }
 
     /// What an error leaves to do that is not special to its request.
-    #[expect(clippy::unused_self, reason = "reads as the others do")]
     pub(super) fn not_taken<T>(&self, error: &kube::Error, what: &str, namespace: &str) -> Answer<T> {
         match meaning(error) {
             Meaning::Refused(message) => Answer::Fault(Fault::Never(format!("the cluster refused the {what}: {message}"))),
@@ -264,7 +263,12 @@ impl Assembly {
                 );
                 Answer::Fault(Fault::Never(format!("{detail}; {mend}")))
             }
-            Meaning::Forbidden(message) => Answer::Soon(message),
+            Meaning::Forbidden(message) => {
+                if lacks_right(error) {
+                    self.hub.warn(&message);
+                }
+                Answer::Soon(message)
+            }
             Meaning::Exists | Meaning::Later(_) => Answer::Later,
         }
     }
