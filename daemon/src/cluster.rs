@@ -36,7 +36,7 @@ pub(crate) const OWN_INSTANCE: &str = "flash-sched";
 const LEASE: &str = "flashd";
 
 /// What ends the daemon is read like the rest of its configuration: when it starts. What was good then and is not any more is read anew.
-const UNUSABLE: &str = "flashd ends, and can be started again when this is mended";
+const UNUSABLE: &str = "it cannot start before this is mended";
 
 /// What is known of a cluster, from now on.
 pub type ClusterViews = watch::Receiver<Arc<ClusterView>>;

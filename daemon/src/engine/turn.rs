@@ -7,10 +7,12 @@ use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::{NewJob, Shape};
 use scheduler_core::record::Recorded;
+use scheduler_core::scheduler::Refused;
 use scheduler_core::time::Timestamp;
 use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, LogEntry, Notice, NoticeKind, NoticeRecord, Submit};
 use tokio::sync::oneshot;
 
+use super::fleet::{self, Fleet};
 use super::idempotency::Known;
 use super::notices::World;
 use super::{Command, DECISIONS, Engine, STARTS, change, health, lock};
@@ -256,6 +258,14 @@ impl Engine {
         is_silent
     }
 
+    /// What no node can give may be there all the same, as long as nobody has seen the nodes.
+    fn refused(&self, index: usize, refused: Refused) -> BackendError {
+        match self.fleet.as_ref().and_then(Fleet::unknown).filter(|_| fleet::is_of_nodes(&refused)) {
+            Some(why) => BackendError::Unavailable(format!("what there is for jobs is not known yet: {why}")),
+            None => BackendError::Refused { index, refused },
+        }
+    }
+
     fn submit(
         &mut self,
         core: &mut Recorded,
@@ -271,7 +281,7 @@ impl Engine {
             }
         }
         for (index, job) in request.jobs.iter().enumerate() {
-            core.admit(&job.shape, &job.policy).map_err(|refused| BackendError::Refused { index, refused })?;
+            core.admit(&job.shape, &job.policy).map_err(|refused| self.refused(index, refused))?;
         }
         let mut accepted = Vec::with_capacity(request.jobs.len());
         for (index, job) in request.jobs.into_iter().enumerate() {
@@ -285,7 +295,7 @@ impl Engine {
                 start_after: job.start_after,
                 hold: job.hold,
             };
-            let lifecycle = core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
+            let lifecycle = core.submit(new.clone(), now).map_err(|refused| self.refused(index, refused))?;
             if turn.watched {
                 turn.records.push(EventRecord {
                     revision: Revision(0),

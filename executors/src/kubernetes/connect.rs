@@ -87,7 +87,11 @@ fn client_of(mut config: Config) -> Result<Client, ConnectError> {
 
 /// What a file says, and by what it is known that it says something else.
 async fn read(path: &Path) -> Result<(Client, u64), ConnectError> {
-    let wrong = |detail| ConnectError::Kubeconfig { path: path.to_owned(), detail };
+    let wrong = |detail: String| {
+        // A picture of the place in the file may follow.
+        let detail = detail.lines().next().unwrap_or_default().to_owned();
+        ConnectError::Kubeconfig { path: path.to_owned(), detail }
+    };
     let print = fingerprint(path);
     let found = Kubeconfig::read_from(path).map_err(|error| wrong(chain(&error)))?;
     let made = Config::from_custom_kubeconfig(found, &KubeConfigOptions::default()).await;
@@ -210,5 +214,8 @@ mod tests {
         let path = folder.path().join("config");
         let wrong = connect(Some(&path)).await.err().unwrap().to_string();
         assert!(wrong.contains("No such file") && wrong.contains("config get nodes` has to work"), "{wrong}");
+        std::fs::write(&path, "no: [yaml").unwrap();
+        let wrong = connect(Some(&path)).await.err().unwrap().to_string();
+        assert!(wrong.lines().count() == 1 && wrong.contains("config get nodes` has to work"), "{wrong}");
     }
 }
