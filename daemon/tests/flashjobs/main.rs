@@ -6,6 +6,7 @@ mod common;
 mod deleted;
 mod depends;
 mod leader;
+mod mig;
 mod one_queue;
 mod pods;
 mod queues;
