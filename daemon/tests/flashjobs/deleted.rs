@@ -92,6 +92,11 @@ async fn what_was_deleted_while_no_daemon_looked_is_cancelled() {
     site.delete(&made("waits", &waits), &[]);
     site.delete("theirs", &[]);
     site.delete("theirs-too", &["--cascade=foreground"]);
+    // Their pods are over when the next daemon looks: lost, for all that these say.
+    for name in ["theirs-0-1", "theirs-1-1", "theirs-too-0-1", &format!("{}-0-1", made("cascades", &cascades))] {
+        site.watch("Pod", name, |pod| pod["metadata"]["deletionTimestamp"].is_string() && pod["status"]["phase"] == "Failed")
+            .await;
+    }
     site.daemon.restart();
     for id in [&runs, &cascades, &waits, &theirs[0], &theirs[1]] {
         site.is_cancelled(id).await;
