@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use executors::kubernetes::connect;
 use executors::kubernetes::flashjob::FlashJobs;
@@ -33,6 +34,9 @@ pub(crate) const TOLERATED: [&str; 1] = ["nvidia.com/gpu"];
 pub(crate) const OWN_INSTANCE: &str = "flash-sched";
 /// The Lease of such an installation; those of others are called after them.
 const LEASE: &str = "flashd";
+
+/// What ends the daemon is read like the rest of its configuration: when it starts. What was good then and is not any more is read anew.
+const UNUSABLE: &str = "it cannot start before this is mended";
 
 /// What is known of a cluster, from now on.
 pub type ClusterViews = watch::Receiver<Arc<ClusterView>>;
@@ -119,7 +123,7 @@ impl Cluster {
     /// # Errors
     /// The configuration cannot be used.
     pub(crate) async fn begin(config: &Config, store: Option<Arc<SqliteStore>>) -> anyhow::Result<(Self, LeaseKeeper)> {
-        let client = connect(config.kubernetes.kubeconfig.as_deref()).await?;
+        let client = connect(config.kubernetes.kubeconfig.as_deref()).await.context(UNUSABLE)?;
         let watch = NodeWatch::start(WatchOptions {
             client: client.clone(),
             instance: config.kubernetes.instance.as_str().to_owned(),

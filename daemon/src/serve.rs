@@ -32,7 +32,7 @@ use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, Told, rebuild};
-use crate::flashjobs::{Importer, PodImporter, QueueImporter};
+use crate::flashjobs::{Compared, Importer, PodImporter, QueueImporter};
 use crate::gpus::access::{Access, DeviceGuard};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::http::cluster_auth::ClusterAuth;
@@ -182,6 +182,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let holding = Arc::new(AtomicBool::new(false));
     // A reboot here ends nothing of a cluster.
     let doubtful = if cluster.is_some() { BTreeSet::new() } else { boot.doubtful().clone() };
+    // FlashJobs, and pods that have none.
+    let compared = (kind == ExecutorKind::FlashJob).then(|| Compared::new(2, nudge.clone()));
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
         seeds,
@@ -199,6 +201,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         known_gpus,
         cluster: cluster.as_ref().map(Cluster::state),
         gate: sees.then_some(gate),
+        compared: compared.clone(),
         failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
     let pods = cluster.is_some();
@@ -228,6 +231,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::new(executor)
     };
     let (adopted_sender, adopted) = watch::channel(false);
+    let (trouble_sender, trouble) = watch::channel(None);
     let ready = adopted.clone();
     let stopping = CancellationToken::new();
     let handle = HandleParts {
@@ -236,6 +240,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         feed,
         store: store.clone(),
         adopted: adopted.clone(),
+        trouble,
         board,
         devices: device_access.clone(),
         cluster: cluster.as_ref().map(Cluster::state),
@@ -266,6 +271,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         holding,
         doubtful,
+        trouble: trouble_sender,
     };
     let retention = Retention {
         store: store.clone(),
@@ -316,11 +322,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         retention.run(stop).await;
         ("retention", Ok(()))
     });
-    if let Some((board, pods, queues, leadership)) = flash_jobs {
+    if let Some(((board, pods, queues, leadership), compared)) = flash_jobs.zip(compared) {
         let stop = || engine_stop.clone();
         let queues = QueueImporter::new(queues, board.clone(), app.clone(), leadership.clone(), said_of_queues).run(stop());
-        let jobs = Importer::new(board, app.clone(), leadership.clone()).run(stop());
-        let pods = PodImporter::new(pods, app.clone(), leadership).run(stop());
+        let jobs = Importer::new(board, app.clone(), leadership.clone(), compared.clone()).run(stop());
+        let pods = PodImporter::new(pods, app.clone(), leadership, compared).run(stop());
         parts.spawn(async move {
             tokio::select! { () = jobs => {}, () = pods => {}, () = queues => {} }
             ("importers of the cluster's objects", Ok(()))

@@ -1,6 +1,7 @@
 //! The daemon on a real control plane, with the executor `job` and, under faults, with `flashjob`.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+mod amiss;
 #[path = "../common/mod.rs"]
 mod common;
 mod gang_faults;
