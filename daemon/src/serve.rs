@@ -125,7 +125,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let Some(Table { store, terms, tcp, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
+    let Some(Table { store, terms, kept, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
@@ -279,7 +279,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let engine_stop = CancellationToken::new();
     let cluster_auth = cluster_auth(&config, cluster.as_ref()).await?;
     let app = http::App::new(&config, logs, backend, directory, metrics, cluster_auth, stopping.clone());
-    let listeners = http::Listeners::bind(&config, tcp).await?;
+    let listeners = http::Listeners::bind(&config, kept).await?;
     tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let stop = engine_stop.clone();

@@ -39,8 +39,11 @@ pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 /// A job table. Opening one begins a term.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Where the table stood when this term began.
+    /// Where the table stood when this term began; nothing of it where it is opened for reading alone.
     fn head(&self) -> Head;
+
+    /// Where the table stands now, whoever wrote it, if it is a table of this version.
+    async fn standing(&self) -> Result<Head, StoreError>;
 
     /// Unfinished jobs in ascending sequence, those after `after`, at most `limit`. Reads the hot table only.
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError>;

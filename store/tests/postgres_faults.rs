@@ -74,6 +74,64 @@ async fn a_commit_whose_answer_is_lost_is_looked_up() {
 }
 
 #[tokio::test]
+async fn a_reader_sees_nothing_of_a_transaction_before_its_end() {
+    let Some(server) = server_for_test("a commit that is held") else { return };
+    let schema = server.schema();
+    let proxy = Proxy::start(&schema.url());
+    let store = Arc::new(open(&proxy.url()).await);
+    store.commit(submits(&*store, 1)).await.unwrap();
+    let reader = PostgresStore::reading(schema.url().parse().unwrap());
+    let (before, stood) = (Snapshot::of(&reader).await, reader.standing().await.unwrap());
+    assert_eq!(before, Snapshot::of(&*store).await);
+
+    // All of it is with the server, but for its end.
+    proxy.set(Mode::HoldCommit);
+    let object = ObjectChange { kind: ObjectKind::Note, name: "n".into(), value: Some("1".into()) };
+    let mixed = Batch {
+        changes: vec![change(1, &queued(1), starting(1))],
+        keys: vec![key("ada", "k", 2, &[2])],
+        objects: vec![object],
+        ..submits(&*store, 2)
+    };
+    let late = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.commit(mixed).await }
+    });
+    tokio::time::timeout(PATIENCE, proxy.holds_a_commit()).await.unwrap();
+    // Neither is it seen, nor does it keep anybody from reading.
+    assert_eq!(Snapshot::of(&reader).await, before);
+    assert_eq!(reader.standing().await.unwrap(), stood);
+    assert_eq!(reader.key("ada", "k").await.unwrap(), None);
+    assert_eq!(reader.objects(ObjectKind::Note).await.unwrap(), []);
+    assert!(reader.job(id(2)).await.unwrap().is_none());
+    proxy.set(Mode::Pass);
+    let committed = late.await.unwrap().unwrap();
+    assert_eq!(reader.standing().await.unwrap().last_revision, committed.last);
+    assert_eq!(Snapshot::of(&reader).await, Snapshot::of(&*store).await);
+    assert_eq!(reader.objects(ObjectKind::Note).await.unwrap().len(), 1);
+
+    reader.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_finds_a_server_again_that_was_away() {
+    let Some(mut server) = server_for_test("a reader whose server is killed") else { return };
+    let schema = server.schema();
+    let reader = PostgresStore::reading(schema.url().parse().unwrap());
+    let store = open(&schema.url()).await;
+    store.commit(submits(&store, 1)).await.unwrap();
+    assert_eq!(reader.standing().await.unwrap().last_revision, Revision(1));
+    server.kill();
+    let away = reader.standing().await.unwrap_err();
+    assert!(matches!(away, StoreError::Away { .. }), "{away}");
+    server.restart().unwrap();
+    assert_eq!(reader.standing().await.unwrap().last_revision, Revision(1));
+    reader.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
 async fn sessions_that_die_between_two_commits_are_replaced() {
     let Some(server) = server_for_test("sessions that die") else { return };
     let schema = server.schema();
@@ -206,6 +264,32 @@ async fn a_holder_that_was_away_beyond_its_lease_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_holder_in_the_midst_of_a_long_transaction_still_holds() {
+    let Some(schema) = schema_for_test("a long transaction") else { return };
+    let first = open_as(&schema.url(), "first", Duration::from_secs(1)).await.unwrap();
+    let held = Arc::new(schema);
+    // As one whose server is slow: its row is locked for longer than anybody waits for a lock, and its lease runs out meanwhile.
+    let slow = std::thread::spawn({
+        let schema = Arc::clone(&held);
+        move || schema.execute("BEGIN; SELECT term FROM meta FOR UPDATE; SELECT pg_sleep(25); COMMIT")
+    });
+    let wait = async {
+        loop {
+            match open_as(&held.url(), "second", PATIENCE).await {
+                Err(StoreError::Held { holder, left, .. }) if left.is_zero() => return holder,
+                Err(StoreError::Held { left, .. }) => tokio::time::sleep(left).await,
+                Err(error) => panic!("{error}"),
+                Ok(_) => panic!("it was taken"),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, wait).await.unwrap(), "the daemon first");
+    slow.join().unwrap();
+    first.commit(submits(&first, 1)).await.unwrap();
+    first.close().await;
+}
+
+#[tokio::test]
 async fn a_second_process_of_a_holder_ends_the_term_of_the_first() {
     let Some(schema) = schema_for_test("two of one holder") else { return };
     let first = open(&schema.url()).await;
@@ -226,9 +310,19 @@ async fn what_cannot_be_opened_says_why_and_no_password() {
 
     let Some(schema) = schema_for_test("tables that are not ours") else { return };
     open(&schema.url()).await.close().await;
+    let reader = PostgresStore::reading(schema.url().parse().unwrap());
+    assert!(reader.standing().await.is_ok());
     schema.execute("UPDATE _sqlx_migrations SET version = 1000 WHERE version = 2");
     let newer = open_as(&schema.url(), "a", PATIENCE).await.err().unwrap();
     assert!(matches!(newer, StoreError::Newer { found: 1_000, .. }), "{newer}");
+    // Nor is it read any more; one of an older version is not read either.
+    let newer = reader.standing().await.unwrap_err();
+    assert!(matches!(newer, StoreError::Newer { found: 1_000, .. }), "{newer}");
+    schema.execute("CREATE TABLE aside AS SELECT * FROM _sqlx_migrations WHERE version = 1000; DELETE FROM _sqlx_migrations WHERE version = 1000");
+    let older = reader.standing().await.unwrap_err();
+    assert!(older.to_string().contains("it has schema version 1, this binary reads version 2"), "{older}");
+    schema.execute("INSERT INTO _sqlx_migrations SELECT * FROM aside");
+    reader.close().await;
     schema.execute("UPDATE _sqlx_migrations SET version = 2, checksum = '\\x00' WHERE version = 1000");
     let other = open_as(&schema.url(), "a", PATIENCE).await.err().unwrap();
     assert!(matches!(other, StoreError::Corrupt { .. }), "{other}");

@@ -22,6 +22,9 @@ static HOLDER: &str = include_str!("queries/holder.sql");
 static RENEW: &str = include_str!("queries/renew.sql");
 static RELEASE: &str = include_str!("queries/release.sql");
 
+/// What the server says when a lock was not to be had in time.
+const LOCK_TIMEOUT: &str = "55P03";
+
 /// Where the table stands, as its one row says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Standing {
@@ -57,14 +60,20 @@ pub(super) async fn begin_term(
     now: Timestamp,
 ) -> Result<Term, StoreError> {
     let at = address.at("begin a term");
-    let begun = sqlx::query(BEGIN_TERM)
+    let asked = sqlx::query(BEGIN_TERM)
         .bind(kept(&options.holder))
         .bind(kept(&options.holder_name))
         .bind(now.0)
         .bind(millis(options.lease))
         .fetch_optional(&mut *db)
-        .await
-        .map_err(|error| at.sqlx(error))?;
+        .await;
+    let begun = match asked {
+        // It is locked: the holder is in the middle of a transaction, whatever the clock says.
+        Err(error) if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some(LOCK_TIMEOUT) => {
+            None
+        }
+        asked => asked.map_err(|error| at.sqlx(error))?,
+    };
     if let Some(row) = begun {
         return number(&row, 0).map(Term).map_err(|fault| at.fault(fault));
     }

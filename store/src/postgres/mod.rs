@@ -55,7 +55,7 @@ pub struct PostgresOptions {
     pub lease: Duration,
 }
 
-/// A job table in a database of a PostgreSQL server. Opening it takes the lease and begins a term.
+/// A job table in a database of a PostgreSQL server. Opening it takes the lease and begins a term; for reading alone it does neither.
 pub struct PostgresStore {
     address: Address,
     head: Head,
@@ -64,6 +64,8 @@ pub struct PostgresStore {
     unsettled: Arc<AtomicBool>,
     readers: PgPool,
     shared: tokio::sync::Mutex<Shared>,
+    /// Another daemon writes the table.
+    reading: bool,
 }
 
 impl PostgresStore {
@@ -83,10 +85,32 @@ impl PostgresStore {
             readers: address.readers(),
             shared: tokio::sync::Mutex::default(),
             address,
+            reading: false,
         })
     }
 
+    /// A table that another daemon writes, for reading alone, in sessions that the server keeps from writing: whatever would change it is
+    /// [`StoreError::Standby`]. What is read is what transactions have left that are durable there; none is seen in part. It may not be there
+    /// yet, or be of another version: [`Store::standing`] says so, and is to be asked first. To be called in a runtime.
+    pub fn reading(address: Address) -> Self {
+        let (commands, _) = mpsc::channel(1);
+        let readers = address.readers();
+        Self {
+            address,
+            head: Head::default(),
+            commands,
+            counts: Arc::default(),
+            unsettled: Arc::default(),
+            readers,
+            shared: tokio::sync::Mutex::default(),
+            reading: true,
+        }
+    }
+
     async fn ask<T>(&self, op: &'static str, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
+        if self.reading {
+            return Err(StoreError::Standby { op });
+        }
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| StoreError::Closed { op })?;
         answered.await.unwrap_or(Err(StoreError::Closed { op }))
@@ -110,6 +134,10 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn head(&self) -> Head {
         self.head
+    }
+
+    async fn standing(&self) -> Result<Head, StoreError> {
+        self.told("read where the table stands", read::head(&self.readers, &self.address).await)
     }
 
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError> {
@@ -144,6 +172,9 @@ impl Store for PostgresStore {
     }
 
     async fn counts(&self) -> Result<StateCounts, StoreError> {
+        if self.reading {
+            return self.told("count jobs", read::counts(&self.readers).await);
+        }
         if self.commands.is_closed() {
             return Err(StoreError::Closed { op: "count jobs" });
         }

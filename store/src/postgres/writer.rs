@@ -24,9 +24,8 @@ use super::connect::Address;
 use super::fault::{At, Fault};
 use super::intern::Interned;
 use super::lease::{self, Standing, millis, standing};
-use super::row::{get, number};
-use super::schema;
-use crate::codec::{signed, state_kind};
+use super::{read, schema};
+use crate::codec::signed;
 use crate::ledger::Ledger;
 use crate::usage::Day;
 use crate::{Batch, Committed, Compaction, Head, StateCounts, StoreError, TokenRecord};
@@ -45,7 +44,6 @@ const GOODBYE: Duration = Duration::from_secs(2);
 static FENCE: &str = include_str!("queries/fence.sql");
 static HEAD: &str = include_str!("queries/head.sql");
 static SETTLED_HEAD: &str = include_str!("queries/settled_head.sql");
-static COUNT_STATES: &str = include_str!("queries/count_states.sql");
 /// What reads whole tables is not held to the ways of [`super::connect`].
 const WHOLE_TABLES: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on";
 
@@ -282,10 +280,7 @@ impl Writer {
         }
         self.interned = Interned::load(&mut db).await?;
         self.ledger.clear();
-        let mut counts = StateCounts::default();
-        for row in sqlx::query(COUNT_STATES).fetch_all(&mut db).await? {
-            counts[state_kind(get(&row, 0)?)? as usize] = number(&row, 1)?;
-        }
+        let counts = read::counts(&mut db).await?;
         sqlx::raw_sql("COMMIT").execute(&mut db).await?;
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         self.commits = found.commits;

@@ -139,6 +139,11 @@ impl Store for SqliteStore {
         self.head
     }
 
+    async fn standing(&self) -> Result<Head, StoreError> {
+        let path = self.readers.path();
+        self.readers.read("read where the table stands", move |db| schema::readable(db, &path)).await
+    }
+
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError> {
         let shared = Arc::clone(&self.shared);
         self.readers

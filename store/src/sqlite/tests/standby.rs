@@ -6,15 +6,16 @@ use crate::sqlite::{free, holder};
 #[tokio::test]
 async fn a_table_of_another_daemon_is_read_and_not_written() {
     let dir = tempdir().unwrap();
-    assert!(SqliteStore::open_reading(dir.path()).await.is_err(), "there is none yet");
+    let reader = SqliteStore::reading(dir.path());
+    assert!(reader.standing().await.is_err(), "there is none yet");
     assert!(!SqliteStore::file(dir.path()).exists(), "nor is one made");
     let writer = SqliteStore::open(dir.path(), NOW).await.unwrap();
     commit(&writer, vec![submit(1, 10)]).await.unwrap();
 
-    let reader = SqliteStore::open_reading(dir.path()).await.unwrap();
-    assert_eq!((reader.head().term, reader.head().last_seq), (writer.head().term, Seq(1)));
+    let standing = reader.standing().await.unwrap();
+    assert_eq!((standing.term, standing.last_seq), (writer.head().term, Seq(1)));
     commit(&writer, vec![submit(2, 10)]).await.unwrap();
-    assert_eq!((reader.latest().await.unwrap(), reader.counts().await.unwrap()[1]), (Revision(2), 2));
+    assert_eq!((reader.standing().await.unwrap().last_revision, reader.counts().await.unwrap()[1]), (Revision(2), 2));
     assert!(reader.job(submit(2, 10).job.id).await.unwrap().is_some());
     assert_eq!(reader.events(Revision(1), None, 9).await.unwrap().len(), 1);
     for refused in [
@@ -35,7 +36,7 @@ async fn a_table_of_another_daemon_is_read_and_not_written() {
     waits.await.unwrap().unwrap();
     let next = SqliteStore::open(dir.path(), NOW).await.unwrap();
     commit(&next, vec![submit(3, 10)]).await.unwrap();
-    assert_eq!(reader.latest().await.unwrap(), Revision(3));
+    assert_eq!(reader.standing().await.unwrap().last_revision, Revision(3));
     reader.close().await;
     next.close().await;
 }
@@ -48,7 +49,7 @@ async fn a_table_of_another_version_is_not_read() {
         dir.path(),
         "UPDATE _sqlx_migrations SET version = version + 1 WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
     );
-    let Err(error) = SqliteStore::open_reading(dir.path()).await else { panic!("it was read") };
+    let error = SqliteStore::reading(dir.path()).standing().await.unwrap_err();
     assert!(error.to_string().contains("this binary reads version"), "{error}");
     writer.close().await;
 }
