@@ -125,11 +125,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let Some(Table { store, terms, kept, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
+    let Some(Table { store, kept, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
-    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config, terms).await?).unzip() } else { (None, None) };
+    let (cluster, lease) =
+        if kind.is_cluster() { Some(Cluster::begin(&config, store.clone()).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -306,6 +307,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             ("leadership", Ok(()))
         });
     }
+    let (stop, table) = (engine_stop.clone(), store.clone());
+    parts.spawn(async move {
+        // Also where there is nothing to write: who has lost the table gives no orders, and lets the Lease go.
+        tokio::select! {
+            why = table.ended() => ("job table", Err(why.into())),
+            () = stop.cancelled() => ("job table", Ok(())),
+        }
+    });
     let stop = engine_stop.clone();
     parts.spawn(async move {
         reconciler.run(adopted_sender, stop).await;

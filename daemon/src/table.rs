@@ -32,8 +32,6 @@ const IDENTITY: &str = "instance";
 /// An open job table, and what came with it.
 pub(crate) struct Table {
     pub(crate) store: Arc<dyn Store>,
-    /// Where terms of a Lease are remembered, where that is the table's own count too. A PostgreSQL has a lease of its own.
-    pub(crate) terms: Option<Arc<SqliteStore>>,
     /// The doors that a standby had open.
     pub(crate) kept: Kept,
     /// Keeps the folder ours.
@@ -64,10 +62,7 @@ impl Table {
     pub(crate) async fn open(config: &Config, signals: &mut Signals) -> anyhow::Result<Option<Self>> {
         let Some(address) = config.store.address()? else {
             let opened = standby::open(config, &mut InFolder(config), signals).await?;
-            return Ok(opened.map(|(store, kept)| {
-                let store = Arc::new(store);
-                Self { store: store.clone(), terms: Some(store), kept, lock: None }
-            }));
+            return Ok(opened.map(|(store, kept)| Self { store: Arc::new(store), kept, lock: None }));
         };
         let mut place = InDatabase { config, address, ours: None };
         let opened = standby::open(config, &mut place, signals).await;
@@ -82,7 +77,7 @@ impl Table {
             })
         };
         let lock = place.ours.map(|(lock, _)| lock);
-        Ok(opened?.map(|(store, kept)| Self { store: Arc::new(store), terms: None, kept, lock }))
+        Ok(opened?.map(|(store, kept)| Self { store: Arc::new(store), kept, lock }))
     }
 }
 

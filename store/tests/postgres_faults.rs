@@ -14,7 +14,7 @@ use std::time::Duration;
 use build::*;
 use postgres_server::{schema_for_test, server_for_test};
 use proxy::{Mode, Proxy};
-use scheduler_core::ids::{Revision, Seq};
+use scheduler_core::ids::{Revision, Seq, Term};
 use store::{Batch, Committed, ObjectChange, ObjectKind, PostgresOptions, PostgresStore, Store, StoreError};
 
 /// How long a test waits for what must come: it only runs out when something is broken.
@@ -31,6 +31,20 @@ async fn open_as(url: &str, holder: &str, lease: Duration) -> Result<PostgresSto
 
 async fn open(url: &str) -> PostgresStore {
     open_as(url, "a", Duration::from_secs(15)).await.unwrap()
+}
+
+/// The table, once the lease of whoever has it has run out.
+async fn taken_by_the_second(url: &str) -> PostgresStore {
+    let take = async {
+        loop {
+            match open_as(url, "second", PATIENCE).await {
+                Ok(second) => return second,
+                Err(StoreError::Held { left, .. }) => tokio::time::sleep(left).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, take).await.unwrap()
 }
 
 fn submits(store: &dyn Store, seq: u64) -> Batch {
@@ -237,16 +251,7 @@ async fn a_holder_that_was_away_beyond_its_lease_writes_nothing() {
         let first = Arc::clone(&first);
         async move { first.commit(submits(&*first, 2)).await }
     });
-    let take = async {
-        loop {
-            match open_as(&schema.url(), "second", PATIENCE).await {
-                Ok(second) => return second,
-                Err(StoreError::Held { left, .. }) => tokio::time::sleep(left).await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    };
-    let second = tokio::time::timeout(PATIENCE, take).await.unwrap();
+    let second = taken_by_the_second(&schema.url()).await;
     second.commit(submits(&second, 2)).await.unwrap();
     let before = Snapshot::of(&second).await;
 
@@ -287,6 +292,85 @@ async fn a_holder_in_the_midst_of_a_long_transaction_still_holds() {
     slow.join().unwrap();
     first.commit(submits(&first, 1)).await.unwrap();
     first.close().await;
+}
+
+#[tokio::test]
+async fn a_term_that_is_being_raised_when_the_answer_is_lost_is_looked_up() {
+    let Some(server) = server_for_test("a lost answer to a raise") else { return };
+    let schema = server.schema();
+    let proxy = Proxy::start(&schema.url());
+    let store = open(&proxy.url()).await;
+    let begun = store.head().term;
+    let term = async || store.standing().await.unwrap().term;
+
+    // To the very number that another daemon's term would have next: it is there, and ours.
+    proxy.set(Mode::CutAfterCommit);
+    assert_eq!(store.raise_term(begun.next()).await.unwrap(), begun.next());
+    assert_eq!((proxy.cuts(), term().await), (1, begun.next()));
+    assert_eq!(store.commit(submits(&store, 1)).await.unwrap().first, Revision(1));
+
+    // It is not there: nothing has changed, and it can be tried again.
+    proxy.set(Mode::CutBeforeCommit);
+    let lost = store.raise_term(Term(9)).await.unwrap_err();
+    assert!(matches!(lost, StoreError::Away { .. }), "{lost}");
+    assert_eq!((proxy.cuts(), term().await), (2, begun.next()));
+    store.commit(submits(&store, 2)).await.unwrap();
+    assert_eq!(store.raise_term(Term(9)).await.unwrap(), Term(9));
+    store.commit(submits(&store, 3)).await.unwrap();
+    assert_eq!(term().await, Term(9));
+    store.close().await;
+}
+
+/// The number is the same, and it is another's: whoever was raising it writes nothing under it.
+#[tokio::test]
+async fn a_raise_that_was_lost_takes_no_term_of_another_daemon() {
+    let Some(server) = server_for_test("a raise that is overtaken") else { return };
+    let schema = server.schema();
+    let proxy = Proxy::start(&schema.url());
+    let first = Arc::new(open_as(&proxy.url(), "first", Duration::from_secs(1)).await.unwrap());
+    let begun = first.head().term;
+    proxy.set(Mode::HoldCommit);
+    let late = tokio::spawn({
+        let first = Arc::clone(&first);
+        async move { first.raise_term(begun.next()).await }
+    });
+    tokio::time::timeout(PATIENCE, proxy.holds_a_commit()).await.unwrap();
+    // Its session is ended, and nothing that it says gets through: all it knows is that it has asked.
+    proxy.set(Mode::Hold);
+    schema.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flashd'");
+    let second = taken_by_the_second(&schema.url()).await;
+    assert_eq!(second.head().term, begun.next(), "the number that the first wanted");
+
+    proxy.set(Mode::Pass);
+    let fenced = tokio::time::timeout(PATIENCE, late).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(fenced, StoreError::Fenced { current, .. } if current == begun.next()), "{fenced}");
+    for term in [begun, begun.next()] {
+        let refused = first.commit(Batch { term, ..submits(&*first, 1) }).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Fenced { .. }), "{refused}");
+    }
+    assert_eq!(Snapshot::of(&second).await.last_revision(), Revision(0));
+    second.commit(submits(&second, 1)).await.unwrap();
+    second.close().await;
+    first.close().await;
+}
+
+#[tokio::test]
+async fn who_has_lost_the_lease_learns_it_without_writing() {
+    let Some(server) = server_for_test("a lease that is lost in idle time") else { return };
+    let schema = server.schema();
+    let proxy = Proxy::start(&schema.url());
+    let first = open_as(&proxy.url(), "first", Duration::from_secs(1)).await.unwrap();
+    proxy.set(Mode::Hold);
+    let second = taken_by_the_second(&schema.url()).await;
+    proxy.set(Mode::Pass);
+    let why = tokio::time::timeout(PATIENCE, first.ended()).await.unwrap();
+    let (ours, theirs) = (first.head().term, second.head().term);
+    assert!(matches!(why, StoreError::Fenced { ours: one, current } if (one, current) == (ours, theirs)), "{why}");
+    // And is told at any time.
+    assert!(matches!(first.ended().await, StoreError::Fenced { .. }));
+    first.close().await;
+    second.commit(submits(&second, 1)).await.unwrap();
+    second.close().await;
 }
 
 #[tokio::test]

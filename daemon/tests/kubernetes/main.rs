@@ -6,6 +6,7 @@ mod common;
 mod gang_faults;
 mod identity;
 mod leader;
+mod leader_postgres;
 mod nodes;
 mod outage;
 mod pod;

@@ -25,11 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use scheduler_core::ids::{JobId, Revision, Seq};
+use scheduler_core::ids::{JobId, Revision, Seq, Term};
 use scheduler_core::job::LiveJob;
 use scheduler_core::time::Timestamp;
 use sqlx::postgres::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::usage::Day;
 use crate::{
@@ -62,6 +62,8 @@ pub struct PostgresStore {
     commands: mpsc::Sender<Command>,
     counts: Arc<Mutex<StateCounts>>,
     unsettled: Arc<AtomicBool>,
+    /// The term that has ended this one, once that is known.
+    fenced: watch::Receiver<Option<Term>>,
     readers: PgPool,
     shared: tokio::sync::Mutex<Shared>,
     /// Another daemon writes the table.
@@ -82,6 +84,7 @@ impl PostgresStore {
             commands: started.commands,
             counts: started.counts,
             unsettled: started.unsettled,
+            fenced: started.fenced,
             readers: address.readers(),
             shared: tokio::sync::Mutex::default(),
             address,
@@ -101,6 +104,7 @@ impl PostgresStore {
             commands,
             counts: Arc::default(),
             unsettled: Arc::default(),
+            fenced: watch::channel(None).1,
             readers,
             shared: tokio::sync::Mutex::default(),
             reading: true,
@@ -138,6 +142,17 @@ impl Store for PostgresStore {
 
     async fn standing(&self) -> Result<Head, StoreError> {
         self.told("read where the table stands", read::head(&self.readers, &self.address).await)
+    }
+
+    async fn raise_term(&self, least: Term) -> Result<Term, StoreError> {
+        self.ask("raise the term", |answer| Command::RaiseTerm { least, answer }).await
+    }
+
+    async fn ended(&self) -> StoreError {
+        let mut fenced = self.fenced.clone();
+        // An error says that the writer is gone.
+        let said = fenced.wait_for(Option::is_some).await.ok().and_then(|fenced| *fenced);
+        said.map_or(StoreError::Closed { op: "write" }, |current| StoreError::Fenced { ours: self.head.term, current })
     }
 
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError> {

@@ -12,6 +12,7 @@ pub(crate) mod objects;
 pub(crate) mod reading;
 pub(crate) mod retention;
 pub(crate) mod roundtrip;
+pub(crate) mod terms;
 pub(crate) mod usage;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ macro_rules! contract_suite {
             retention: prune_removes_the_jobs_that_finished_first, a_pruned_sequence_is_not_given_out_again,
                 compact_removes_events_in_bounds_and_remembers_the_floor, compact_removes_old_keys,
                 the_last_revision_survives_the_last_event;
+            terms: a_term_is_raised_and_never_lowered, the_next_term_begins_above_a_raised_one, who_writes_no_more_is_told;
             usage: runs_are_counted_once_by_whom_and_where, a_run_over_midnight_is_cut, every_try_of_a_job_counts,
                 samples_are_added_to_the_run_and_its_day, sums_outlive_their_jobs_until_they_are_forgotten;
         }

@@ -24,7 +24,7 @@ pub(crate) enum Mode {
     CutBeforeCommit,
     /// Nothing that clients say goes through.
     Hold,
-    /// No COMMIT goes through; what comes before it does.
+    /// No COMMIT goes through before [`Mode::Pass`]; what comes before it does.
     HoldCommit,
 }
 
@@ -108,7 +108,7 @@ async fn forward(
         let Ok(present) = passes else { return };
         if said == COMMIT && present == Mode::HoldCommit {
             held.send_modify(|held| *held += 1);
-            if mode.subscribe().wait_for(|mode| *mode != Mode::HoldCommit).await.is_err() {
+            if mode.subscribe().wait_for(|mode| *mode == Mode::Pass).await.is_err() {
                 return;
             }
         } else if said == COMMIT && present != Mode::Pass {

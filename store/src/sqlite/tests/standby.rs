@@ -1,4 +1,4 @@
-//! A table that somebody else writes: read, waited for, never changed; and terms that are told by larger numbers.
+//! A table that somebody else writes: read, waited for, never changed.
 
 use super::*;
 use crate::sqlite::{free, holder};
@@ -52,26 +52,4 @@ async fn a_table_of_another_version_is_not_read() {
     let error = SqliteStore::reading(dir.path()).standing().await.unwrap_err();
     assert!(error.to_string().contains("this binary reads version"), "{error}");
     writer.close().await;
-}
-
-#[tokio::test]
-async fn a_term_is_raised_and_never_lowered() {
-    let dir = tempdir().unwrap();
-    let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
-    let begun = store.head().term;
-    assert_eq!(store.raise_term(Term(9)).await.unwrap(), Term(9));
-    assert_eq!(store.raise_term(Term(4)).await.unwrap(), Term(9), "never lowered");
-    // What was begun before goes on, under either number; no other number is this term's.
-    for (seq, term, good) in [(1, begun, true), (2, Term(9), true), (3, Term(10), false), (3, Term(begun.0 - 1), false)] {
-        let batch = Batch { term, submits: vec![submit(seq, 10)], ..Batch::default() };
-        assert_eq!(store.commit(batch).await.is_ok(), good, "{term}");
-    }
-    store.close().await;
-
-    // The next one begins above it, and fences it.
-    let next = SqliteStore::open(dir.path(), NOW).await.unwrap();
-    assert_eq!(next.head().term, Term(10));
-    let late = Batch { term: Term(9), submits: vec![submit(3, 10)], ..Batch::default() };
-    assert!(matches!(next.commit(late).await.unwrap_err(), StoreError::Fenced { .. }));
-    next.close().await;
 }
