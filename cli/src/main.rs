@@ -17,6 +17,7 @@ mod list;
 mod logs;
 mod output;
 mod patch;
+mod place;
 mod query;
 mod spec;
 mod sse;

@@ -4,32 +4,16 @@
 //! environment variables); the token is never sent as environment, whatever is asked; amounts and durations are checked here
 //! by the wire's own types, everything else by the server, so that there is one set of rules.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
-use api::{AnyOf, Arrangement, EmptyDir, JobSpec, Medium, NodeSelector, Resources, Retry, Stop, TaskSpec, Volume};
-use clap::{Args, ValueHint};
+use api::{AnyOf, Arrangement, JobSpec, NodeSelector, Resources, Retry, Stop, TaskSpec};
+use clap::Args;
 use jiff::Timestamp;
 
 use crate::error::Error;
-
-/// Variables that go with a job unless told otherwise.
-const USUAL: [&str; 5] = ["PATH", "HOME", "LANG", "USER", "VIRTUAL_ENV"];
-/// And all that begin so.
-const USUAL_PREFIX: &str = "CONDA_";
-/// Never sent: a secret, where the server is, and what names the run that this very command may be part of.
-const NEVER: [&str; 8] = [
-    "FLASH_TOKEN",
-    "FLASH_SERVER",
-    "FLASH_JOB_ID",
-    "FLASH_ATTEMPT",
-    "FLASH_TASK",
-    "FLASH_NAMESPACE",
-    "FLASH_QUEUE",
-    "CUDA_VISIBLE_DEVICES",
-];
+use crate::place::{PlaceArgs, environment};
 
 /// How a job is treated: what may be said of a command and of a file of jobs alike.
 #[derive(Args, Clone, Debug, Default)]
@@ -121,31 +105,6 @@ pub(crate) struct NeedArgs {
     pub(crate) replicas: Option<u32>,
 }
 
-/// Where a command runs and what it finds there.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Where it runs")]
-pub(crate) struct PlaceArgs {
-    /// Container image to run it in, on a cluster: then no folder and no variables go along but those that are named
-    #[arg(long, value_name = "IMAGE")]
-    pub(crate) image: Option<String>,
-    /// What the container mounts: CLAIM:/path, CLAIM:/path:ro, or memory:/dev/shm; may be given several times
-    #[arg(long = "volume", value_name = "VOLUME", value_parser = volume, requires = "image")]
-    pub(crate) volumes: Vec<Volume>,
-    /// Folder to start in [default: the current one]
-    #[arg(short = 'w', long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
-    pub(crate) workdir: Option<PathBuf>,
-    /// Variable: with a value, or as it is here; may be given several times. PATH, HOME, LANG, USER, VIRTUAL_ENV and
-    /// CONDA_* go along by themselves
-    #[arg(short = 'e', long, value_name = "NAME[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// Send the whole environment (without FLASH_TOKEN)
-    #[arg(long, conflicts_with = "env_none")]
-    pub(crate) env_all: bool,
-    /// Send no variables but those of --env
-    #[arg(long)]
-    pub(crate) env_none: bool,
-}
-
 /// What is around the command line: passed in, so that tests can pass their own.
 pub(crate) struct Surroundings {
     /// The moment that durations count from.
@@ -179,21 +138,6 @@ type Labels = Vec<(String, String)>;
 /// `zone=a,disk=ssd`.
 fn selector(text: &str) -> Result<Labels, String> {
     text.split(',').map(|part| pair(part).map_err(|_| format!("`{part}` is not LABEL=VALUE"))).collect()
-}
-
-/// `CLAIM:/path`, `CLAIM:/path:ro`, `memory:/path`.
-fn volume(text: &str) -> Result<Volume, String> {
-    let (path_and_mode, read_only) = text.strip_suffix(":ro").map_or((text, false), |rest| (rest, true));
-    let (source, path) = path_and_mode
-        .split_once(':')
-        .filter(|(source, path)| !source.is_empty() && path.starts_with('/'))
-        .ok_or("write CLAIM:/path, CLAIM:/path:ro or memory:/path")?;
-    let mount = Volume { mount_path: path.to_owned(), read_only, ..Volume::default() };
-    Ok(if source == "memory" {
-        Volume { empty_dir: Some(EmptyDir { medium: Some(Medium::Memory), size_limit: None }), ..mount }
-    } else {
-        Volume { claim: Some(source.to_owned()), ..mount }
-    })
 }
 
 impl NeedArgs {
@@ -307,40 +251,6 @@ pub(crate) fn from_command(
     }
     policy.apply(&mut spec, around.now)?;
     Ok(spec)
-}
-
-/// The variables that go with a command.
-fn environment(place: &PlaceArgs, vars: &[(OsString, OsString)]) -> Result<BTreeMap<String, String>, Error> {
-    let mut env = BTreeMap::new();
-    if !place.env_none {
-        for (name, value) in vars {
-            // What is not UTF-8 cannot be sent; only what was asked for by name is worth an error.
-            let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
-            let usual = place.image.is_none() && (USUAL.contains(&name) || name.starts_with(USUAL_PREFIX));
-            let wanted = place.env_all || usual;
-            if wanted && !NEVER.contains(&name) {
-                env.insert(name.to_owned(), value.to_owned());
-            }
-        }
-    }
-    for asked in &place.env {
-        let wrong = |why: &str| Error::usage(format!("--env `{}`: {why}", crate::table::clean(asked)));
-        let (name, value) = if let Some(said) = asked.split_once('=') {
-            said
-        } else {
-            let found = vars.iter().find(|(name, _)| name.to_str() == Some(asked));
-            let (_, value) = found.ok_or_else(|| wrong("is not set here; give it a value with NAME=VALUE"))?;
-            (asked.as_str(), value.to_str().ok_or_else(|| wrong("its value is not UTF-8, and cannot be sent"))?)
-        };
-        if name.is_empty() {
-            return Err(wrong("the name is empty"));
-        }
-        if name == "FLASH_TOKEN" {
-            return Err(wrong("a token is not sent with a job: everybody who may see the job would see it"));
-        }
-        env.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(env)
 }
 
 #[cfg(test)]

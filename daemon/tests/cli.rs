@@ -177,10 +177,14 @@ async fn many_jobs_from_a_file_are_waited_for_and_shown() {
 async fn a_flash_job_runs_as_the_programs_of_its_containers() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = start(&folder);
+    let said = folder.path().join("said").display().to_string();
     let container = json!({"name": "c", "image": "registry.example/train:1", "command": ["sh", "-c"],
-        "args": ["echo $WHO; test $FLASH_TASK = task-2 && exit 4 || exit 0"], "env": [{"name": "WHO", "value": "it is me"}],
+        "args": [format!("echo $WHO; mktemp -q {said}.XXXXXX >&2")], "env": [{"name": "WHO", "value": "it is me"}],
         "resources": {"requests": {"cpu": "500m"}}});
+    // A gang is over with the first that fails: that one waits until the others have said what they had to say.
     let mut last = container.clone();
+    last["args"] =
+        json!([format!("while set -- {said}.*; test $# -lt 2; do sleep 0.02; done; test $FLASH_TASK = task-2 && exit 4")]);
     last["env"] = json!([]);
     let task = |container: &Value| json!({"spec": {"restartPolicy": "Never", "containers": [container]}});
     let job = json!({"apiVersion": "scheduling.flash-sched.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": "pair"},

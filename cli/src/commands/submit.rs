@@ -10,8 +10,9 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::file::{self, Jobs};
 use crate::output::{self, Output};
+use crate::place::PlaceArgs;
 use crate::query::Query;
-use crate::spec::{NeedArgs, PlaceArgs, PolicyArgs, Surroundings};
+use crate::spec::{NeedArgs, PolicyArgs, Surroundings};
 use crate::{ids, spec};
 
 /// The executor that runs programs of its machine.

@@ -155,7 +155,7 @@ impl QueueSetting {
 
     /// Whether it is as it is without any configuration.
     pub fn is_built_in(&self) -> bool {
-        let own = super::built_in_queues().into_iter().find(|(name, ..)| *name == self.name.as_str());
+        let own = super::defaults::built_in_queues().into_iter().find(|(name, ..)| *name == self.name.as_str());
         own.is_some_and(|(_, priority, preemptible)| *self == Self::named(self.name.clone(), priority, preemptible))
     }
 

@@ -142,6 +142,12 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     let Some(first) = pod.containers.first() else {
         return Err(format!("{path}.containers is empty: write one with a name and an image"));
     };
+    if let Some(wish) = unheeded(pod) {
+        let known = "taints, nodeSelector and required nodeAffinity are kept to";
+        return Err(format!(
+            "{path}.{wish}, which flash-scheduler does not look at: leave it out, or write what is preferred ({known})"
+        ));
+    }
     let asked = asks(pod);
     let words = first.command.iter().flatten().chain(first.args.iter().flatten()).cloned();
     let mut command: Vec<String> = words.collect();
@@ -166,6 +172,27 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         node_expressions: (!expressions.is_empty()).then_some(expressions),
         ..TaskSpec::default()
     })
+}
+
+/// What a pod requires and nobody here looks at: to be bound against it would be worse than to be told.
+fn unheeded(pod: &PodSpec) -> Option<String> {
+    let affinity = pod.affinity.as_ref();
+    let near = affinity
+        .and_then(|affinity| affinity.pod_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
+    let apart = affinity
+        .and_then(|affinity| affinity.pod_anti_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref());
+    let mut spread = pod.topology_spread_constraints.iter().flatten();
+    if near.is_some_and(|terms| !terms.is_empty()) {
+        Some("affinity.podAffinity requires other pods nearby".to_owned())
+    } else if apart.is_some_and(|terms| !terms.is_empty()) {
+        Some("affinity.podAntiAffinity requires other pods elsewhere".to_owned())
+    } else if let Some(at) = spread.position(|one| one.when_unsatisfiable == "DoNotSchedule") {
+        Some(format!("topologySpreadConstraints[{at}] requires that pods are spread (DoNotSchedule)"))
+    } else if pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        Some("resourceClaims asks for devices by claims".to_owned())
+    } else {
+        None
+    }
 }
 
 /// Required node affinity, where all of it has to hold. What is said another way is looked at when the pod is bound.
@@ -238,6 +265,28 @@ mod tests {
             let error = read(spec).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn what_nobody_looks_at_is_refused_where_it_is_required() {
+        let others = |when: &str| json!([{"labelSelector": {"matchLabels": {"app": "x"}}, "topologyKey": "zone", "whenUnsatisfiable": when, "maxSkew": 1}]);
+        let required = |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": others("")}}});
+        for (more, words) in [
+            (required("podAffinity"), "spec.tasks[0].spec.affinity.podAffinity requires"),
+            (required("podAntiAffinity"), "spec.tasks[0].spec.affinity.podAntiAffinity requires"),
+            (
+                json!({"topologySpreadConstraints": others("DoNotSchedule")}),
+                "spec.tasks[0].spec.topologySpreadConstraints[0] requires",
+            ),
+            (json!({"resourceClaims": [{"name": "gpu"}]}), "spec.tasks[0].spec.resourceClaims asks"),
+        ] {
+            let error = read(json!({"tasks": [task(0, more)]})).unwrap_err();
+            assert!(error.contains(words) && error.contains("leave it out"), "{error}");
+        }
+        let weight = json!([{"weight": 1, "podAffinityTerm": others("")[0].clone()}]);
+        let preferred = json!({"topologySpreadConstraints": others("ScheduleAnyway"),
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": weight}}});
+        assert_eq!(read(json!({"tasks": [task(0, preferred)]})).unwrap().tasks.len(), 1);
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub enum ConnectError {
     },
 }
 
-/// A client of the cluster: that of the file; else that of `KUBECONFIG`, of the user, or of the pod that we are in. Asks nobody yet.
+/// A client of the cluster: that of the file; else that of `KUBECONFIG`, of the user, or of the pod that we are in. Asks nobody yet, and sends no
+/// request twice: whoever gives orders asks before each time whether it still may, everybody else has pauses of his own.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
@@ -53,5 +54,6 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> 
     // A watch is silent for as long as nothing happens; the server ends it after some minutes by itself.
     config.read_timeout = Some(Duration::from_secs(295));
     config.write_timeout = Some(ANSWER);
+    config.default_retry = false;
     Client::try_from(config).map_err(|error| ConnectError::Client { detail: chain(&error) })
 }

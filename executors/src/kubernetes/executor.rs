@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::{KIND, Meaning, executor_error, meaning};
-use super::lease::{Leadership, guarded};
+use super::guarded::guarded;
+use super::lease::Leadership;
 use super::manifest::{self, job_name, selector};
 use super::watch::follow;
 use super::world::{NodeViews, World};

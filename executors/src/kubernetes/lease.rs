@@ -18,7 +18,6 @@ use async_trait::async_trait;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
-use kube::client::Body;
 use kube::{Api, Client};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
@@ -90,21 +89,6 @@ impl Leadership {
     pub fn states(&self) -> watch::Receiver<LeaseState> {
         self.state.clone()
     }
-}
-
-/// A client for whoever gives orders: it reads always, and changes something only while orders may be given, which is asked right before
-/// each request is sent.
-pub(in crate::kubernetes) fn guarded(client: Client, leadership: Leadership) -> Client {
-    let namespace = client.default_namespace().to_owned();
-    let service = tower::service_fn(move |request: http::Request<Body>| {
-        let checked = if request.method().is_safe() { Ok(()) } else { leadership.check() };
-        let client = client.clone();
-        async move {
-            checked.map_err(|why| kube::Error::Service(why.into()))?;
-            client.send(request).await
-        }
-    });
-    Client::new(service, namespace)
 }
 
 /// Gets the Lease and keeps it.
@@ -305,6 +289,30 @@ impl LeaseKeeper {
                 format!("the cluster has no namespace `{namespace}`; `kubectl create namespace {namespace}` makes it")
             }
             _ => said(error),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A Lease that is held until it is lost, without a cluster.
+    pub(in crate::kubernetes) struct Held {
+        state: watch::Sender<LeaseState>,
+    }
+
+    impl Held {
+        pub(in crate::kubernetes) fn new() -> Self {
+            Self { state: watch::Sender::new(LeaseState::Held { term: 1 }) }
+        }
+
+        pub(in crate::kubernetes) fn leadership(&self) -> Leadership {
+            Leadership { state: self.state.subscribe(), until: Arc::new(AtomicU64::new(u64::MAX)) }
+        }
+
+        pub(in crate::kubernetes) fn lose(&self, why: &str) {
+            self.state.send_replace(LeaseState::Waiting(why.to_owned()));
         }
     }
 }

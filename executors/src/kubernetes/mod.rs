@@ -12,6 +12,7 @@ mod connect;
 mod error;
 mod executor;
 pub mod flashjob;
+mod guarded;
 pub mod lease;
 mod manifest;
 pub mod nodes;

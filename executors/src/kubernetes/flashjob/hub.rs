@@ -24,7 +24,7 @@ use super::queues::ClusterQueues;
 
 use super::verdict::{Known, is_over};
 use crate::contract::{ExecutorError, Report, RunPhase};
-use crate::kubernetes::lease::guarded;
+use crate::kubernetes::guarded::guarded;
 
 /// Writes under way at once, over all runs.
 const WRITES: usize = 32;
