@@ -270,10 +270,12 @@ async fn a_holder_that_was_away_beyond_its_lease_writes_nothing() {
 
 #[tokio::test]
 async fn a_holder_in_the_midst_of_a_long_transaction_still_holds() {
-    let Some(schema) = schema_for_test("a long transaction") else { return };
-    let first = open_as(&schema.url(), "first", Duration::from_secs(1)).await.unwrap();
-    let held = Arc::new(schema);
+    let Some(server) = server_for_test("a long transaction") else { return };
+    let held = Arc::new(server.schema());
+    let proxy = Proxy::start(&held.url());
+    let first = open_as(&proxy.url(), "first", Duration::from_secs(1)).await.unwrap();
     // As one whose server is slow: its row is locked for longer than anybody waits for a lock, and its lease runs out meanwhile.
+    proxy.set(Mode::Hold);
     let slow = std::thread::spawn({
         let schema = Arc::clone(&held);
         move || schema.execute("BEGIN; SELECT term FROM meta FOR UPDATE; SELECT pg_sleep(25); COMMIT")
@@ -290,6 +292,7 @@ async fn a_holder_in_the_midst_of_a_long_transaction_still_holds() {
     };
     assert_eq!(tokio::time::timeout(PATIENCE, wait).await.unwrap(), "the daemon first");
     slow.join().unwrap();
+    proxy.set(Mode::Pass);
     first.commit(submits(&first, 1)).await.unwrap();
     first.close().await;
 }
