@@ -4,10 +4,12 @@
 //! it on a cluster. Only what says nothing to a machine without containers may stay unused there: the image, and the pods' own metadata.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, Resources, Retry, Stop, TaskSpec};
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -119,13 +121,67 @@ struct Amounts {
     limits: Asked,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
 struct Asked {
     cpu: Option<Cpu>,
     memory: Option<Memory>,
-    #[serde(rename = "nvidia.com/gpu")]
     gpu: Option<GpuMillis>,
+    /// MIG instances, by profile.
+    mig: BTreeMap<String, GpuMillis>,
+}
+
+/// What a cluster calls MIG instances; the profile follows.
+const MIG: &str = "nvidia.com/mig-";
+
+/// A resource that a job can ask for.
+enum Resource {
+    Cpu,
+    Memory,
+    Gpu,
+    Mig(String),
+}
+
+impl<'de> Deserialize<'de> for Resource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match name.as_str() {
+            "cpu" => Ok(Self::Cpu),
+            "memory" => Ok(Self::Memory),
+            "nvidia.com/gpu" => Ok(Self::Gpu),
+            other => match other.strip_prefix(MIG).filter(|profile| !profile.ends_with(".shared")) {
+                // A name of a resource has no `+`, which profiles have: there it is a dot.
+                Some(profile) => Ok(Self::Mig(profile.replacen("gb.", "gb+", 1))),
+                None => Err(D::Error::unknown_field(other, &["cpu", "memory", "nvidia.com/gpu", "nvidia.com/mig-PROFILE"])),
+            },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Asked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ByResource;
+        impl<'de> Visitor<'de> for ByResource {
+            type Value = Asked;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("amounts by resource")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Asked, A::Error> {
+                let mut asked = Asked::default();
+                while let Some(resource) = map.next_key()? {
+                    match resource {
+                        Resource::Cpu => asked.cpu = Some(map.next_value()?),
+                        Resource::Memory => asked.memory = Some(map.next_value()?),
+                        Resource::Gpu => asked.gpu = Some(map.next_value()?),
+                        Resource::Mig(profile) => drop(asked.mig.insert(profile, map.next_value()?)),
+                    }
+                }
+                Ok(asked)
+            }
+        }
+        deserializer.deserialize_map(ByResource)
+    }
 }
 
 /// The job that a FlashJob describes; `place` is its file and document.
@@ -171,8 +227,14 @@ pub(crate) fn job(place: &str, document: Value) -> Result<JobSpec, Error> {
         if *grace.get_or_insert(seconds) != seconds {
             return wrong(&format!("{field}.terminationGracePeriodSeconds"), "the tasks of a job have one");
         }
+        let Some(gpus) = gpus(&container.resources) else {
+            return wrong(
+                &format!("{field}.containers[0].resources.limits"),
+                "a task gets GPUs of one kind: write `nvidia.com/gpu`, or `nvidia.com/mig-PROFILE` of one profile",
+            );
+        };
         queue = queue.or_else(|| metadata.annotations.get(QUEUE_ANNOTATION).cloned());
-        let task = task(container, pod.node_selector);
+        let task = task(container, gpus, pod.node_selector);
         match tasks.last_mut() {
             // Those that are alike are replicas.
             Some(before) if TaskSpec { name: None, replicas: None, ..before.clone() } == task => {
@@ -202,8 +264,25 @@ pub(crate) fn job(place: &str, document: Value) -> Result<JobSpec, Error> {
     })
 }
 
+/// How many, and of which MIG profile; `None` where they are of several kinds.
+fn gpus(Amounts { requests, limits }: &Amounts) -> Option<(Option<GpuMillis>, Option<String>)> {
+    let mut mig: BTreeMap<&String, GpuMillis> =
+        requests.mig.iter().chain(&limits.mig).map(|(profile, count)| (profile, *count)).collect();
+    mig.retain(|_, count| count.0 > 0);
+    let whole = limits.gpu.or(requests.gpu).filter(|gpu| gpu.0 > 0);
+    match (whole, mig.pop_first()) {
+        (whole, None) => Some((whole, None)),
+        (None, Some((profile, count))) if mig.is_empty() => Some((Some(count), Some(profile.clone()))),
+        _ => None,
+    }
+}
+
 /// Without its name and number.
-fn task(container: Container, node_selector: BTreeMap<String, String>) -> TaskSpec {
+fn task(
+    container: Container,
+    (gpu, mig_profile): (Option<GpuMillis>, Option<String>),
+    node_selector: BTreeMap<String, String>,
+) -> TaskSpec {
     let Container { mut command, args, env, working_dir, resources: Amounts { requests, limits }, .. } = container;
     command.extend(args);
     let selector: BTreeMap<String, AnyOf> = node_selector.into_iter().map(|(key, value)| (key, AnyOf(vec![value]))).collect();
@@ -214,7 +293,8 @@ fn task(container: Container, node_selector: BTreeMap<String, String>) -> TaskSp
         resources: Some(Resources {
             cpu: requests.cpu.or(limits.cpu),
             memory: requests.memory.or(limits.memory),
-            gpu: limits.gpu.or(requests.gpu).filter(|gpu| gpu.0 > 0),
+            gpu,
+            mig_profile,
             ..Resources::default()
         }),
         node_selector: (!selector.is_empty()).then_some(selector),
@@ -264,6 +344,21 @@ mod tests {
     }
 
     #[test]
+    fn mig_instances_are_asked_for_by_profile() {
+        let asks = |limits: Value| json!({"resources": {"limits": limits}});
+        let mixed = json!([task(asks(json!({"nvidia.com/mig-1g.10gb.me": "2", "nvidia.com/gpu": "0"}))), task(json!({}))]);
+        let spec = job("f", document(json!({"tasks": mixed}))).unwrap();
+        let asked: Vec<_> = spec.tasks.into_iter().map(|task| task.resources.unwrap()).collect();
+        assert_eq!((asked[0].gpu, asked[0].mig_profile.as_deref()), (Some(GpuMillis::whole(2)), Some("1g.10gb+me")));
+        assert_eq!((asked[1].gpu, asked[1].mig_profile.as_deref()), (Some(GpuMillis::whole(8)), None));
+        for other in ["nvidia.com/gpu", "nvidia.com/mig-3g.40gb"] {
+            let both = json!({"tasks": [task(asks(json!({"nvidia.com/mig-1g.10gb": "1", other: "1"})))]});
+            let error = job("f", document(both)).unwrap_err().to_string();
+            assert!(error.contains("spec.tasks[0].spec.containers[0].resources.limits: a task gets GPUs of one kind"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_sent_is_named() {
         for (spec, said) in [
             (json!({}), "spec: missing field `tasks`"),
@@ -273,6 +368,10 @@ mod tests {
             (json!({"tasks": [task(json!({"volumeMounts": []}))]}), "containers[0].volumeMounts: unknown field"),
             (json!({"tasks": [task(json!({"env": [{"name": "A", "valueFrom": {}}]}))]}), "env[0].valueFrom: unknown field"),
             (json!({"tasks": [task(json!({"resources": {"limits": {"nvidia.com/gpu": "x"}}}))]}), "limits.nvidia.com/gpu: `x`"),
+            (
+                json!({"tasks": [task(json!({"resources": {"limits": {"nvidia.com/gpu.shared": "1"}}}))]}),
+                "limits.nvidia.com/gpu.shared: unknown field",
+            ),
             (
                 json!({"tasks": [task(json!({})), task(json!({"image": "other"}))]}),
                 "spec.tasks[1].spec.containers[0].image: the tasks",

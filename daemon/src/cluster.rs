@@ -11,11 +11,11 @@ use async_trait::async_trait;
 use executors::kubernetes::connect;
 use executors::kubernetes::flashjob::FlashJobs;
 use executors::kubernetes::lease::{Leadership, LeaseKeeper, LeaseOptions, LeaseState, Terms};
-use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, NodeRoom, NodeWatch, WatchOptions};
+use executors::kubernetes::nodes::{ClusterNode, ClusterView, GpuResource, NodeAmounts, NodeRoom, NodeWatch, WatchOptions};
 use kube::Client;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::{Name, Term};
-use scheduler_core::scheduler::{GpuDevice, NodeConfig};
+use scheduler_core::scheduler::{GpuDevice, GpuKind, NodeConfig};
 use store::Store;
 use tokio::sync::watch;
 
@@ -161,7 +161,7 @@ impl Cluster {
     /// Its machines as they are now.
     pub(crate) fn nodes(&self) -> Vec<NodeConfig> {
         let view = self.watch.views().borrow().clone();
-        view.nodes.values().map(|node| offer(node, node.others)).collect()
+        view.nodes.values().map(|node| offer(node, &node.others)).collect()
     }
 }
 
@@ -172,15 +172,36 @@ fn holder() -> String {
 }
 
 /// A node of the core: all its GPUs, and of the rest what is not `taken`.
-pub(crate) fn offer(node: &ClusterNode, taken: NodeAmounts) -> NodeConfig {
-    let left = node.allocatable.minus(taken);
-    let device = |number: u32| {
-        let name = format!("{}/gpu-{number}", node.name);
-        GpuDevice::whole(name.into(), Name::from(node.gpu_model.as_str()), MemoryBytes(node.gpu_memory_bytes))
-    };
-    let gpus = (0..node.allocatable.gpus.saturating_add(node.sick_gpus)).map(device).collect();
+pub(crate) fn offer(node: &ClusterNode, taken: &NodeAmounts) -> NodeConfig {
+    let left = node.allocatable.clone().minus(taken);
+    let gpus = node.allocatable.gpus.clone().plus(&node.sick_gpus);
+    let gpus = gpus.each().flat_map(|(resource, count)| (0..count).map(|number| device(node, resource, number))).collect();
     let name = Name::from(node.name.as_str());
     let mut made = NodeConfig::new(name, CpuMillis(left.cpu_millis), MemoryBytes(left.memory_bytes), gpus);
     made.labels = node.labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect();
     made
+}
+
+/// One of a node's GPUs or instances, under a name of ours.
+fn device(node: &ClusterNode, resource: &GpuResource, number: u32) -> GpuDevice {
+    let model = Name::from(node.gpu_model.as_str());
+    match resource {
+        GpuResource::Whole => {
+            GpuDevice::whole(format!("{}/gpu-{number}", node.name).into(), model, MemoryBytes(node.gpu_memory_bytes))
+        }
+        GpuResource::Mig(profile) => {
+            let memory = node.mig_memory_bytes.get(profile).copied().unwrap_or(0);
+            let name = format!("{}/mig-{profile}-{number}", node.name);
+            let kind = GpuKind::Mig { profile: profile.as_str().into() };
+            GpuDevice { kind, ..GpuDevice::whole(name.into(), model, MemoryBytes(memory)) }
+        }
+    }
+}
+
+/// As what the cluster counts a GPU.
+pub(crate) fn counted_as(kind: &GpuKind) -> GpuResource {
+    match kind {
+        GpuKind::Whole => GpuResource::Whole,
+        GpuKind::Mig { profile } => GpuResource::Mig(profile.to_string()),
+    }
 }

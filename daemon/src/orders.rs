@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use api::{JobSpec, TaskSpec};
 use executors::kubernetes::flashjob::flash_job_name;
+use executors::kubernetes::nodes::GpuResource;
 use executors::{GangOrder, GangPlace, Line, PodOrder, PodToleration, PodVolume, StartOrder, TaskOrder, VolumeSource};
 use scheduler_core::amounts::GpuShare;
 use scheduler_core::ids::RunId;
@@ -125,12 +126,19 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
         image: spec.image.clone().unwrap_or_default(),
         volumes: spec.volumes.iter().map(pod_volume).collect(),
         gpus: resources.gpu.and_then(api::quantity::GpuMillis::gpus).unwrap_or(0),
+        gpu_resource: gpu_resource(spec.tasks.first()),
         nodes,
         grace_secs: grace,
         tolerations: TOLERATED.iter().map(tolerated).collect(),
         time_limit_secs: spec.time_limit.map(|limit| limit.0.div_ceil(1_000_000)),
         ..PodOrder::new(record.namespace.as_str())
     }
+}
+
+/// As what the cluster has the GPUs that a task asks for.
+fn gpu_resource(task: Option<&TaskSpec>) -> String {
+    let profile = task.and_then(|task| task.resources.as_ref()?.mig_profile.clone());
+    profile.map_or(GpuResource::Whole, GpuResource::Mig).name()
 }
 
 /// It was checked when it was submitted: without a claim it is an empty folder.
@@ -153,7 +161,12 @@ fn gang_order(record: &JobRecord, spec: &JobSpec, placement: &Placement, pod: Po
     let place = |slot: &Slot| {
         let before = spec.tasks.iter().take(usize::from(slot.group)).map(|group| group.replicas.unwrap_or(1));
         let gpus = u32::try_from(slot.gpus.len()).unwrap_or(u32::MAX);
-        GangPlace { index: before.sum::<u32>().saturating_add(slot.replica), node: slot.node.to_string(), gpus }
+        GangPlace {
+            index: before.sum::<u32>().saturating_add(slot.replica),
+            node: slot.node.to_string(),
+            gpus,
+            gpu_resource: gpu_resource(spec.tasks.get(usize::from(slot.group))),
+        }
     };
     let lone = annotation(POD_UID).is_some();
     let (uid, name) = if lone { (POD_UID, POD_NAME) } else { (FLASH_JOB_UID, FLASH_JOB_NAME) };

@@ -106,9 +106,9 @@ pub struct PodOrder {
     /// What the container mounts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<PodVolume>,
-    /// Whole GPUs of each pod.
+    /// GPUs or instances of each pod.
     pub gpus: u32,
-    /// The resource under which the cluster has its GPUs.
+    /// The resource under which the cluster has these: whole GPUs, or MIG instances of one profile.
     pub gpu_resource: String,
     /// Names of the nodes that its pods may go on; any, where there are none.
     pub nodes: Vec<String>,
@@ -178,8 +178,10 @@ pub struct GangPlace {
     pub index: u32,
     /// Name of the node, or its host name.
     pub node: String,
-    /// Whole GPUs of it, instead of those of the whole order. Where the FlashJob is another's, its template says.
+    /// GPUs or instances of it, instead of those of the whole order. Where the FlashJob is another's, its template says.
     pub gpus: u32,
+    /// The resource under which the cluster has these.
+    pub gpu_resource: String,
 }
 
 impl PodOrder {

@@ -3,7 +3,7 @@
 //! What must hold:
 //! - Nothing is planned while the cluster does not answer: what it had may be gone, and no order would reach it.
 //! - What pods ask of a node that are no runs of ours (any more) is not offered. GPUs have no names in a cluster, so as many as they ask for
-//!   are set aside, first of those that nobody has.
+//!   are set aside, first of those that nobody has; whole ones and MIG instances of each profile by themselves.
 //! - A node that is lost ends the runs that were nowhere else; those that are elsewhere too are told to leave. They are tried again as
 //!   their policies say.
 //! - The core is brought in line by comparing, never by replaying news: whatever it was rebuilt from, one pass settles it.
@@ -12,17 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use executors::kubernetes::lease::LeaseState;
-use executors::kubernetes::nodes::{ClusterNode, ClusterView, NodeAmounts, Standing};
+use executors::kubernetes::nodes::{ClusterNode, ClusterView, GpuCounts, GpuResource, NodeAmounts, Standing};
 use scheduler_core::event::Event;
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::record::Recorded;
-use scheduler_core::scheduler::{NodeConfig, NodeState};
+use scheduler_core::scheduler::{GpuUse, NodeConfig, NodeState};
 use scheduler_core::time::Timestamp;
 use tokio::sync::watch;
 
 use super::gpus::{Aside, Cause};
 use super::turn::Turn;
-use crate::cluster::{ClusterState, offer};
+use crate::cluster::{ClusterState, counted_as, offer};
 use crate::objects::Directory;
 
 /// What the core was told of a node.
@@ -137,7 +137,7 @@ impl Fleet {
             let config = match (given, &node.standing) {
                 // Nothing is known of one that was deleted, and what was known is what its runs hold.
                 (Some(given), Standing::Lost(_)) => given.config.clone(),
-                _ => offer(node, node.others.plus(strays)),
+                _ => offer(node, &node.others.clone().plus(&strays)),
             };
             let state = given.and_then(|given| given.state);
             let is_told = given.is_some_and(|given| given.config == config);
@@ -202,19 +202,22 @@ impl Fleet {
     /// As many GPUs as others ask for: first those that are set aside already, then those that nobody has.
     fn aside(&self, core: &Recorded, directory: &Directory) -> BTreeMap<Name, Aside> {
         let mut aside = BTreeMap::new();
-        if self.given.values().all(|given| taken(given) == 0) {
+        if !self.given.values().any(some_taken) {
             return aside;
         }
         for node in core.nodes() {
-            let Some(given) = self.given.get(node.name).filter(|given| taken(given) > 0) else { continue };
-            let count = taken(given) as usize;
-            let mut gpus: Vec<_> =
-                node.gpus.iter().filter(|gpu| gpu.configured && !directory.gpus.contains_key(gpu.uuid)).collect();
-            // The last first, so that those in front are the ones that are promised.
-            gpus.reverse();
-            gpus.sort_by_key(|gpu| (gpu.job.is_some(), gpu.aside.is_none()));
-            let why = Aside::new(Cause::Cluster, why_taken(given));
-            aside.extend(gpus.into_iter().take(count).map(|gpu| (gpu.uuid.clone(), why.clone())));
+            let Some(given) = self.given.get(node.name).filter(|given| some_taken(given)) else { continue };
+            for (resource, count) in taken(given).each() {
+                let is_one = |gpu: &&GpuUse<'_>| {
+                    gpu.configured && counted_as(gpu.kind) == *resource && !directory.gpus.contains_key(gpu.uuid)
+                };
+                let mut gpus: Vec<_> = node.gpus.iter().filter(is_one).collect();
+                // The last first, so that those in front are the ones that are promised.
+                gpus.reverse();
+                gpus.sort_by_key(|gpu| (gpu.job.is_some(), gpu.aside.is_none()));
+                let why = Aside::new(Cause::Cluster, why_taken(given, resource));
+                aside.extend(gpus.into_iter().take(count as usize).map(|gpu| (gpu.uuid.clone(), why.clone())));
+            }
         }
         aside
     }
@@ -222,31 +225,40 @@ impl Fleet {
 
 /// Whether some GPUs may have to be exchanged.
 fn core_is_crowded(given: &BTreeMap<Name, Given>) -> bool {
-    given.values().any(|given| {
-        let held: u32 = given.node.ours.values().map(|asks| asks.gpus).sum();
-        let all = given.node.allocatable.gpus.saturating_add(given.node.sick_gpus);
-        taken(given) > 0 && taken(given).saturating_add(held) > all
+    given.values().filter(|given| some_taken(given)).any(|given| {
+        let node = &given.node;
+        let held = |resource: &GpuResource| node.ours.values().map(|asks| asks.gpus.of(resource)).fold(0, u32::saturating_add);
+        let all = |resource: &GpuResource| node.allocatable.gpus.of(resource).saturating_add(node.sick_gpus.of(resource));
+        taken(given).each().any(|(resource, taken)| taken.saturating_add(held(resource)) > all(resource))
     })
 }
 
-/// GPUs of a node that are not for our runs.
-fn taken(given: &Given) -> u32 {
-    given.node.others.gpus.saturating_add(given.strays.gpus).saturating_add(given.node.sick_gpus)
+/// Whether some GPUs of a node are not for our runs. Asked for each node in each turn: most have none.
+fn some_taken(given: &Given) -> bool {
+    !(given.node.others.gpus.is_empty() && given.strays.gpus.is_empty() && given.node.sick_gpus.is_empty())
 }
 
-fn why_taken(given: &Given) -> String {
+/// GPUs of a node that are not for our runs.
+fn taken(given: &Given) -> GpuCounts {
+    given.node.others.gpus.clone().plus(&given.strays.gpus).plus(&given.node.sick_gpus)
+}
+
+fn why_taken(given: &Given, resource: &GpuResource) -> String {
+    let node = &given.node;
     let mut parts = Vec::new();
-    if given.node.others.gpus > 0 {
-        let pods = given.node.others_with_gpus.join(", ");
-        parts.push(format!("{} in use by pods of others ({pods})", given.node.others.gpus));
+    let [others, strays, sick] = [&node.others.gpus, &given.strays.gpus, &node.sick_gpus].map(|counts| counts.of(resource));
+    if others > 0 {
+        let pods = node.others_with_gpus.get(resource).map(|pods| pods.join(", ")).unwrap_or_default();
+        parts.push(format!("{others} in use by pods of others ({pods})"));
     }
-    if given.strays.gpus > 0 {
-        parts.push(format!("{} still held by runs that were given up", given.strays.gpus));
+    if strays > 0 {
+        parts.push(format!("{strays} still held by runs that were given up"));
     }
-    if given.node.sick_gpus > 0 {
-        parts.push(format!("{} not allocatable: its device plugin says that they are not healthy", given.node.sick_gpus));
+    if sick > 0 {
+        parts.push(format!("{sick} not allocatable: its device plugin says that they are not healthy"));
     }
-    format!("of node {}: {}", given.node.name, parts.join(", "))
+    let which = if *resource == GpuResource::Whole { String::new() } else { format!("the {resource} of ") };
+    format!("of {which}node {}: {}", node.name, parts.join(", "))
 }
 
 /// What runs of ours ask of a node that have no place any more.
@@ -256,7 +268,7 @@ fn strays(core: &Recorded, node: &ClusterNode) -> NodeAmounts {
         view.is_some_and(|view| view.lifecycle.state.placement().is_some())
     };
     let asked = node.ours.iter().filter(|(run, _)| !is_active(run));
-    asked.fold(NodeAmounts::default(), |sum, (_, asks)| sum.plus(*asks))
+    asked.fold(NodeAmounts::default(), |sum, (_, asks)| sum.plus(asks))
 }
 
 const fn state_of(standing: &Standing) -> NodeState {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
 use executors::kubernetes::flashjob::is_gated;
-use executors::kubernetes::nodes::{TAINTED, asks};
+use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks, has, uncounted};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
@@ -149,6 +149,7 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         ));
     }
     let asked = asks(pod);
+    let (gpu, mig_profile) = gpus(path, &asked.gpus)?;
     let words = first.command.iter().flatten().chain(first.args.iter().flatten()).cloned();
     let mut command: Vec<String> = words.collect();
     if command.first().is_none_or(String::is_empty) {
@@ -157,7 +158,10 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     }
     let selector: BTreeMap<String, AnyOf> =
         pod.node_selector.iter().flatten().map(|(key, value)| (key.clone(), AnyOf(vec![value.clone()]))).collect();
-    let expressions = expressions(pod);
+    let mut expressions = expressions(pod);
+    // How many of these are free is looked at when the pod is bound; nodes that have none at all are not chosen.
+    let there = |key: String| NodeExpression { key, operator: Operator::Exists, values: Vec::new() };
+    expressions.extend(uncounted(pod).filter_map(|resource| has(&resource)).map(there));
     Ok(TaskSpec {
         name: Some(format!("task-{index}")),
         replicas: Some(1),
@@ -165,13 +169,31 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         resources: Some(Resources {
             cpu: Some(Cpu(asked.cpu_millis.max(1))),
             memory: (asked.memory_bytes > 0).then_some(Memory(asked.memory_bytes)),
-            gpu: (asked.gpus > 0).then_some(GpuMillis::whole(asked.gpus)),
+            gpu,
+            mig_profile,
             ..Resources::default()
         }),
         node_selector: (!selector.is_empty()).then_some(selector),
         node_expressions: (!expressions.is_empty()).then_some(expressions),
         ..TaskSpec::default()
     })
+}
+
+/// How many GPUs, and of which MIG profile if they are instances.
+fn gpus(path: &str, asked: &GpuCounts) -> Result<(Option<GpuMillis>, Option<String>), String> {
+    let mut all = asked.each();
+    let Some((resource, count)) = all.next() else { return Ok((None, None)) };
+    if let Some((other, _)) = all.next() {
+        let (one, other) = (resource.name(), other.name());
+        return Err(format!(
+            "{path}.containers ask for {one} and {other}: a pod gets GPUs of one kind here; write one of the two"
+        ));
+    }
+    let profile = match resource {
+        GpuResource::Whole => None,
+        GpuResource::Mig(profile) => Some(profile.clone()),
+    };
+    Ok((Some(GpuMillis::whole(count)), profile))
 }
 
 /// What a pod requires and nobody here looks at: to be bound against it would be worse than to be told.
@@ -265,6 +287,34 @@ mod tests {
             let error = read(spec).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn mig_instances_are_asked_for_by_profile() {
+        let asks = |limits: Value| {
+            let containers = json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": limits}}]});
+            read(json!({"tasks": [task(0, containers)]})).map(|spec| spec.tasks[0].resources.clone().unwrap())
+        };
+        let asked = asks(json!({"nvidia.com/mig-1g.10gb.me": "2"})).unwrap();
+        assert_eq!((asked.gpu, asked.mig_profile.as_deref()), (Some(GpuMillis::whole(2)), Some("1g.10gb+me")));
+        for other in ["nvidia.com/gpu", "nvidia.com/mig-3g.40gb"] {
+            let error = asks(json!({"nvidia.com/mig-1g.10gb": "1", other: "1"})).unwrap_err();
+            assert!(error.starts_with("spec.tasks[0].spec.containers ask for nvidia.com/"), "{error}");
+            assert!(error.contains(other) && error.contains("write one of the two"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_counted_is_asked_of_the_node() {
+        let containers =
+            json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": {"nvidia.com/gpu.shared": "1"}}}]});
+        let spec = read(json!({"tasks": [task(0, containers), task(1, json!({}))]})).unwrap();
+        let asked = spec.tasks[0].node_expressions.clone().unwrap();
+        assert_eq!(
+            (asked.len(), asked[0].key.as_str(), asked[0].operator),
+            (1, "has.flash-sched.io/nvidia.com_gpu.shared", Operator::Exists)
+        );
+        assert_eq!((&spec.tasks[0].resources.as_ref().unwrap().gpu, &spec.tasks[1].node_expressions), (&None, &None));
     }
 
     #[test]

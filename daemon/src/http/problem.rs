@@ -138,6 +138,9 @@ impl ApiError {
                 let field = if asked.is_some() { "resources.migProfile" } else { "resources.gpu" };
                 return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at(field);
             }
+            Refused::TooFewInstances { .. } => {
+                return Self::new(codes::TOO_LARGE_FOR_CLUSTER, refused.to_string()).at("resources.gpu");
+            }
             Refused::Duplicate { .. } => return Self::internal(refused),
             // Was checked at the edge already; kept apart there only by a configuration that changed in between.
             Refused::UnknownQueue { .. } => return Self::invalid("queue", refused.to_string()),

@@ -5,6 +5,7 @@
 mod common;
 mod depends;
 mod leader;
+mod mig;
 mod one_queue;
 mod pods;
 mod queues;

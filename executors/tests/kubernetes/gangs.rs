@@ -12,8 +12,12 @@ use crate::rig::{Rig, Site, instance, order, replicas, stop_after};
 /// The order with its tasks on these nodes, each with so many GPUs.
 pub(crate) fn on(nodes: &[&str], gpus: u32, order: StartOrder) -> StartOrder {
     let order = if nodes.len() > 1 { replicas(u32::try_from(nodes.len()).unwrap(), order) } else { order };
-    let place =
-        |(index, node): (usize, &&str)| GangPlace { index: u32::try_from(index).unwrap(), node: (*node).to_owned(), gpus };
+    let place = |(index, node): (usize, &&str)| GangPlace {
+        index: u32::try_from(index).unwrap(),
+        node: (*node).to_owned(),
+        gpus,
+        gpu_resource: "nvidia.com/gpu".to_owned(),
+    };
     let gang = GangOrder {
         flash_job: format!("fj-{}", &order.run.job.to_string()[..23]),
         lone: false,
@@ -197,14 +201,39 @@ async fn a_gang_that_finds_the_room_taken_is_given_back_whole() {
 }
 
 #[tokio::test]
+async fn mig_instances_are_counted_like_gpus() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let with = |count: u32| {
+        let mut order = on(&["mig-0", "mig-0"], count, order("2h", "0"));
+        for place in &mut order.pod.as_mut().unwrap().gang.as_mut().unwrap().places {
+            place.gpu_resource = "nvidia.com/mig-1g.10gb".to_owned();
+        }
+        order
+    };
+    let six = rig.start(with(3)).await;
+    rig.started(six).await;
+    let more = rig.start(with(1)).await;
+    let message = not_begun(&mut rig, more).await;
+    assert!(message.contains("node mig-0 has 7 nvidia.com/mig-1g.10gb, and its pods would ask for 8"), "{message}");
+    assert_eq!(pods(site, &of_run(more)), Vec::<Value>::new());
+    for pod in pods(site, &of_run(six)) {
+        assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/mig-1g.10gb"], "3");
+    }
+    rig.executor.stop(six, stop_after(1)).await.unwrap();
+    rig.ended(six).await;
+    rig.executor.forget(vec![six, more]).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_can_never_start_ends_with_what_to_do() {
     let Some(site) = Site::shared() else { return };
     let mut rig = site.gang_daemon(&instance()).await;
     let mut elsewhere = on(&["node-0"], 0, order("1s", "0"));
     elsewhere.pod = elsewhere.pod.map(|pod| PodOrder { namespace: "nowhere".to_owned(), ..pod });
     let mut wrong = on(&["node-0"], 0, order("1s", "0"));
-    wrong.pod = wrong.pod.map(|pod| PodOrder { gpus: 1, gpu_resource: "no/such/thing".to_owned(), ..pod });
-    wrong.pod.as_mut().unwrap().gang.as_mut().unwrap().places[0].gpus = 1;
+    let place = &mut wrong.pod.as_mut().unwrap().gang.as_mut().unwrap().places[0];
+    (place.gpus, place.gpu_resource) = (1, "no/such/thing".to_owned());
     let without = order("1s", "0");
     for (order, words) in
         [(elsewhere, "kubectl create namespace nowhere"), (wrong, "no/such/thing"), (without, "nothing of nodes")]

@@ -27,7 +27,8 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start(what: &str) -> Option<Self> {
-        Self::with(what, vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::plain("node-0"), NodeSpec::plain("node-1")])
+        let divided = NodeSpec { devices: vec![("nvidia.com/mig-1g.10gb".to_owned(), 7)], ..NodeSpec::plain("mig-0") };
+        Self::with(what, vec![NodeSpec::with_gpus("gpu-0"), NodeSpec::plain("node-0"), NodeSpec::plain("node-1"), divided])
     }
 
     pub(crate) fn with(what: &str, nodes: Vec<NodeSpec>) -> Option<Self> {

@@ -13,6 +13,8 @@ pub struct NodeSpec {
     pub memory_gib: u64,
     /// Whole GPUs.
     pub gpus: u64,
+    /// Other resources that its device plugins give out, and how many: `nvidia.com/mig-1g.10gb`, ...
+    pub devices: Vec<(String, u64)>,
     /// Labels beside those that every node has.
     pub labels: Vec<(String, String)>,
     /// Taints: key, value, effect.
@@ -27,7 +29,7 @@ impl NodeSpec {
 
     /// A machine with 16 processors and 64 GiB.
     pub fn plain(name: impl Into<String>) -> Self {
-        Self { name: name.into(), cpus: 16, memory_gib: 64, gpus: 0, labels: Vec::new(), taints: Vec::new() }
+        Self { name: name.into(), cpus: 16, memory_gib: 64, gpus: 0, devices: Vec::new(), labels: Vec::new(), taints: Vec::new() }
     }
 
     /// As the API takes it.
@@ -40,6 +42,9 @@ impl NodeSpec {
             labels["nvidia.com/gpu.product"] = "NVIDIA-H100-80GB-HBM3".into();
             labels["nvidia.com/gpu.memory"] = "81559".into();
             labels["nvidia.com/gpu.count"] = self.gpus.to_string().into();
+        }
+        for (resource, count) in &self.devices {
+            capacity[resource] = count.to_string().into();
         }
         for (key, value) in &self.labels {
             labels[key] = value.as_str().into();

@@ -2,7 +2,7 @@
 //!
 //! What must hold of pods that ask for our scheduler:
 //! - None is bound twice, or goes from one node to another.
-//! - On no node do they hold more GPUs than it has, at any time.
+//! - On no node do they hold more GPUs than it has, at any time; likewise MIG instances of each profile.
 //! - Of a gang none is bound before all are there.
 //!
 //! Where somebody else's pods were on the node first, and both were bound at once, they may overlap until one gives way: such bindings are
@@ -25,12 +25,17 @@ const GANG: [&str; 3] =
 /// Annotation: how many pods the gang has.
 const SIZE: &str = "scheduling.flash-sched.io/gang-size";
 
+/// How many of each resource.
+type Devices = BTreeMap<String, u64>;
+
 #[derive(Debug, Default)]
 struct Books {
+    /// What each node has.
+    capacity: Devices,
     /// Node of every pod that ever had one, by uid.
     nodes: BTreeMap<String, String>,
-    /// Pods that are bound and not over, by uid: node, GPUs, whether it is one of those.
-    holds: BTreeMap<String, (String, u64, bool)>,
+    /// Pods that are bound and not over, by uid: node, devices, whether it is one of those.
+    holds: BTreeMap<String, (String, Devices, bool)>,
     /// Pods ever seen of each gang.
     gangs: BTreeMap<Vec<String>, BTreeSet<String>>,
     wrong: Vec<String>,
@@ -49,9 +54,15 @@ pub struct Referee {
 impl Referee {
     /// Looks from now on, at nodes that have so many GPUs each.
     pub async fn begin(kubeconfig: &Path, gpus: u64) -> Self {
-        let books = Arc::<Mutex<Books>>::default();
+        Self::over(kubeconfig, &[("nvidia.com/gpu", gpus)]).await
+    }
+
+    /// Looks from now on, at nodes that have so many of each of these, and of other devices none.
+    pub async fn over(kubeconfig: &Path, capacity: &[(&str, u64)]) -> Self {
+        let capacity = capacity.iter().map(|(resource, count)| ((*resource).to_owned(), *count)).collect();
+        let books = Arc::new(Mutex::new(Books { capacity, ..Books::default() }));
         let own = books.clone();
-        let pods = Watched::each::<Pod>(kubeconfig, move |told| lock(&own).see(gpus, told)).await;
+        let pods = Watched::each::<Pod>(kubeconfig, move |told| lock(&own).see(told)).await;
         Self { books, pods }
     }
 
@@ -89,10 +100,10 @@ fn gang(pod: &Value) -> Vec<String> {
 }
 
 impl Books {
-    fn see(&mut self, capacity: u64, told: Told<'_>) {
+    fn see(&mut self, told: Told<'_>) {
         match told {
-            Told::Is(pod) => self.pod(capacity, pod, false),
-            Told::Gone(pod) => self.pod(capacity, pod, true),
+            Told::Is(pod) => self.pod(pod, false),
+            Told::Gone(pod) => self.pod(pod, true),
             Told::List(pods) => {
                 // It does not say what came first: those that are over or gone have left before others came.
                 let there: BTreeSet<String> = pods.values().map(|pod| text(&pod["metadata"]["uid"])).collect();
@@ -102,7 +113,7 @@ impl Books {
                 }
                 let (over, live): (Vec<_>, Vec<_>) = pods.values().partition(|pod| is_over(pod));
                 for pod in over.into_iter().chain(live) {
-                    self.pod(capacity, pod, false);
+                    self.pod(pod, false);
                 }
             }
         }
@@ -115,7 +126,7 @@ impl Books {
         }
     }
 
-    fn pod(&mut self, capacity: u64, pod: &Value, gone: bool) {
+    fn pod(&mut self, pod: &Value, gone: bool) {
         self.enter(pod);
         let (uid, name, node) = (text(&pod["metadata"]["uid"]), text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]));
         let is_one = pod["spec"]["schedulerName"] == SCHEDULER;
@@ -139,20 +150,38 @@ impl Books {
             self.holds.remove(&uid);
             return;
         }
-        let gpus = pod["spec"]["containers"].as_array().into_iter().flatten();
-        let gpus =
-            gpus.filter_map(|container| container["resources"]["limits"]["nvidia.com/gpu"].as_str()?.parse::<u64>().ok()).sum();
-        self.holds.insert(uid, (node.clone(), gpus, is_one));
+        let devices = devices(pod);
+        self.holds.insert(uid, (node.clone(), devices.clone(), is_one));
         if before.is_some() || !is_one {
             return;
         }
-        let used = |own: bool| -> u64 {
-            self.holds.values().filter(|(at, _, is_one)| *at == node && (*is_one || !own)).map(|(_, gpus, _)| gpus).sum()
+        let used = |resource: &str, own: bool| -> u64 {
+            let here = self.holds.values().filter(|(at, _, is_one)| *at == node && (*is_one || !own));
+            here.filter_map(|(_, devices, _)| devices.get(resource)).sum()
         };
-        if used(true) > capacity {
-            self.wrong.push(format!("{node} has {} GPUs, and with {name} pods of {} hold {}", capacity, SCHEDULER, used(true)));
-        } else if used(false) > capacity {
-            self.overlaps += 1;
+        let (mut over, mut overlaps) = (Vec::new(), false);
+        for resource in devices.keys() {
+            let capacity = self.capacity.get(resource).copied().unwrap_or(0);
+            if used(resource, true) > capacity {
+                let held = used(resource, true);
+                over.push(format!("{node} has {capacity} {resource}, and with {name} pods of {SCHEDULER} hold {held}"));
+            }
+            overlaps |= used(resource, false) > capacity;
+        }
+        self.overlaps += usize::from(overlaps && over.is_empty());
+        self.wrong.extend(over);
+    }
+}
+
+/// What a pod asks of device plugins.
+fn devices(pod: &Value) -> Devices {
+    let mut all = Devices::new();
+    let limits = pod["spec"]["containers"].as_array().into_iter().flatten();
+    for (resource, count) in limits.filter_map(|container| container["resources"]["limits"].as_object()).flatten() {
+        let count = count.as_str().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+        if resource.starts_with("nvidia.com/") && count > 0 {
+            *all.entry(resource.clone()).or_default() += count;
         }
     }
+    all
 }

@@ -114,6 +114,10 @@ impl Scheduler {
             let part = group.constraints.gpu_share.filter(|_| resource == Resource::Gpu);
             let asked = part.map_or(group.request.of(resource), |part| part.millis.into());
             if asked > largest {
+                if let (Resource::Gpu, Some(of)) = (resource, &group.constraints.mig_profile) {
+                    let [asked, largest] = [asked, largest].map(|millis| millis / u64::from(GPU_MILLIS));
+                    return Err(Refused::TooFewInstances { task: group.name.clone(), of: of.clone(), asked, largest });
+                }
                 return Err(Refused::TaskTooLarge { task: group.name.clone(), resource, asked, largest });
             }
         }

@@ -270,6 +270,18 @@ pub enum Refused {
         /// The profiles that there are, in their order, [`SHOWN`] at most.
         there: Vec<Name>,
     },
+    /// No node has as many MIG instances of a profile as one task asks for.
+    #[error("task \"{task}\" asks for {asked} {}, the largest node has {largest}", profile(Some(.of)))]
+    TooFewInstances {
+        /// The group.
+        task: Name,
+        /// The profile.
+        of: Name,
+        /// What one task asks for.
+        asked: u64,
+        /// What the node with most of them has.
+        largest: u64,
+    },
     /// GPUs are named in a way that cannot be.
     #[error("task \"{task}\": {detail}")]
     BadGpus {

@@ -173,7 +173,7 @@ impl Admission {
         checks::rlimits(&spec.rlimits).map_err(|invalid| invalid.under("rlimits"))?;
         let groups = self.complete_tasks(&mut spec, caller)?;
         if self.executor.is_cluster() {
-            pods::whole_gpus(&groups)?;
+            pods::counted_gpus(&groups)?;
         }
         let name = match spec.name.take() {
             Some(name) if names::is_label(&name) => name,

@@ -276,15 +276,18 @@ fn a_daemon_of_a_user_runs_jobs_of_that_user_alone() {
 }
 
 #[test]
-fn pods_get_whole_gpus_whichever_way_a_job_is_written() {
+fn pods_get_whole_gpus_or_instances_whichever_way_a_job_is_written() {
     let mut admission = admission();
     admission.executor = ExecutorKind::Job;
     let whole = json!({"command": ["a"], "image": "img", "resources": {"gpu": 2}});
     assert_eq!(admit(&admission, whole).unwrap().shape.tasks[0].request.gpus, 2);
+    let instance = json!({"command": ["a"], "image": "img", "resources": {"gpu": 2, "migProfile": "1g.10gb"}});
+    let instance = admit(&admission, instance).unwrap().shape.tasks[0].clone();
+    assert_eq!((instance.request.gpus, instance.constraints.mig_profile), (2, Some("1g.10gb".into())));
     for resources in [
         json!({"gpu": "0.5"}),
         json!({"gpu": "500m", "gpuMemoryShare": "1Gi"}),
-        json!({"gpu": 1, "migProfile": "1g.10gb"}),
+        json!({"gpuMpsUnits": 3}),
         json!({"gpuUuids": ["GPU-1"]}),
     ] {
         let (field, said) = if resources.get("gpuUuids").is_some() {

@@ -145,12 +145,12 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
         }
         Why::NoNodes => (Reason::NoNodes, "There are no nodes: nothing starts until there is one.".to_owned()),
         Why::Resources { shortfall: lacks, expected } => {
-            let message = format!("It is first in line, and there is no room for it{}.", because(lacks));
+            let message = format!("It is first in line, and there is no room for it{}.", because(lacks, spec));
             (Reason::Resources { shortfall: shortfall(lacks), expected_start: expected.map(wire_time) }, message)
         }
         Why::Behind { first, shortfall: lacks, expected } => {
             let first_text = capital(&words::ahead(first));
-            let message = match because(lacks) {
+            let message = match because(lacks, spec) {
                 unknown if unknown.is_empty() => format!("{first_text} is ahead of it, and waits itself."),
                 because => format!("{first_text} waits for room, and this one does not fit beside it{because}."),
             };
@@ -195,9 +195,17 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
 }
 
 /// What is lacking, behind a colon; nothing where that is not known.
-fn because(lacks: &Shortfall) -> String {
-    let lacking = words::lacking(lacks);
+fn because(lacks: &Shortfall, spec: &JobSpec) -> String {
+    let lacking = words::lacking(lacks, instances(spec));
     if lacking.is_empty() { lacking } else { format!(": {lacking}") }
+}
+
+/// The MIG profile of all its GPUs, where they have one.
+fn instances(spec: &JobSpec) -> Option<&str> {
+    let asked = spec.tasks.iter().filter_map(|task| task.resources.as_ref());
+    let mut profiles = asked.filter(|asked| asked.gpu.is_some_and(|gpus| gpus.0 > 0)).map(|asked| asked.mig_profile.as_deref());
+    let first = profiles.next().flatten();
+    first.filter(|first| profiles.all(|other| other == Some(*first)))
 }
 
 fn capital(text: &str) -> String {

@@ -102,7 +102,7 @@ pub(super) fn parts(order: &StartOrder) -> Result<(&PodOrder, &GangOrder), Strin
 pub(super) fn flash_job_of(order: &StartOrder, instance: &str) -> Result<FlashJob, String> {
     let (pod, gang) = parts(order)?;
     let tasks = order.tasks.iter().zip(&gang.places).map(|(task, place)| {
-        let own = PodOrder { gpus: place.gpus, nodes: Vec::new(), ..pod.clone() };
+        let own = PodOrder { gpus: place.gpus, gpu_resource: place.gpu_resource.clone(), nodes: Vec::new(), ..pod.clone() };
         let annotations = BTreeMap::from([(TASK.to_owned(), task.name.to_string())]);
         let metadata = ObjectMeta { annotations: Some(annotations), ..ObjectMeta::default() };
         PodTemplateSpec { metadata: Some(metadata), spec: Some(pod_spec(task, &own, false)) }
@@ -223,7 +223,12 @@ mod tests {
             cpu_millis: 100,
             memory_bytes: 0,
         };
-        let places = [(0, "a", 2), (2, "b", 0)].map(|(index, node, gpus)| GangPlace { index, node: node.to_owned(), gpus });
+        let places = [(0, "a", 2), (2, "b", 0)].map(|(index, node, gpus)| GangPlace {
+            index,
+            node: node.to_owned(),
+            gpus,
+            gpu_resource: "nvidia.com/gpu".to_owned(),
+        });
         let gang = GangOrder {
             flash_job: "train-1".to_owned(),
             lone: false,
@@ -270,6 +275,25 @@ mod tests {
         assert_eq!(limits(head)["nvidia.com/gpu"].0, "2");
         assert!(!limits(worker).contains_key("nvidia.com/gpu"));
         assert_eq!(head.metadata.owner_references.as_ref().unwrap()[0].uid, "u");
+    }
+
+    #[test]
+    fn each_task_asks_for_what_its_place_has() {
+        let mut order = order(None);
+        let places = &mut order.pod.as_mut().unwrap().gang.as_mut().unwrap().places;
+        (places[1].gpus, places[1].gpu_resource) = (3, "nvidia.com/mig-1g.10gb".to_owned());
+        let made = pods(&order, &flash_job_of(&order, "here").unwrap(), "here").unwrap();
+        let limits = |pod: &Pod| {
+            let limits = pod.spec.as_ref().unwrap().containers[0].resources.clone().unwrap().limits.unwrap();
+            limits
+                .into_iter()
+                .filter(|(name, _)| name.starts_with("nvidia"))
+                .map(|(name, count)| (name, count.0))
+                .collect::<Vec<_>>()
+        };
+        let some = |name: &str, count: &str| vec![(name.to_owned(), count.to_owned())];
+        assert_eq!(limits(&made[0]), some("nvidia.com/gpu", "2"));
+        assert_eq!(limits(&made[1]), some("nvidia.com/mig-1g.10gb", "3"));
     }
 
     fn flash_job_name_of(pod: &Pod) -> Option<&str> {

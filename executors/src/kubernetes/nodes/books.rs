@@ -214,13 +214,16 @@ impl Books {
             let asks = of(&share.amounts, u128::div_ceil);
             if let Some(run) = share.run {
                 let sum = node.ours.entry(run).or_default();
-                *sum = sum.plus(asks);
+                *sum = std::mem::take(sum).plus(&asks);
                 continue;
             }
-            node.others = node.others.plus(asks);
-            if asks.gpus > 0 && node.others_with_gpus.len() < NAMED {
-                node.others_with_gpus.push(format!("{namespace}/{pod}"));
+            for (resource, _) in asks.gpus.each() {
+                let named = node.others_with_gpus.entry(resource.clone()).or_default();
+                if named.len() < NAMED {
+                    named.push(format!("{namespace}/{pod}"));
+                }
             }
+            node.others = node.others.plus(&asks);
         }
         if !self.nodes.contains_key(name) && node.ours.is_empty() {
             return None;
@@ -240,7 +243,7 @@ impl Books {
 mod tests {
     use serde_json::json;
 
-    use super::super::NodeAmounts;
+    use super::super::{GpuCounts, GpuResource, NodeAmounts};
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(30);
@@ -282,8 +285,9 @@ mod tests {
         }
         let view = books.view(now).unwrap();
         let (a, b) = (&view["a"], &view["b"]);
-        assert_eq!((a.others.gpus, a.others.cpu_millis, a.others_with_gpus.as_slice()), (1, 1_000, &["x/theirs".to_owned()][..]));
-        assert_eq!(a.ours.values().map(|asks| asks.gpus).collect::<Vec<_>>(), [2]);
+        assert_eq!((a.others.gpus.clone(), a.others.cpu_millis), (GpuCounts::whole(1), 1_000));
+        assert_eq!(a.others_with_gpus, [(GpuResource::Whole, vec!["x/theirs".to_owned()])].into());
+        assert_eq!(a.ours.values().map(|asks| asks.gpus.clone()).collect::<Vec<_>>(), [GpuCounts::whole(2)]);
         assert_eq!(b.others, NodeAmounts::default());
         assert!(books.view(now).is_none(), "nothing has changed");
         let mut over = pod("theirs", "a", None);

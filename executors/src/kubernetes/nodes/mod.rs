@@ -9,6 +9,7 @@
 
 mod books;
 mod follow;
+mod gpus;
 mod read;
 pub(super) mod requests;
 pub(super) mod room;
@@ -21,8 +22,9 @@ use k8s_openapi::api::core::v1::Pod;
 use scheduler_core::ids::RunId;
 
 pub use follow::{NodeWatch, WatchOptions};
-pub use read::TAINTED;
-pub use requests::requests as asks;
+pub use gpus::{GpuCounts, GpuResource};
+pub use read::{TAINTED, has};
+pub use requests::{requests as asks, uncounted};
 pub use room::NodeRoom;
 
 /// Namespace and name of a pod.
@@ -33,34 +35,34 @@ pub(super) fn key(pod: &Pod) -> Key {
 }
 
 /// What a node has, or what pods ask of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeAmounts {
     /// Processor time, in thousandths of a core.
     pub cpu_millis: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Whole GPUs.
-    pub gpus: u32,
+    /// GPUs and MIG instances.
+    pub gpus: GpuCounts,
 }
 
 impl NodeAmounts {
     /// Both together.
     #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
+    pub fn plus(self, other: &Self) -> Self {
         Self {
             cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
-            gpus: self.gpus.saturating_add(other.gpus),
+            gpus: self.gpus.plus(&other.gpus),
         }
     }
 
     /// What is left without the other; nothing where that is more.
     #[must_use]
-    pub const fn minus(self, other: Self) -> Self {
+    pub fn minus(self, other: &Self) -> Self {
         Self {
             cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
             memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
-            gpus: self.gpus.saturating_sub(other.gpus),
+            gpus: self.gpus.minus(&other.gpus),
         }
     }
 }
@@ -86,20 +88,22 @@ pub struct ClusterNode {
     pub name: String,
     /// What pods may ask of it together.
     pub allocatable: NodeAmounts,
-    /// GPUs that it has and that are not allocatable: its device plugin says that they are sick.
-    pub sick_gpus: u32,
+    /// GPUs and instances that it has and that are not allocatable: its device plugin says that they are sick.
+    pub sick_gpus: GpuCounts,
     /// The product that its labels name; empty if they name none.
     pub gpu_model: String,
     /// Memory of each of its GPUs in bytes, as its labels say; 0 if they do not.
     pub gpu_memory_bytes: u64,
+    /// Memory of its MIG instances in bytes, by profile, as its labels say.
+    pub mig_memory_bytes: BTreeMap<String, u64>,
     /// Its labels; its zone is among them.
     pub labels: BTreeMap<String, String>,
     /// Whether it takes pods.
     pub standing: Standing,
     /// What pods that are no runs of ours ask of it.
     pub others: NodeAmounts,
-    /// The first of those that ask for GPUs, as namespace and name.
-    pub others_with_gpus: Vec<String>,
+    /// The first of those that ask for GPUs, as namespace and name, by what they ask for.
+    pub others_with_gpus: BTreeMap<GpuResource, Vec<String>>,
     /// What our own pods ask of it, by run.
     pub ours: BTreeMap<RunId, NodeAmounts>,
 }

@@ -3,12 +3,22 @@
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use super::super::quantity::{Amounts, amounts};
-use super::requests::of;
+use super::requests::{is_uncounted, of};
 use super::traits::Traits;
-use super::{ClusterNode, Standing};
+use super::{ClusterNode, GpuCounts, GpuResource, Standing};
 
 /// Label that we give a node in our books where it has a taint that our own pods tolerate, for the pods of others that do not.
 pub const TAINTED: &str = "scheduling.flash-sched.io/tainted";
+
+/// Begins labels that we give a node in our books for what its device plugins give out and the core does not count.
+const HAS: &str = "has.flash-sched.io/";
+/// Longest name of a label behind its prefix.
+const LABEL_CHARS: usize = 63;
+
+/// Label of nodes that have some of a resource; `None` where it is too long for one.
+pub fn has(resource: &str) -> Option<String> {
+    (resource.len() <= LABEL_CHARS).then(|| format!("{HAS}{}", resource.replace('/', "_")))
+}
 
 /// A node as it is told, before anything is known of its pods.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,13 +65,25 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
     if spec.taints.iter().flatten().any(|taint| taint.effect != "PreferNoSchedule" && tolerated.contains(&taint.key)) {
         labels.insert(TAINTED.to_owned(), "true".to_owned());
     }
-    let mebibytes = labels.get("nvidia.com/gpu.memory").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    let others = allocatable.iter().filter(|(resource, amount)| **amount > 0 && is_uncounted(resource));
+    labels.extend(others.filter_map(|(resource, _)| Some((has(resource)?, "true".to_owned()))));
+    let memory = |of: &str| {
+        let mebibytes = labels.get(&format!("{of}.memory")).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        mebibytes.saturating_mul(1 << 20)
+    };
+    let of_instances = |(resource, _): (&GpuResource, u32)| match resource {
+        GpuResource::Whole => None,
+        GpuResource::Mig(profile) => Some((profile.clone(), memory(&resource.name()))),
+    };
+    let sick: GpuCounts = capacity.gpus.minus(&counted.gpus);
+    let mig_memory_bytes = counted.gpus.clone().plus(&sick).each().filter_map(of_instances).collect();
     let node = ClusterNode {
         name,
         allocatable: counted,
-        sick_gpus: capacity.gpus.saturating_sub(counted.gpus),
+        sick_gpus: sick,
         gpu_model: labels.get("nvidia.com/gpu.product").cloned().unwrap_or_default(),
-        gpu_memory_bytes: mebibytes.saturating_mul(1 << 20),
+        gpu_memory_bytes: memory(&GpuResource::Whole.name()),
+        mig_memory_bytes,
         labels,
         standing,
         ..ClusterNode::default()
@@ -99,8 +121,8 @@ mod tests {
     #[test]
     fn a_node_says_what_it_has() {
         let Told { node, silent, .. } = told(json!({}), "True");
-        assert_eq!(node.allocatable, NodeAmounts { cpu_millis: 7_500, memory_bytes: 1_024, gpus: 3 });
-        assert_eq!((node.sick_gpus, node.gpu_model.as_str(), node.gpu_memory_bytes), (1, "H100", 1 << 30));
+        assert_eq!(node.allocatable, NodeAmounts { cpu_millis: 7_500, memory_bytes: 1_024, gpus: GpuCounts::whole(3) });
+        assert_eq!((node.sick_gpus, node.gpu_model.as_str(), node.gpu_memory_bytes), (GpuCounts::whole(1), "H100", 1 << 30));
         assert_eq!((node.standing, silent), (Standing::Open, None));
     }
 
@@ -118,5 +140,22 @@ mod tests {
         let silent = told(json!({}), "Unknown");
         assert_eq!(silent.silent.as_deref(), Some("not ready: kubelet stopped"));
         assert!(matches!(silent.node.standing, Standing::Closed(_)));
+    }
+
+    #[test]
+    fn a_node_says_which_mig_instances_it_has() {
+        let node = json!({"metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "H100", "nvidia.com/gpu.memory": "81559",
+                "nvidia.com/mig-1g.10gb.memory": "9984"}},
+            "status": {"capacity": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "7", "nvidia.com/mig-1g.20gb.me": "1"},
+                "allocatable": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "5", "nvidia.com/mig-1g.20gb.me": "1",
+                    "nvidia.com/gpu.shared": "4", "rdma/hca": "0"}}});
+        let Told { node, .. } = read(serde_json::from_value(node).unwrap(), &[]).unwrap();
+        let mig = |profile: &str| GpuResource::Mig(profile.to_owned());
+        let all = [(GpuResource::Whole, 6), (mig("1g.10gb"), 5), (mig("1g.20gb+me"), 1)];
+        assert_eq!(node.allocatable.gpus, all.into_iter().collect());
+        assert_eq!(node.sick_gpus, [(mig("1g.10gb"), 2)].into_iter().collect());
+        assert_eq!(node.labels.get("has.flash-sched.io/nvidia.com_gpu.shared").map(String::as_str), Some("true"));
+        assert_eq!(node.labels.keys().filter(|key| key.starts_with(HAS)).count(), 1);
+        assert_eq!(node.mig_memory_bytes, [("1g.10gb".to_owned(), 9_984 << 20), ("1g.20gb+me".to_owned(), 0)].into());
     }
 }

@@ -3,14 +3,21 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::super::quantity::{Amounts, add, amounts};
-use super::NodeAmounts;
-
-/// The resource under which a cluster has whole GPUs.
-pub(super) const GPU: &str = "nvidia.com/gpu";
+use super::{GpuResource, NodeAmounts};
 
 /// What a pod asks for, as the core counts it. Its other resources are looked at when it is bound.
 pub fn requests(pod: &PodSpec) -> NodeAmounts {
     of(&all_requests(pod), u128::div_ceil)
+}
+
+/// What a pod asks for that the core does not count, and that not every node has: what other device plugins give out.
+pub fn uncounted(pod: &PodSpec) -> impl Iterator<Item = String> {
+    all_requests(pod).into_iter().filter(|(resource, amount)| *amount > 0 && is_uncounted(resource)).map(|(resource, _)| resource)
+}
+
+/// Names of what device plugins give out have a domain.
+pub(super) fn is_uncounted(resource: &str) -> bool {
+    resource.contains('/') && GpuResource::called(resource).is_none()
 }
 
 /// What a pod takes of its node: what it asks for, and its own place among the pods there.
@@ -49,10 +56,11 @@ pub(in crate::kubernetes) fn all_requests(pod: &PodSpec) -> Amounts {
 /// The amounts that we count; memory and GPUs in whole units, as `round` makes them.
 pub(super) fn of(amounts: &Amounts, round: fn(u128, u128) -> u128) -> NodeAmounts {
     let amount = |key: &str| amounts.get(key).copied().unwrap_or(0);
+    let gpus = |amount: u128| u32::try_from(round(amount, 1_000)).unwrap_or(u32::MAX);
     NodeAmounts {
         cpu_millis: u64::try_from(amount("cpu")).unwrap_or(u64::MAX),
         memory_bytes: u64::try_from(round(amount("memory"), 1_000)).unwrap_or(u64::MAX),
-        gpus: u32::try_from(round(amount(GPU), 1_000)).unwrap_or(u32::MAX),
+        gpus: amounts.iter().filter_map(|(key, amount)| Some((GpuResource::called(key)?, gpus(*amount)))).collect(),
     }
 }
 
@@ -76,6 +84,7 @@ fn raise(most: &mut Amounts, other: &Amounts) {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::GpuCounts;
     use super::*;
 
     fn asks(more: Value) -> NodeAmounts {
@@ -87,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_pod_asks_for_the_most_that_it_needs_at_once() {
-        assert_eq!(asks(json!({})), NodeAmounts { cpu_millis: 1_500, memory_bytes: 1 << 30, gpus: 2 });
+        assert_eq!(asks(json!({})), NodeAmounts { cpu_millis: 1_500, memory_bytes: 1 << 30, gpus: GpuCounts::whole(2) });
         let container = |name: &str, cpu: &str, policy: Option<&str>| json!({"name": name, "restartPolicy": policy, "resources": {"requests": {"cpu": cpu}}});
         let large = json!({"initContainers": [container("first", "3", None)]});
         assert_eq!(asks(large).cpu_millis, 3_000);
@@ -99,5 +108,26 @@ mod tests {
         assert_eq!(asks(stays).cpu_millis, 3_500);
         assert_eq!(asks(json!({"overhead": {"cpu": "250m", "memory": "1"}})).memory_bytes, (1 << 30) + 1);
         assert_eq!(asks(json!({"resources": {"requests": {"cpu": "6"}}})).cpu_millis, 6_000);
+    }
+
+    #[test]
+    fn what_other_plugins_give_out_is_told_by_name() {
+        let limits = json!({"nvidia.com/gpu.shared": "1", "nvidia.com/mig-1g.10gb": "1", "rdma/hca": "0", "hugepages-2Mi": "4Mi",
+            "ephemeral-storage": "1Gi"});
+        let pod = json!({"containers": [{"name": "c", "resources": {"limits": limits}}]});
+        let asked: Vec<String> = uncounted(&serde_json::from_value(pod).unwrap()).collect();
+        assert_eq!(asked, ["nvidia.com/gpu.shared"]);
+    }
+
+    #[test]
+    fn mig_instances_are_counted_by_profile_and_replicas_are_none() {
+        let container = |name: &str, limits: Value| json!({"name": name, "resources": {"limits": limits}});
+        let some = |limits: Value| asks(json!({"containers": [container("a", limits), container("b", json!({}))]})).gpus;
+        let mig = |profile: &str| GpuResource::Mig(profile.to_owned());
+        let found = some(json!({"nvidia.com/mig-1g.10gb": "2", "nvidia.com/mig-3g.40gb": "0", "nvidia.com/gpu.shared": "1"}));
+        assert_eq!(found, [(mig("1g.10gb"), 2)].into_iter().collect());
+        let twice = json!({"containers": [container("a", json!({"nvidia.com/mig-1g.10gb": "2"})),
+            container("b", json!({"nvidia.com/mig-1g.10gb": "1", "nvidia.com/gpu": "1"}))]});
+        assert_eq!(asks(twice).gpus, [(mig("1g.10gb"), 3), (GpuResource::Whole, 1)].into_iter().collect());
     }
 }
