@@ -17,8 +17,7 @@ use kube::Client;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::{Name, Term};
 use scheduler_core::scheduler::{GpuDevice, GpuKind, NodeConfig};
-use store::Store as _;
-use store::sqlite::SqliteStore;
+use store::Store;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -85,12 +84,13 @@ impl ClusterState {
     }
 }
 
-/// The Lease and the job table count terms together: what fences writes to the table is no less than what fences orders to the cluster, and
-/// neither begins anew when the other does. Where the table is in a PostgreSQL its own lease fences it, and only who has that comes to ask for
-/// this Lease: each of the two counts for itself.
+/// The Lease and the job table count terms together, wherever the table is: what fences writes to the table is no less than what fences orders to
+/// the cluster, and neither begins anew when the other does. So whoever leads by the Lease in term N writes to the table under N or more, and
+/// under no less than anybody before: the Lease is asked for in a term that is begun, in one no smaller than that, and no order is given
+/// before the table has its number. A daemon whose term of the table has ended raises nothing.
 struct TableTerms {
     latest: AtomicU64,
-    store: Option<Arc<SqliteStore>>,
+    store: Arc<dyn Store>,
 }
 
 #[async_trait]
@@ -100,10 +100,7 @@ impl Terms for TableTerms {
     }
 
     async fn begin(&self, term: u64) -> Result<(), String> {
-        let raised = match &self.store {
-            Some(store) => store.raise_term(Term(term)).await.map_err(|error| error.to_string())?,
-            None => Term(term),
-        };
+        let raised = self.store.raise_term(Term(term)).await.map_err(|error| error.to_string())?;
         self.latest.fetch_max(raised.0, Ordering::AcqRel);
         Ok(())
     }
@@ -122,7 +119,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub(crate) async fn begin(config: &Config, store: Option<Arc<SqliteStore>>) -> anyhow::Result<(Self, LeaseKeeper)> {
+    pub(crate) async fn begin(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<(Self, LeaseKeeper)> {
         let client = connect(config.kubernetes.kubeconfig.as_deref()).await.context(UNUSABLE)?;
         let watch = NodeWatch::start(WatchOptions {
             client: client.clone(),
@@ -143,7 +140,7 @@ impl Cluster {
             holder: holder(),
             duration: duration(settings.lease_duration),
             client: client.clone(),
-            terms: Arc::new(TableTerms { latest: AtomicU64::new(store.as_ref().map_or(0, |store| store.head().term.0)), store }),
+            terms: Arc::new(TableTerms { latest: AtomicU64::new(store.head().term.0), store }),
         });
         Ok((Self { client, watch, leadership, flash_jobs: watch::Sender::new(None) }, keeper))
     }

@@ -125,11 +125,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let Some(Table { store, terms, tcp, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
+    let Some(Table { store, kept, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
-    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config, terms).await?).unzip() } else { (None, None) };
+    let (cluster, lease) =
+        if kind.is_cluster() { Some(Cluster::begin(&config, store.clone()).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -285,7 +286,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let engine_stop = CancellationToken::new();
     let cluster_auth = cluster_auth(&config, cluster.as_ref()).await?;
     let app = http::App::new(&config, logs, backend, directory, metrics, cluster_auth, stopping.clone());
-    let listeners = http::Listeners::bind(&config, tcp).await?;
+    let listeners = http::Listeners::bind(&config, kept).await?;
     tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let stop = engine_stop.clone();
@@ -312,6 +313,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             ("leadership", Ok(()))
         });
     }
+    let (stop, table) = (engine_stop.clone(), store.clone());
+    parts.spawn(async move {
+        // Also where there is nothing to write: who has lost the table gives no orders, and lets the Lease go.
+        tokio::select! {
+            why = table.ended() => ("job table", Err(why.into())),
+            () = stop.cancelled() => ("job table", Ok(())),
+        }
+    });
     let stop = engine_stop.clone();
     parts.spawn(async move {
         reconciler.run(adopted_sender, stop).await;

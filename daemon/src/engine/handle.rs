@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::nodes::Seen;
 use super::{Channels, Command, SharedCore, lock, snapshot};
-use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest, Update};
+use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, Standby, SubmitRequest, Update};
 use crate::clock;
 use crate::cluster::ClusterState;
 use crate::gpus::SharedBoard;
@@ -158,7 +158,7 @@ impl Backend for EngineHandle {
         Readiness::Ready
     }
 
-    fn standby(&self) -> Option<String> {
+    fn standby(&self) -> Option<Standby> {
         None
     }
 }

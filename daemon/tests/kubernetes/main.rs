@@ -7,6 +7,7 @@ mod common;
 mod gang_faults;
 mod identity;
 mod leader;
+mod leader_postgres;
 mod mig;
 mod nodes;
 mod outage;
