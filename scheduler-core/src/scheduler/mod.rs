@@ -311,9 +311,7 @@ impl Scheduler {
         if held && is_to_begin(&self.jobs[index].lifecycle.state) {
             self.end_wait(index, &to.state, now);
         }
-        // In a line the room went on to the next one when the run ended, and is charged to him since then.
-        let ended = if let Event::Ended { at, .. } = &event { (*at).min(now) } else { now };
-        self.leave(index, held && !holds, ended, now);
+        self.leave(index, held && !holds, &event, now);
         if let Event::Update { queue, policy, .. } = &event {
             self.update(index, queue, policy);
         }
@@ -383,7 +381,7 @@ impl Scheduler {
     }
 
     /// Takes a job off the books of its state. What it had in a line it used until it ended, not until that is heard of.
-    fn leave(&mut self, index: JobIx, releases: bool, ended: Timestamp, now: Timestamp) {
+    fn leave(&mut self, index: JobIx, releases: bool, event: &Event, now: Timestamp) {
         let job = &self.jobs[index];
         let bucket = job.bucket;
         let kind = job.lifecycle.state.kind();
@@ -408,6 +406,8 @@ impl Scheduler {
                 let mut until = now;
                 if let (Some(_), Some(part)) = (active.held.line, active.held.parts.first()) {
                     self.lineup.progress(part.node, now);
+                    // The room went on to the next one when the run ended, and is charged to him since then.
+                    let ended = if let Event::Ended { at, .. } = event { (*at).min(now) } else { now };
                     until = ended.max(active.since).max(self.restored);
                 }
                 (active.since, until)
