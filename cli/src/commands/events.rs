@@ -82,22 +82,13 @@ pub(crate) async fn run(client: &Client, args: &Args) -> Result<u8, Error> {
 
 /// What happened to one job until now.
 async fn past(client: &Client, id: &str, args: &Args) -> Result<u8, Error> {
-    let mut after = args.after;
-    let mut list = EventList { items: Vec::new(), revision: 0 };
-    loop {
-        let mut query = job_path(id)?.segment("events").with("limit", &PAGE.to_string());
-        if let Some(after) = after {
-            query = query.with("after", &after.to_string());
-        }
+    let page = async |after: Option<String>| {
+        let query = job_path(id)?.segment("events").with("limit", &PAGE.to_string()).maybe("after", after.as_deref());
         let page: EventList = client.get(&query).await?;
-        let full = page.items.len() >= PAGE;
-        after = page.items.last().map(|event| event.revision);
-        list.items.extend(page.items);
-        list.revision = page.revision;
-        if !full {
-            break;
-        }
-    }
+        Ok((page.items, page.revision))
+    };
+    let (items, revision) = pages(args.after, page, |event| event.revision).await?;
+    let list = EventList { items, revision };
     args.output.print(
         &list,
         |list| list.items.iter().map(|event| event.revision.to_string()).collect(),
@@ -121,23 +112,34 @@ fn exactly(at: jiff::Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
-/// What happened to GPUs, nodes and queues until now.
-async fn told(client: &Client, args: &Args) -> Result<u8, Error> {
-    let mut after = args.after;
-    let mut list = NoticeList { items: Vec::new(), revision: 0 };
+/// Everything after a revision, page by page, and the revision of the log at the last of them.
+async fn pages<T>(
+    after: Option<u64>,
+    page: impl AsyncFn(Option<String>) -> Result<(Vec<T>, u64), Error>,
+    revision: impl Fn(&T) -> u64,
+) -> Result<(Vec<T>, u64), Error> {
+    let (mut all, mut after) = (Vec::new(), after);
     loop {
-        let text = after.map(|after| after.to_string());
-        let query = Query::new("/notices").with("limit", &PAGE.to_string()).maybe("after", text.as_deref());
-        let query = query.maybe("kind", args.kind.as_deref()).maybe("name", args.name.as_deref());
-        let page: NoticeList = client.get(&query).await?;
-        let full = page.items.len() >= PAGE;
-        after = page.items.last().map(|notice| notice.revision);
-        list.items.extend(page.items);
-        list.revision = page.revision;
+        let (items, head) = page(after.map(|after| after.to_string())).await?;
+        let full = items.len() >= PAGE;
+        after = items.last().map(&revision);
+        all.extend(items);
         if !full {
-            break;
+            return Ok((all, head));
         }
     }
+}
+
+/// What happened to GPUs, nodes and queues until now.
+async fn told(client: &Client, args: &Args) -> Result<u8, Error> {
+    let page = async |after: Option<String>| {
+        let query = Query::new("/notices").with("limit", &PAGE.to_string()).maybe("after", after.as_deref());
+        let query = query.maybe("kind", args.kind.as_deref()).maybe("name", args.name.as_deref());
+        let page: NoticeList = client.get(&query).await?;
+        Ok((page.items, page.revision))
+    };
+    let (items, revision) = pages(args.after, page, |notice| notice.revision).await?;
+    let list = NoticeList { items, revision };
     args.output.print(
         &list,
         |list| list.items.iter().map(|notice| notice.revision.to_string()).collect(),
