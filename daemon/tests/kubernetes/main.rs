@@ -9,6 +9,7 @@ mod leader;
 mod mig;
 mod nodes;
 mod outage;
+mod parts;
 mod pod;
 mod rig;
 mod runs;
