@@ -96,6 +96,11 @@ pub struct GpuSharer {
 }
 
 impl Gpu {
+    /// How much of a GPU it is: all of it, unless it is a part that a device plugin gives out. An instance counts as one.
+    pub fn size(&self) -> GpuMillis {
+        self.part.unwrap_or(GpuMillis::whole(1))
+    }
+
     /// How much of it jobs have.
     pub fn promised(&self) -> GpuMillis {
         let parts = self.sharers.iter().fold(0_u32, |sum, sharer| sum.saturating_add(sharer.gpu.0));

@@ -14,15 +14,10 @@ impl Nodes {
             free
         };
         let shared = |node: usize| if self.is_usable(node) { self.shared_gpus(node) } else { Vec::new() };
-        let gpus = |node: &Node| match node.configured {
-            true => node
-                .devices
-                .iter()
-                .map(|&device| &self.devices[device])
-                .filter(|device| device.configured)
-                .map(|device| u128::from(device.config.kind.millis()))
-                .sum(),
-            false => 0,
+        let gpus = |node: &Node| {
+            let mine =
+                node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.configured && node.configured);
+            mine.map(|device| u128::from(device.config.kind.millis())).sum::<u128>()
         };
         let sum = |resource: Resource| match resource {
             Resource::Gpu => self.list.iter().map(gpus).sum::<u128>(),
