@@ -326,6 +326,9 @@ pub struct NodeList {
     /// How the free GPUs lie over all of them.
     #[serde(default)]
     pub fragmentation: Fragmentation,
+    /// Why nothing is started on any of them now, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Body of `POST /nodes/{name}/cordon`, `drain` and `resume`; may be left out.

@@ -243,6 +243,15 @@ pub enum BackendError {
     Store(#[from] StoreError),
 }
 
+/// A daemon that waits while another one leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standby {
+    /// Who leads, in words.
+    pub leader: String,
+    /// Whether the table can be read. Where it cannot, nobody is known either.
+    pub reads: bool,
+}
+
 /// The daemon behind the edge.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
@@ -289,5 +298,5 @@ pub trait Backend: Send + Sync + 'static {
     fn ready(&self) -> Readiness;
 
     /// Who leads instead, where this daemon only reads.
-    fn standby(&self) -> Option<String>;
+    fn standby(&self) -> Option<Standby>;
 }

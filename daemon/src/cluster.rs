@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use executors::kubernetes::connect;
 use executors::kubernetes::flashjob::FlashJobs;
@@ -16,8 +17,7 @@ use kube::Client;
 use scheduler_core::amounts::{CpuMillis, GPU_MILLIS, MemoryBytes};
 use scheduler_core::ids::{Name, Term};
 use scheduler_core::scheduler::{GpuDevice, GpuKind, NodeConfig};
-use store::Store as _;
-use store::sqlite::SqliteStore;
+use store::Store;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -36,6 +36,9 @@ pub(crate) const ANY_PART: u32 = 1;
 pub(crate) const OWN_INSTANCE: &str = "flash-sched";
 /// The Lease of such an installation; those of others are called after them.
 const LEASE: &str = "flashd";
+
+/// What ends the daemon is read like the rest of its configuration: when it starts. What was good then and is not any more is read anew.
+const UNUSABLE: &str = "it cannot start before this is mended";
 
 /// What is known of a cluster, from now on.
 pub type ClusterViews = watch::Receiver<Arc<ClusterView>>;
@@ -84,12 +87,13 @@ impl ClusterState {
     }
 }
 
-/// The Lease and the job table count terms together: what fences writes to the table is no less than what fences orders to the cluster, and
-/// neither begins anew when the other does. Where the table is in a PostgreSQL its own lease fences it, and only who has that comes to ask for
-/// this Lease: each of the two counts for itself.
+/// The Lease and the job table count terms together, wherever the table is: what fences writes to the table is no less than what fences orders to
+/// the cluster, and neither begins anew when the other does. So whoever leads by the Lease in term N writes to the table under N or more, and
+/// under no less than anybody before: the Lease is asked for in a term that is begun, in one no smaller than that, and no order is given
+/// before the table has its number. A daemon whose term of the table has ended raises nothing.
 struct TableTerms {
     latest: AtomicU64,
-    store: Option<Arc<SqliteStore>>,
+    store: Arc<dyn Store>,
 }
 
 #[async_trait]
@@ -99,10 +103,7 @@ impl Terms for TableTerms {
     }
 
     async fn begin(&self, term: u64) -> Result<(), String> {
-        let raised = match &self.store {
-            Some(store) => store.raise_term(Term(term)).await.map_err(|error| error.to_string())?,
-            None => Term(term),
-        };
+        let raised = self.store.raise_term(Term(term)).await.map_err(|error| error.to_string())?;
         self.latest.fetch_max(raised.0, Ordering::AcqRel);
         Ok(())
     }
@@ -121,8 +122,8 @@ impl Cluster {
     ///
     /// # Errors
     /// The configuration cannot be used.
-    pub(crate) async fn begin(config: &Config, store: Option<Arc<SqliteStore>>) -> anyhow::Result<(Self, LeaseKeeper)> {
-        let client = connect(config.kubernetes.kubeconfig.as_deref()).await?;
+    pub(crate) async fn begin(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<(Self, LeaseKeeper)> {
+        let client = connect(config.kubernetes.kubeconfig.as_deref()).await.context(UNUSABLE)?;
         let watch = NodeWatch::start(WatchOptions {
             client: client.clone(),
             instance: config.kubernetes.instance.as_str().to_owned(),
@@ -142,7 +143,7 @@ impl Cluster {
             holder: holder(),
             duration: duration(settings.lease_duration),
             client: client.clone(),
-            terms: Arc::new(TableTerms { latest: AtomicU64::new(store.as_ref().map_or(0, |store| store.head().term.0)), store }),
+            terms: Arc::new(TableTerms { latest: AtomicU64::new(store.head().term.0), store }),
         });
         Ok((Self { client, watch, leadership, flash_jobs: watch::Sender::new(None) }, keeper))
     }

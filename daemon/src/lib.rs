@@ -26,5 +26,4 @@ pub mod systemd;
 mod table;
 pub mod telemetry;
 pub mod users;
-mod waiting;
 pub mod watch;

@@ -54,6 +54,8 @@ pub struct Reconciler {
     pub holding: Arc<AtomicBool>,
     /// Runs that were being started in an earlier boot of the machine.
     pub doubtful: BTreeSet<RunId>,
+    /// Is told why the last round failed, if it did.
+    pub trouble: watch::Sender<Option<String>>,
 }
 
 /// Why a round failed.
@@ -169,12 +171,13 @@ impl Reconciler {
                         taken_over = true;
                         adopted.send_replace(true);
                     }
+                    self.trouble.send_replace(None);
                     pause = BACKOFF.0;
                     PERIOD
                 }
                 Err(ReconcileError::Ended) => return,
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "reconciling failed; trying again");
+                    self.failed(chain(&error));
                     self.metrics.reconcile_failures.inc();
                     pause = (pause * 2).min(BACKOFF.1);
                     pause
@@ -186,6 +189,16 @@ impl Reconciler {
                 () = self.nudge.notified(), if wait == PERIOD => {}
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// It is tried again and again: the same is said once.
+    fn failed(&self, why: String) {
+        if self.trouble.borrow().as_ref() == Some(&why) {
+            tracing::debug!(why, "reconciling failed again");
+        } else {
+            tracing::warn!(why, "reconciling failed; trying again");
+            self.trouble.send_replace(Some(why));
         }
     }
 

@@ -32,7 +32,7 @@ use crate::config::{Config, paths};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::{Engine, EngineHandle, HandleParts, Observed, Parts, Told, rebuild};
-use crate::flashjobs::{Importer, PodImporter, QueueImporter};
+use crate::flashjobs::{Compared, Importer, PodImporter, QueueImporter};
 use crate::gpus::access::{Access, DeviceGuard};
 use crate::gpus::{Keeper, KeeperParts, SharedBoard, Survey};
 use crate::http::cluster_auth::ClusterAuth;
@@ -125,11 +125,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = config.data.join("logs");
     create_logs(&logs).with_context(|| format!("log folder {}", logs.display()))?;
     let metrics = Arc::new(Metrics::new());
-    let Some(Table { store, terms, tcp, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
+    let Some(Table { store, kept, lock }) = Table::open(&config, &mut signals).await? else { return Ok(()) };
     let head = store.head();
 
     let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
-    let (cluster, lease) = if kind.is_cluster() { Some(Cluster::begin(&config, terms).await?).unzip() } else { (None, None) };
+    let (cluster, lease) =
+        if kind.is_cluster() { Some(Cluster::begin(&config, store.clone()).await?).unzip() } else { (None, None) };
     let (nodes, survey) = if let Some(cluster) = &cluster {
         (cluster.nodes(), None)
     } else {
@@ -182,6 +183,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let holding = Arc::new(AtomicBool::new(false));
     // A reboot here ends nothing of a cluster.
     let doubtful = if cluster.is_some() { BTreeSet::new() } else { boot.doubtful().clone() };
+    // FlashJobs, and pods that have none.
+    let compared = (kind == ExecutorKind::FlashJob).then(|| Compared::new(2, nudge.clone()));
     let (engine, channels) = Engine::new(Parts {
         core: core.clone(),
         seeds,
@@ -199,6 +202,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         known_gpus,
         cluster: cluster.as_ref().map(Cluster::state),
         gate: sees.then_some(gate),
+        compared: compared.clone(),
         failures_in_a_row: u32::try_from(config.node.failures_in_a_row).unwrap_or(u32::MAX),
     });
     let pods = cluster.is_some();
@@ -228,6 +232,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::new(executor)
     };
     let (adopted_sender, adopted) = watch::channel(false);
+    let (trouble_sender, trouble) = watch::channel(None);
     let ready = adopted.clone();
     let stopping = CancellationToken::new();
     let handle = HandleParts {
@@ -236,6 +241,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         feed,
         store: store.clone(),
         adopted: adopted.clone(),
+        trouble,
         board,
         devices: device_access.clone(),
         cluster: cluster.as_ref().map(Cluster::state),
@@ -266,6 +272,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         holding,
         doubtful,
+        trouble: trouble_sender,
     };
     let retention = Retention {
         store: store.clone(),
@@ -279,7 +286,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let engine_stop = CancellationToken::new();
     let cluster_auth = cluster_auth(&config, cluster.as_ref()).await?;
     let app = http::App::new(&config, logs, backend, directory, metrics, cluster_auth, stopping.clone());
-    let listeners = http::Listeners::bind(&config, tcp).await?;
+    let listeners = http::Listeners::bind(&config, kept).await?;
     tracing::info!(socket = %config.socket.display(), tcp = listeners.address().map(tracing::field::display), "listening");
     let mut parts: JoinSet<Ended> = JoinSet::new();
     let stop = engine_stop.clone();
@@ -306,6 +313,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             ("leadership", Ok(()))
         });
     }
+    let (stop, table) = (engine_stop.clone(), store.clone());
+    parts.spawn(async move {
+        // Also where there is nothing to write: who has lost the table gives no orders, and lets the Lease go.
+        tokio::select! {
+            why = table.ended() => ("job table", Err(why.into())),
+            () = stop.cancelled() => ("job table", Ok(())),
+        }
+    });
     let stop = engine_stop.clone();
     parts.spawn(async move {
         reconciler.run(adopted_sender, stop).await;
@@ -316,11 +331,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         retention.run(stop).await;
         ("retention", Ok(()))
     });
-    if let Some((board, pods, queues, leadership)) = flash_jobs {
+    if let Some(((board, pods, queues, leadership), compared)) = flash_jobs.zip(compared) {
         let stop = || engine_stop.clone();
         let queues = QueueImporter::new(queues, board.clone(), app.clone(), leadership.clone(), said_of_queues).run(stop());
-        let jobs = Importer::new(board, app.clone(), leadership.clone()).run(stop());
-        let pods = PodImporter::new(pods, app.clone(), leadership).run(stop());
+        let jobs = Importer::new(board, app.clone(), leadership.clone(), compared.clone()).run(stop());
+        let pods = PodImporter::new(pods, app.clone(), leadership, compared).run(stop());
         parts.spawn(async move {
             tokio::select! { () = jobs => {}, () = pods => {}, () = queues => {} }
             ("importers of the cluster's objects", Ok(()))

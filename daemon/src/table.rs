@@ -2,8 +2,8 @@
 //!
 //! What must hold: of one data folder there is one daemon, wherever the table is; in PostgreSQL it is the same holder of the lease again after
 //! a restart, because the folder has an identity, and whoever has the folder's lock is the only one to use it. Where another daemon
-//! holds the table, a daemon whose jobs run in a cluster waits as its standby. One with processes of its own machine does not: the holder's
-//! jobs run on on the holder's machine, and would be started here again.
+//! has the table, one that may wait stands by ([`crate::standby`]). One with processes of its own machine does not wait for a daemon with another
+//! folder: the holder's jobs run on on the holder's machine, and would be started here again.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,30 +11,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use store::sqlite::SqliteStore;
+use async_trait::async_trait;
+use store::sqlite::{self, Holder, SqliteStore};
 use store::{Address, FolderLock, PostgresOptions, PostgresStore, Store, StoreError};
 
+use crate::clock;
 use crate::config::Config;
 use crate::config::values::ExecutorKind;
+use crate::http::listen::Kept;
 use crate::serve::Signals;
-use crate::waiting::Waiting;
-use crate::{clock, standby};
+use crate::standby::{self, Leads, Place};
 
 /// How long others wait for a holder that is not heard of.
 const LEASE: Duration = Duration::from_secs(15);
-/// Longest pause of a standby between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// Pause of a standby between two tries to take the lease.
+const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// The file with the identity of a data folder.
 const IDENTITY: &str = "instance";
 
 /// An open job table, and what came with it.
 pub(crate) struct Table {
     pub(crate) store: Arc<dyn Store>,
-    /// Where terms of a Lease are remembered, where that is the table's own count too. A PostgreSQL has a lease of its own.
-    pub(crate) terms: Option<Arc<SqliteStore>>,
-    /// The TCP door that a standby had open.
-    pub(crate) tcp: Option<std::net::TcpListener>,
+    /// The doors that a standby had open.
+    pub(crate) kept: Kept,
     /// Keeps the folder ours.
     pub(crate) lock: Option<FolderLock>,
 }
@@ -58,60 +57,153 @@ fn identity(folder: &Path) -> std::io::Result<String> {
 }
 
 impl Table {
-    /// Opens it, and begins a term; nothing where it was told to end meanwhile. Where another daemon holds it this may take long: one that may
-    /// wait answers meanwhile that it is there.
+    /// Opens it, and begins a term; nothing where it was told to end meanwhile. Where another daemon has it this may take long: one that may
+    /// wait serves meanwhile what can be read.
     pub(crate) async fn open(config: &Config, signals: &mut Signals) -> anyhow::Result<Option<Self>> {
         let Some(address) = config.store.address()? else {
-            let opened = standby::open(config, signals).await?;
-            return Ok(opened.map(|(store, tcp)| {
-                let store = Arc::new(store);
-                Self { store: store.clone(), terms: Some(store), tcp, lock: None }
-            }));
+            let opened = standby::open(config, &mut InFolder(config), signals).await?;
+            return Ok(opened.map(|(store, kept)| Self { store: Arc::new(store), kept, lock: None }));
         };
-        tokio::select! {
-            table = Self::postgres(config, address) => Ok(Some(table?)),
-            name = signals.next() => {
-                tracing::info!(signal = name, "ending before the job table was open");
-                Ok(None)
-            }
+        let mut place = InDatabase { config, address, ours: None };
+        let opened = standby::open(config, &mut place, signals).await;
+        let opened = if place.runs_elsewhere() {
+            opened
+        } else {
+            opened.map_err(|error| match error.downcast_ref() {
+                Some(StoreError::Held { .. }) => error.context(
+                    "its jobs run on its machine, so this daemon does not wait for it: stop the other one, or start the one with its data folder",
+                ),
+                _ => error,
+            })
+        };
+        let lock = place.ours.map(|(lock, _)| lock);
+        Ok(opened?.map(|(store, kept)| Self { store: Arc::new(store), kept, lock }))
+    }
+}
+
+/// Who leads where another daemon has the data folder.
+fn folder_leader(config: &Config) -> Leads {
+    let holder = sqlite::holder(&config.data);
+    let who = match holder {
+        Holder { pid: Some(pid), is_here: true } => format!("the daemon with pid {pid}"),
+        Holder { pid: Some(pid), is_here: false } => format!("a daemon of another machine (pid {pid} there)"),
+        Holder { pid: None, .. } => "another daemon".to_owned(),
+    };
+    let words = format!("this is a standby: {who} leads on {}; this one takes over when it ends", config.data.display());
+    Leads { words, readable: holder.is_here }
+}
+
+/// A table in SQLite in the data folder: who has the folder's lock has it.
+struct InFolder<'a>(&'a Config);
+
+#[async_trait]
+impl Place for InFolder<'_> {
+    type Table = SqliteStore;
+
+    async fn take(&mut self) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open(&self.0.data, clock::now()).await
+    }
+
+    fn is_waited_for(&self, refused: &StoreError, _: bool) -> bool {
+        self.0.standby && matches!(refused, StoreError::Locked { .. })
+    }
+
+    fn leader(&self, _: &StoreError) -> Leads {
+        folder_leader(self.0)
+    }
+
+    async fn free(&self, _: &StoreError) -> Result<(), StoreError> {
+        sqlite::free(&self.0.data).await
+    }
+
+    fn reading(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::reading(&self.0.data))
+    }
+
+    fn has_folder(&self) -> bool {
+        false
+    }
+}
+
+/// Takes the data folder; with it, who we are to the database.
+fn begin(config: &Config, address: &Address) -> Result<(FolderLock, PostgresOptions), StoreError> {
+    let lock = FolderLock::take(&config.data)?;
+    let holder = identity(&config.data).map_err(|error| StoreError::Other {
+        op: "read the identity of the data folder",
+        subject: config.data.display().to_string(),
+        detail: error.to_string(),
+    })?;
+    let machine = executors::node::inventory().hostname;
+    let holder_name = format!("{machine} (pid {})", std::process::id());
+    Ok((lock, PostgresOptions { address: address.clone(), holder, holder_name, lease: LEASE }))
+}
+
+/// A table in a PostgreSQL: who has the lease has it, and nobody asks for that without a data folder of his own.
+struct InDatabase<'a> {
+    config: &'a Config,
+    address: Address,
+    /// The folder's lock, and who we are with it.
+    ours: Option<(FolderLock, PostgresOptions)>,
+}
+
+impl InDatabase<'_> {
+    /// Whether jobs run in a cluster: whoever leads finds them there.
+    fn runs_elsewhere(&self) -> bool {
+        self.config.executors.first().copied().is_some_and(ExecutorKind::is_cluster)
+    }
+}
+
+#[async_trait]
+impl Place for InDatabase<'_> {
+    type Table = PostgresStore;
+
+    async fn take(&mut self) -> Result<PostgresStore, StoreError> {
+        let (_, options) = match &mut self.ours {
+            Some(ours) => ours,
+            none => none.insert(begin(self.config, &self.address)?),
+        };
+        PostgresStore::open(options.clone(), clock::now()).await
+    }
+
+    fn is_waited_for(&self, refused: &StoreError, waits: bool) -> bool {
+        match refused {
+            StoreError::Locked { .. } => self.config.standby,
+            StoreError::Held { .. } => self.config.standby && self.runs_elsewhere(),
+            // A server that is away while one waits comes back.
+            StoreError::Away { .. } => waits,
+            _ => false,
         }
     }
 
-    async fn postgres(config: &Config, address: Address) -> anyhow::Result<Self> {
-        let lock = FolderLock::take(&config.data)?;
-        let holder = identity(&config.data).with_context(|| format!("identity of the data folder {}", config.data.display()))?;
-        let machine = executors::node::inventory().hostname;
-        let holder_name = format!("{machine} (pid {})", std::process::id());
-        let options = PostgresOptions { address, holder, holder_name, lease: LEASE };
-        let waits = config.executors.first().copied().is_some_and(ExecutorKind::is_cluster);
-        let mut standby: Option<Waiting> = None;
-        loop {
-            let held = match PostgresStore::open(options.clone(), clock::now()).await {
-                Ok(store) => {
-                    if let Some(standby) = standby {
-                        standby.end().await;
-                    }
-                    return Ok(Self { store: Arc::new(store), terms: None, tcp: None, lock: Some(lock) });
-                }
-                Err(error @ StoreError::Held { .. }) if waits => error,
-                Err(error @ StoreError::Held { .. }) => {
-                    return Err(anyhow!(error).context(
-                        "its jobs run on its machine, so this daemon does not wait for it: stop the other one, or start the one with its data folder",
-                    ));
-                }
-                // A server that is away while one waits comes back.
-                Err(error @ StoreError::Away { .. }) if standby.is_some() => error,
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(standby) = &standby {
-                standby.says(&held);
-            } else {
-                tracing::info!(reason = %held, "waiting as a standby");
-                standby = Some(Waiting::begin(config, &held).await?);
+    fn leader(&self, refused: &StoreError) -> Leads {
+        let words = match refused {
+            StoreError::Locked { .. } => return Leads { readable: true, ..folder_leader(self.config) },
+            // Where the database is, is for those who run it.
+            StoreError::Held { holder, .. } => {
+                format!("this is a standby: {holder} leads and holds the job table; this one takes over when it ends")
             }
-            let left = if let StoreError::Held { left, .. } = held { left } else { LOOK };
-            tokio::time::sleep(left.clamp(Duration::from_millis(50), LOOK)).await;
-        }
+            _ => "this is a standby, and the database is away".to_owned(),
+        };
+        Leads { words, readable: true }
+    }
+
+    async fn free(&self, refused: &StoreError) -> Result<(), StoreError> {
+        let left = match refused {
+            StoreError::Locked { .. } => return sqlite::free(&self.config.data).await,
+            StoreError::Held { left, .. } => *left,
+            _ => LOOK.1,
+        };
+        // It is given back early, too.
+        tokio::time::sleep(left.clamp(LOOK.0, LOOK.1)).await;
+        Ok(())
+    }
+
+    fn reading(&self) -> Arc<dyn Store> {
+        Arc::new(PostgresStore::reading(self.address.clone()))
+    }
+
+    fn has_folder(&self) -> bool {
+        self.ours.is_some()
     }
 }
 

@@ -65,9 +65,18 @@ impl<'de> Deserialize<'de> for LogLevel {
     }
 }
 
+/// The library that watches a cluster warns at each of its tries, several times a second. What it meets is said once, by us, with what mends it;
+/// whoever wants to hear the library as well says so, or `debug`.
+fn filter(level: &LogLevel) -> String {
+    match level.0.trim() {
+        level @ ("info" | "warn") => format!("{level},kube_runtime=error"),
+        said => said.to_owned(),
+    }
+}
+
 /// Starts logging to standard error. Fails if something else in this process logs already.
 pub fn init(format: LogFormat, level: &LogLevel) -> Result<(), TryInitError> {
-    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&level.0)).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter(level))).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
@@ -77,6 +86,13 @@ pub fn init(format: LogFormat, level: &LogLevel) -> Result<(), TryInitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_that_repeats_itself_is_heard_where_that_is_asked_for() {
+        let of = |text: &str| filter(&text.parse().unwrap_or_default());
+        assert_eq!((of("info"), of("debug")), ("info,kube_runtime=error".to_owned(), "debug".to_owned()));
+        assert_eq!(of("warn,kube_runtime=warn"), "warn,kube_runtime=warn");
+    }
 
     #[test]
     fn a_typing_error_is_no_level() {

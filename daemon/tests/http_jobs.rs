@@ -85,7 +85,7 @@ async fn bad_jobs_are_refused_with_field_and_reason_and_leave_nothing() {
             r#"{"tasks":[{"command":["true"],"replicas":2},{"command":["true"],"replicas":2}]}"#,
             422,
             "too-large-for-cluster",
-            Some("resources.cpu"),
+            Some("tasks[1].resources.cpu"),
             "together",
         ),
     ] {

@@ -89,8 +89,29 @@ async fn what_no_node_can_give_is_refused_with_what_there_is() {
         (
             json!({"command": null, "tasks": [{"name": "w", "replicas": 3, "command": ["true"]}]}),
             "too-large-for-cluster",
-            "resources.cpu",
+            "tasks[0].resources.cpu",
             "ask for 3 together, all nodes have 2: at most 2 of the tasks `w` can run at once",
+        ),
+        (
+            json!({"command": null, "tasks": [
+                {"command": ["true"]},
+                {"name": "x", "command": ["true"], "resources": {"gpu": 1, "gpuModel": "H100"}},
+            ]}),
+            "no-such-node",
+            "tasks[1].resources.gpuModel",
+            "task \"x\" asks for GPUs of the models (H100)",
+        ),
+        (
+            json!({"command": null, "resources": {"cpu": 9}, "tasks": [{"command": ["true"], "resources": {}}, {"command": ["true"]}]}),
+            "too-large-for-cluster",
+            "resources.cpu",
+            "task task-1 asks for 9, the largest node has 2",
+        ),
+        (
+            json!({"command": null, "tasks": [{"command": ["true"]}, {"command": ["true"], "nodeSelector": {"zone": "b"}}]}),
+            "no-such-node",
+            "tasks[1].nodeSelector",
+            "values of this label are (a)",
         ),
         (json!({"resources": {"gpuMemory": "1Gi"}}), "invalid", "resources.gpuMemory", "`gpu` asks for none"),
         (json!({"resources": {"gpu": 1, "gpuMemory": "lots"}}), "malformed", "resources.gpuMemory", "not an amount of memory"),

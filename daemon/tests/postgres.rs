@@ -7,11 +7,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use common::{Daemon, PATIENCE, shell};
+use common::{Daemon, PATIENCE, flash, shell};
 use hyper::StatusCode;
 use postgres_server::{Server, server_for_test};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const CONFIG: &str = "listen = \"off\"\n[node]\ncpus = 4\n";
 
@@ -135,6 +135,117 @@ async fn a_daemon_of_a_cluster_waits_for_the_one_that_leads_and_says_so() {
     assert_eq!(leader.finished(&id).await["outcome"]["result"], "succeeded");
     kill_process(Pid::from_child(&process.0), Signal::TERM).unwrap();
     assert!(process.0.wait().unwrap().success());
+}
+
+/// A cluster at which nobody answers: whoever leads with it starts nothing.
+const NO_CLUSTER: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+    "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "users": [{"name": "u", "user": {}}],
+    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}"#;
+
+/// Waits until a standby says that it can read.
+async fn serves(daemon: &Daemon) {
+    let reads = async {
+        while !daemon.log().contains("serves what can be read") {
+            tokio::time::sleep(Duration::from_millis(20)).await; // it tells nobody else
+        }
+    };
+    tokio::time::timeout(PATIENCE, reads).await.unwrap_or_else(|_| panic!("it does not read\n{}", daemon.log()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_with_a_folder_of_its_own_reads_and_takes_over() {
+    let Some(server) = server_for_test("a standby that reads") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut leader = on(&server, &folder.path().join("one"), CONFIG);
+    leader.restart();
+    let done = leader.submit(shell("exit 3")).await;
+    leader.finished(&done).await;
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, NO_CLUSTER).unwrap();
+    let config = format!("listen = \"off\"\nexecutors = [\"job\"]\n[kubernetes]\nkubeconfig = \"{}\"\n", kubeconfig.display());
+    let mut standby = on(&server, &folder.path().join("two"), &config);
+    standby.restart();
+    serves(&standby).await;
+
+    // What is in the table is read, as the leader tells it.
+    for path in [&*format!("/api/v1/jobs/{done}"), "/api/v1/jobs", "/api/v1/notices", "/api/v1/tokens"] {
+        let (status, here) = standby.get(path).await;
+        assert_eq!((status, &here), (StatusCode::OK, &leader.get(path).await.1), "{path}");
+    }
+    assert_eq!(standby.get("/api/v1/usage").await.1["items"][0]["runs"], 1);
+    for args in [&["ls", "--all", "-o", "json"][..], &["show", &done], &["events", "--job", &done]] {
+        let told = flash::told(&standby, args);
+        assert!(told.contains("exit code 3") || told.contains("\"exitCode\": 3"), "{args:?}: {told}");
+    }
+
+    // What it cannot know or do it does not, and says who leads.
+    let leads = format!("(pid {}) leads and holds the job table", leader.pid().as_raw_nonzero());
+    let refuses = |(status, problem): (StatusCode, Value)| {
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        let says = detail.starts_with("this is a standby: ") && detail.contains(&leads);
+        assert!(status == StatusCode::SERVICE_UNAVAILABLE && says, "{status} {problem}");
+    };
+    refuses(standby.get("/readyz").await);
+    refuses(standby.get("/api/v1/queues").await);
+    refuses(standby.get(&format!("/api/v1/jobs/{done}/why")).await);
+    refuses(standby.post("/api/v1/jobs", shell("true")).await);
+    refuses(standby.post(&format!("/api/v1/jobs/{done}/requeue"), Value::Null).await);
+    refuses(standby.call("PUT", "/api/v1/queues/new", Some(json!({})), &[]).await.unwrap());
+    for args in [["cancel", &done], ["why", &done]] {
+        let refused = flash::flash(&standby, &args);
+        assert!(refused.code != Some(0) && refused.err.contains(&leads), "{args:?}: {}", refused.err);
+    }
+    let (status, gone) = standby.get("/api/v1/jobs/00000000-0000-7000-8000-000000000000").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{gone}");
+
+    // Jobs come, and each is told here, in order and once. In the midst of that the leader is killed.
+    let after = standby.get("/api/v1/info").await.1["revision"].as_u64().unwrap();
+    let mut events = standby.events(&format!("/api/v1/events?after={after}")).await;
+    let client = leader.client();
+    let clients = tokio::spawn(async move {
+        let mut acknowledged = Vec::new();
+        let held = json!({"command": ["true"], "workingDir": "/tmp", "hold": true});
+        while let Ok((StatusCode::CREATED, job)) = client.call("POST", "/api/v1/jobs", Some(held.clone()), &[]).await {
+            acknowledged.push(job["id"].as_str().unwrap().to_owned());
+        }
+        acknowledged
+    });
+    let mut told = Vec::new();
+    let follow = async {
+        while let Some(event) = events.next().await {
+            told.push(event["revision"].as_u64().unwrap());
+            assert_eq!(event["state"], "waiting", "{event}");
+            if told.len() == 40 {
+                leader.kill();
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, follow).await.unwrap_or_else(|_| panic!("nobody took over\n{}", standby.log()));
+    assert!(told.iter().copied().eq(after + 1..=after + told.len() as u64), "{told:?}");
+
+    // Now it leads: what was acknowledged is there, nothing has a gap, and changes are taken.
+    let acknowledged = clients.await.unwrap();
+    assert!(acknowledged.len() >= 39, "{}", acknowledged.len());
+    for id in &acknowledged {
+        assert_eq!(standby.job(id).await["state"], "waiting");
+    }
+    assert_eq!(standby.job(&done).await["outcome"]["exitCode"], 3);
+    let revisions = standby.all_revisions().await;
+    assert!(revisions.iter().copied().eq(1..=revisions.len() as u64), "revisions have a gap");
+    let (status, answer) = standby.post(&format!("/api/v1/jobs/{}/cancel", acknowledged[0]), Value::Null).await;
+    assert!(status.is_success(), "{answer}");
+    assert_eq!(standby.job(&acknowledged[0]).await["outcome"]["result"], "cancelled");
+    let (status, queues) = standby.get("/api/v1/queues").await;
+    assert_eq!(status, StatusCode::OK, "{queues}");
+
+    // The one before has jobs of its machine, and does not wait; nor does who is told not to.
+    assert!(!leader.try_restart().unwrap_err().success());
+    assert!(leader.log().contains("its jobs run on its machine"), "{}", leader.log());
+    let mut other = on(&server, &folder.path().join("three"), &config);
+    other.extra = vec!["--standby=false".to_owned()];
+    assert!(!other.try_restart().unwrap_err().success());
+    assert!(other.log().contains("is held by"), "{}", other.log());
+    assert!(standby.terminate().success(), "{}", standby.log());
 }
 
 #[test]

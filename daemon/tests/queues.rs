@@ -122,7 +122,7 @@ async fn bad_jobs_of_gangs_and_classes_are_refused() {
                "minAvailable": least})
     };
     for (job, status, field, said) in [
-        (gang(2, 2, 1), 422, "resources.memory", "all nodes have 4Gi"),
+        (gang(2, 2, 1), 422, "tasks[0].resources.memory", "all nodes have 4Gi"),
         (gang(2, 3, 1), 422, "minAvailable", "`3` is not 1 to 2"),
         (gang(2, 0, 1), 422, "minAvailable", "`0` is not 1 to 2"),
         (json!({"command": ["true"], "priorityClass": "no"}), 422, "priorityClass", "there are: low"),

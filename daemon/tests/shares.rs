@@ -10,8 +10,8 @@ use common::{Daemon, PATIENCE, gpus, shell};
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-/// Runs that are looked at, and jobs of each tenant: none of them runs out of jobs before. Runs are decided dozens at a time, those of one
-/// tenant together, so wherever one stops counting a tenant may be so many off, whatever went before: there have to be many more.
+/// Runs that are looked at, and jobs of each tenant: none of them runs out of jobs before. Ends are told some at a time, so wherever one stops
+/// counting a tenant may be a few runs off, whatever went before.
 const RUNS: u64 = 5_000;
 const JOBS: usize = 3_000;
 

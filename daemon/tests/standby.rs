@@ -1,4 +1,4 @@
-//! Two daemons on one data folder: the second reads and waits, and takes over when the first ends, however that happens.
+//! Two daemons on one data folder: the second reads and waits, and takes over when the first ends, however that happens, wherever the table is.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
 mod common;
@@ -11,13 +11,21 @@ use std::time::{Duration, Instant};
 use common::tcp::{address, tcp};
 use common::{Client, Daemon, PATIENCE, shell};
 use hyper::StatusCode;
+use postgres_server::{Server, server_for_test};
 use serde_json::{Value, json};
 
 const CONFIG: &str = "listen = \"off\"\n[node]\ncpus = 8\nmemory = \"8Gi\"\n";
 
-/// Another daemon on the folder of this one, that waits.
-fn standby(dir: &std::path::Path, more: &[&str]) -> Daemon {
+/// A daemon on this folder, with its table in there or in a PostgreSQL.
+fn daemon(dir: &std::path::Path, server: Option<&Server>) -> Daemon {
     let mut daemon = Daemon::prepare(dir, CONFIG);
+    daemon.envs.extend(server.map(|server| ("FLASHD_STORE_URL".to_owned(), server.url())));
+    daemon
+}
+
+/// Another daemon on the folder of this one, that waits.
+fn standby(dir: &std::path::Path, server: Option<&Server>, more: &[&str]) -> Daemon {
+    let mut daemon = daemon(dir, server);
     daemon.extra = [&["--standby"], more].concat().into_iter().map(str::to_owned).collect();
     daemon
 }
@@ -36,9 +44,20 @@ async fn until_ready(client: &Client) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_reads_and_takes_over() {
+    reads_and_takes_over(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_of_a_table_in_postgresql_reads_and_takes_over() {
+    let Some(server) = server_for_test("two daemons on a folder, with PostgreSQL") else { return };
+    reads_and_takes_over(Some(&server)).await;
+}
+
+async fn reads_and_takes_over(server: Option<&Server>) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");
-    let mut leader = Daemon::start(&dir, CONFIG);
+    let mut leader = daemon(&dir, server);
+    leader.restart();
     let gate = folder.path().join("gate");
     let script = format!("echo begun; while [ ! -e {} ]; do sleep 0.05; done", gate.display());
     let long = leader.submit(shell(&script)).await;
@@ -50,7 +69,7 @@ async fn a_standby_reads_and_takes_over() {
     let second = Client { dir: folder.path().join("second") };
     std::fs::create_dir(&second.dir).unwrap();
     let socket = second.socket();
-    let mut waiting = standby(&dir, &["--socket", socket.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let mut waiting = standby(&dir, server, &["--socket", socket.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     waiting.restart();
     let begun = Instant::now();
     while !waiting.log().contains("serves what can be read") {
@@ -87,7 +106,9 @@ async fn a_standby_reads_and_takes_over() {
     refuses(second.post(&format!("/api/v1/jobs/{long}/cancel"), Value::Null).await);
     refuses(second.post("/api/v1/tokens", json!({"name": "x"})).await);
     refuses(second.call("PUT", "/api/v1/queues/new", Some(json!({})), &[]).await.unwrap());
-    refuses(second.get("/api/v1/nodes").await);
+    for path in ["nodes", "gpus", "queues", "cohorts", "priorityclasses", "priorityclasses/high"] {
+        refuses(second.get(&format!("/api/v1/{path}")).await);
+    }
     refuses(second.get(&format!("/api/v1/jobs/{held}/why")).await);
     assert_eq!(leader.get("/readyz").await.0, StatusCode::OK, "the first is untouched");
 
@@ -114,7 +135,7 @@ async fn a_standby_reads_and_takes_over() {
     assert_eq!(second.finished(&next).await["outcome"]["result"], "succeeded");
 
     // Now the other one waits, without a door of its own, and this one ends well.
-    let mut first = standby(&dir, &[]);
+    let mut first = standby(&dir, server, &[]);
     first.restart();
     assert!(waiting.terminate().success(), "{}", waiting.log());
     until_ready(&first).await;
@@ -125,7 +146,7 @@ async fn a_standby_reads_and_takes_over() {
     assert!(revisions.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{revisions:?}");
 
     // One that is told to end while it waits does so, and leaves the other alone.
-    let mut third = standby(&dir, &[]);
+    let mut third = standby(&dir, server, &[]);
     third.restart();
     assert!(third.terminate().success());
     assert_eq!(first.get("/readyz").await.0, StatusCode::OK);
@@ -133,11 +154,22 @@ async fn a_standby_reads_and_takes_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_standbys_one_takes_over() {
+    one_takes_over(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_standbys_of_a_table_in_postgresql_one_takes_over() {
+    let Some(server) = server_for_test("several daemons on a folder, with PostgreSQL") else { return };
+    one_takes_over(Some(&server)).await;
+}
+
+async fn one_takes_over(server: Option<&Server>) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");
-    let mut leader = Daemon::start(&dir, CONFIG);
+    let mut leader = daemon(&dir, server);
+    leader.restart();
     let mut ids = vec![leader.submit(shell("true")).await];
-    let mut others: Vec<Daemon> = (0..3).map(|_| standby(&dir, &[])).collect();
+    let mut others: Vec<Daemon> = (0..3).map(|_| standby(&dir, server, &[])).collect();
     for other in &mut others {
         other.restart();
     }
@@ -150,7 +182,8 @@ async fn of_several_standbys_one_takes_over() {
         let at = others.iter().position(|other| other.pid().as_raw_nonzero().get() == pid);
         others.remove(at.unwrap_or_else(|| panic!("{pid} leads, and is none of them"))).kill();
     }
-    let last = Daemon::start(&dir, CONFIG);
+    let mut last = daemon(&dir, server);
+    last.restart();
     for id in ids {
         assert_eq!(last.finished(&id).await["outcome"]["result"], "succeeded");
     }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use common::{Build, GIB, World, id, job, node, queue};
 use scheduler_core::event::{Event, RunResult};
@@ -245,6 +245,40 @@ fn time_in_line_is_no_use() {
     }
     let used = used(&world, ms(1002)) - before;
     assert!((1990..=2010).contains(&used), "two cores for a second, and not twelve: {used}");
+}
+
+/// Of tenants that share fairly the one whose turn it is takes nobody else's place, however old its jobs are; among its own jobs priority
+/// decides, as ever.
+#[test]
+fn tenants_that_take_turns_do_not_take_each_other_out_of_line() {
+    let fair = QueueConfig { fair_share: Some(FairShare::equal(Span::from_secs(3600))), ..queue("q", 0) };
+    let mut world = holding(vec![fair], 2);
+    for number in 0..100 {
+        world.submit(&job(number).namespace("a"), ms(0));
+        world.submit(&job(100 + number).namespace("b"), ms(0));
+    }
+    let (mut placed, mut lined_up) = (VecDeque::new(), 0);
+    // Two begin and end; what is taken back meanwhile.
+    let mut round = |world: &mut World, number: i64| {
+        let now = ms(2 * number);
+        let made = world.plan(now);
+        lined_up += made.iter().filter(|number| is_ahead(world, **number)).count();
+        placed.extend(made);
+        let asked = world.core.take_withdrawn();
+        for next in placed.drain(..2) {
+            world.started(next, now);
+            world.done(next, ms(2 * number + 2));
+        }
+        asked
+    };
+    for number in 0..60 {
+        assert_eq!(round(&mut world, number), [], "in round {number}");
+    }
+    world.submit(&job(500).namespace("a").priority(1), ms(120));
+    let asked = (60..65).map(|number| round(&mut world, number)).find(|asked| !asked.is_empty()).unwrap();
+    let owner = |run: &RunId| world.core.view(run.job).unwrap().shape.namespace.clone();
+    assert!(asked.iter().all(|run| owner(run) == "a".into()), "{asked:?}");
+    assert!(lined_up > 100, "{lined_up}");
 }
 
 #[test]

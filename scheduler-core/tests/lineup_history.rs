@@ -202,7 +202,8 @@ impl World {
     fn deliver(&mut self) {
         match self.orders.pop_front() {
             Some(Effect::Start { run }) => {
-                if let Some(order) = self.order(run) {
+                let order = self.core.view(run.job).and_then(|view| Order::of(&view, run));
+                if let Some(order) = order {
                     self.runner.start(order, self.now);
                 }
             }
@@ -214,21 +215,6 @@ impl World {
             Some(Effect::Forget { run }) => drop(self.runner.over.remove(&run)),
             None => {}
         }
-    }
-
-    /// As a dispatcher makes it: while the run is to be started.
-    fn order(&self, run: RunId) -> Option<Order> {
-        let view = self.core.view(run.job)?;
-        let JobState::Starting { placement } = &view.lifecycle.state else { return None };
-        if view.lifecycle.attempt != run.attempt {
-            return None;
-        }
-        let ask = |slot: &scheduler_core::state::Slot| view.shape.tasks[usize::from(slot.group)].request;
-        let asks = placement.slots.iter().map(ask).fold((0, 0), |sum, ask| (sum.0 + ask.cpu.0, sum.1 + ask.memory.0));
-        let limits = placement.line.map(|line| (line.cpu.0, line.memory.0));
-        // Several nodes stand as several names; such a run is in no line.
-        let node = placement.slots.iter().map(|slot| slot.node.as_str()).collect::<BTreeSet<_>>();
-        Some(Order { run, node: node.into_iter().collect::<Vec<_>>().join("+"), asks, limits })
     }
 
     fn pass(&mut self, ms: i64, ends: impl Fn(u64) -> bool) {

@@ -3,6 +3,7 @@
 //! What must hold for every implementation (the contract suite checks it):
 //! - [`Store::commit`] is one transaction. When it returns, the batch is on disk (fsynced); when it fails, nothing of it is there.
 //! - Every transition is a compare-and-set on (state, attempt) under the writer's term; updated, stale and missing are told apart.
+//! - Terms only grow, whoever begins or raises them, and nothing is written under one that is smaller than the table's.
 //! - Revisions have no gap, are never reused, and grow in commit order.
 //! - A submit touches no index in random order: keys grow with the submission sequence.
 //! - Reads never wait for the writer.
@@ -21,7 +22,7 @@ pub mod sqlite;
 pub mod usage;
 
 use async_trait::async_trait;
-use scheduler_core::ids::{JobId, Revision, Seq};
+use scheduler_core::ids::{JobId, Revision, Seq, Term};
 use scheduler_core::job::LiveJob;
 use scheduler_core::time::Timestamp;
 
@@ -39,8 +40,19 @@ pub use usage::{JobUse, RunSample, UsageBy, UsagePage, UsageQuery, UsageRow};
 /// A job table. Opening one begins a term.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Where the table stood when this term began.
+    /// Where the table stood when this term began; nothing of it where it is opened for reading alone.
     fn head(&self) -> Head;
+
+    /// Where the table stands now, whoever wrote it, if it is a table of this version.
+    async fn standing(&self) -> Result<Head, StoreError>;
+
+    /// From now on this term is told by a number that is `least` or more: where the table's is smaller, the table takes `least`, durably. What
+    /// was begun under its number before goes on. Gives the number that it is. [`StoreError::Fenced`] where another term has begun meanwhile.
+    async fn raise_term(&self, least: Term) -> Result<Term, StoreError>;
+
+    /// Waits until this store is known to write no more, and says why: another term has begun, or the writer ended. Known is what it was told
+    /// when it wrote, or renewed a lease.
+    async fn ended(&self) -> StoreError;
 
     /// Unfinished jobs in ascending sequence, those after `after`, at most `limit`. Reads the hot table only.
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError>;

@@ -103,10 +103,10 @@ pub struct Committed {
     pub last: Revision,
 }
 
-/// Where the table stands when a term begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Where the table stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Head {
-    /// The term that has begun with this opening.
+    /// The latest term.
     pub term: Term,
     /// Largest submission sequence ever given out.
     pub last_seq: Seq,

@@ -30,6 +30,10 @@ impl Fixture for Database {
     async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
         Ok(Arc::new(PostgresStore::open(options(&self.0.url()), build::at(0)).await?))
     }
+
+    fn reading(&self) -> Arc<dyn Store> {
+        Arc::new(PostgresStore::reading(self.0.url().parse().unwrap()))
+    }
 }
 
 contract_suite!(match schema_for_test("the contract suite on PostgreSQL") {

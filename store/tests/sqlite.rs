@@ -24,6 +24,10 @@ impl Fixture for Folder {
     async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
         Ok(Arc::new(SqliteStore::open(self.0.path(), build::at(0)).await?))
     }
+
+    fn reading(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::reading(self.0.path()))
+    }
 }
 
 contract_suite!(Folder::new());

@@ -207,6 +207,11 @@ fn list(nodes: &NodeList, look: Look, wide: bool) -> String {
         ]
     });
     let mut text = table::table(look, &["NAME", "STATE", "CPU", "MEMORY", "GPU", "GPUS", "REASON"], rows.collect());
+    // Each node says it; where nothing was ever seen of a cluster there is none that could.
+    if let Some(message) = nodes.message.as_ref().filter(|_| nodes.items.is_empty()) {
+        text.push_str(&table::clean(message));
+        text.push('\n');
+    }
     if wide && nodes.items.iter().any(|node| !node.gpus.is_empty()) {
         text.push('\n');
         text.push_str(&devices(nodes.items.iter(), look));
@@ -339,7 +344,8 @@ mod tests {
         let hole = |gpus| Hole { gpus, fit: 1 / u64::from(gpus), unusable: u64::from(gpus > 1) };
         let fragmentation =
             Fragmentation { free: 1, closed: 0, largest: 1, largest_node: Some("box".into()), holes: [1, 2].map(hole).into() };
-        let nodes = NodeList { items: vec![node(), bare, closed], fragmentation };
+        let message = Some("Nothing is started now, because the cluster does not answer.".to_owned());
+        let nodes = NodeList { items: vec![node(), bare, closed], fragmentation, message };
         assert_eq!(
             list(&nodes, PLAIN, false),
             "NAME  STATE     CPU      MEMORY    GPU  GPUS      REASON\n\
@@ -352,6 +358,8 @@ mod tests {
         assert!(wide.ends_with(
             "1 GPUs are free, 1 of them on one node (box). Jobs with GPUs on one node that fit now: 1 of 1, 0 of 2.\n"
         ));
+        let unseen = NodeList { items: vec![], ..nodes };
+        assert!(list(&unseen, PLAIN, false).ends_with("\nNothing is started now, because the cluster does not answer.\n"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use executors::kubernetes::nodes::{ClusterNode, ClusterView, GpuCounts, GpuResou
 use scheduler_core::event::Event;
 use scheduler_core::ids::{JobId, Name, RunId};
 use scheduler_core::record::Recorded;
-use scheduler_core::scheduler::{GpuUse, NodeConfig, NodeState};
+use scheduler_core::scheduler::{GpuUse, NodeConfig, NodeState, Refused};
 use scheduler_core::time::Timestamp;
 use tokio::sync::watch;
 
@@ -52,6 +52,22 @@ pub(super) struct Settled {
     pub(super) lost: usize,
 }
 
+/// Whether a job is refused for what the nodes have, and not for what it says itself.
+pub(super) const fn is_of_nodes(refused: &Refused) -> bool {
+    !matches!(
+        refused,
+        Refused::UnknownQueue { .. }
+            | Refused::Duplicate { .. }
+            | Refused::NoTasks
+            | Refused::NoReplicas { .. }
+            | Refused::DuplicateTask { .. }
+            | Refused::MinAvailable { .. }
+            | Refused::TooManyTasks { .. }
+            | Refused::Priority { .. }
+            | Refused::NoAttempts
+    )
+}
+
 impl Fleet {
     pub(super) fn new(cluster: ClusterState) -> Self {
         Self { leases: cluster.leases(), cluster, given: BTreeMap::new(), stale: true }
@@ -74,6 +90,13 @@ impl Fleet {
     /// Why nothing may be planned, if nothing may.
     pub(super) fn silence(&self) -> Option<String> {
         self.cluster.silence()
+    }
+
+    /// Why it is not known what there is for jobs, as long as the core was never told.
+    pub(super) fn unknown(&self) -> Option<String> {
+        let told = !self.given.is_empty() || (!self.stale && self.cluster.view().listed);
+        let being_read = || "the cluster's nodes are being read".to_owned();
+        (!told).then(|| self.cluster.unseen().unwrap_or_else(being_read))
     }
 
     /// Whether the core is in line with what was seen of the cluster.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::nodes::Seen;
 use super::{Channels, Command, SharedCore, lock, snapshot};
-use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, SubmitRequest, Update};
+use crate::backend::{Action, Backend, BackendError, Explanation, Readiness, Snapshot, Standby, SubmitRequest, Update};
 use crate::clock;
 use crate::cluster::ClusterState;
 use crate::gpus::SharedBoard;
@@ -30,6 +30,7 @@ pub struct EngineHandle {
     store: Arc<dyn Store>,
     degraded: watch::Receiver<Option<String>>,
     adopted: watch::Receiver<bool>,
+    trouble: watch::Receiver<Option<String>>,
     board: SharedBoard,
     devices: Option<DeviceGuard>,
     cluster: Option<ClusterState>,
@@ -48,6 +49,8 @@ pub struct HandleParts {
     pub store: Arc<dyn Store>,
     /// Turns true when the executors were taken over.
     pub adopted: watch::Receiver<bool>,
+    /// Why the reconciler's last round failed, if it did.
+    pub trouble: watch::Receiver<Option<String>>,
     /// What is seen of the GPUs.
     pub board: SharedBoard,
     /// What keeps jobs from GPUs of others.
@@ -61,9 +64,9 @@ pub struct HandleParts {
 impl EngineHandle {
     /// A handle on an engine's channels.
     pub fn new(channels: &Channels, parts: HandleParts) -> Self {
-        let HandleParts { core, directory, feed, store, adopted, board, devices, cluster, stopping } = parts;
+        let HandleParts { core, directory, feed, store, adopted, trouble, board, devices, cluster, stopping } = parts;
         let (commands, degraded) = (channels.commands.clone(), channels.degraded.clone());
-        Self { commands, core, directory, feed, store, degraded, adopted, board, devices, cluster, stopping }
+        Self { commands, core, directory, feed, store, degraded, adopted, trouble, board, devices, cluster, stopping }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Command) -> Result<T, BackendError> {
@@ -144,16 +147,18 @@ impl Backend for EngineHandle {
         if let Some(why) = self.degraded.borrow().as_ref() {
             return Readiness::NotReady(why.clone());
         }
+        // What the takeover waits for, before that it is waited for.
+        if let Some(why) = self.silence() {
+            return Readiness::NotReady(why);
+        }
         if !*self.adopted.borrow() {
-            return Readiness::NotReady("taking over the executors".to_owned());
+            let why = self.trouble.borrow().as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            return Readiness::NotReady(format!("taking over the executors{why}"));
         }
-        match self.silence() {
-            Some(why) => Readiness::NotReady(why),
-            None => Readiness::Ready,
-        }
+        Readiness::Ready
     }
 
-    fn standby(&self) -> Option<String> {
+    fn standby(&self) -> Option<Standby> {
         None
     }
 }

@@ -38,6 +38,7 @@ use crate::boot::Boot;
 use crate::clock;
 use crate::cluster::ClusterState;
 use crate::decision_log::Tapper;
+use crate::flashjobs::Compared;
 use crate::metrics::{Decision, Metrics};
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, LoadError, Seeds, SharedDirectory};
@@ -131,6 +132,8 @@ pub struct Parts {
     pub cluster: Option<ClusterState>,
     /// Who looks at the GPUs of a run that has ended before its end is believed; nobody where that cannot be seen.
     pub gate: Option<mpsc::Sender<GatedEnd>>,
+    /// Whether it is known of runs whose pods were deleted which of them were cancelled by that, where runs are pods that anybody may delete.
+    pub compared: Option<Arc<Compared>>,
     /// After how many failures in a row a node is closed; 0: never.
     pub failures_in_a_row: u32,
 }

@@ -7,15 +7,18 @@ use scheduler_core::event::{Effect, Event, Rejected, RunResult, Transition};
 use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::{NewJob, Shape};
 use scheduler_core::record::Recorded;
+use scheduler_core::scheduler::Refused;
 use scheduler_core::time::Timestamp;
 use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, LogEntry, Notice, NoticeKind, NoticeRecord, Submit};
 use tokio::sync::oneshot;
 
+use super::fleet::{self, Fleet};
 use super::idempotency::Known;
 use super::notices::World;
 use super::{Command, DECISIONS, Engine, STARTS, change, health, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
+use crate::flashjobs::Compared;
 use crate::metrics::RunEnd;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::nodes::Order;
@@ -208,7 +211,7 @@ impl Engine {
             }
         }
         for report in reports.drain(..) {
-            if let Some(report) = self.gate(&core, report) {
+            if let Some(report) = self.known(report).and_then(|report| self.gate(&core, report)) {
                 self.report(&mut core, &mut turn, report, now);
             }
         }
@@ -255,6 +258,14 @@ impl Engine {
         is_silent
     }
 
+    /// What no node can give may be there all the same, as long as nobody has seen the nodes.
+    fn refused(&self, index: usize, refused: Refused) -> BackendError {
+        match self.fleet.as_ref().and_then(Fleet::unknown).filter(|_| fleet::is_of_nodes(&refused)) {
+            Some(why) => BackendError::Unavailable(format!("what there is for jobs is not known yet: {why}")),
+            None => BackendError::Refused { index, refused },
+        }
+    }
+
     fn submit(
         &mut self,
         core: &mut Recorded,
@@ -270,7 +281,7 @@ impl Engine {
             }
         }
         for (index, job) in request.jobs.iter().enumerate() {
-            core.admit(&job.shape, &job.policy).map_err(|refused| BackendError::Refused { index, refused })?;
+            core.admit(&job.shape, &job.policy).map_err(|refused| self.refused(index, refused))?;
         }
         let mut accepted = Vec::with_capacity(request.jobs.len());
         for (index, job) in request.jobs.into_iter().enumerate() {
@@ -284,7 +295,7 @@ impl Engine {
                 start_after: job.start_after,
                 hold: job.hold,
             };
-            let lifecycle = core.submit(new.clone(), now).map_err(|refused| BackendError::Refused { index, refused })?;
+            let lifecycle = core.submit(new.clone(), now).map_err(|refused| self.refused(index, refused))?;
             if turn.watched {
                 turn.records.push(EventRecord {
                     revision: Revision(0),
@@ -316,6 +327,13 @@ impl Engine {
             });
         }
         Ok(accepted)
+    }
+
+    /// What is not known to be lost is not taken for lost. The executor repeats it when it is asked, which is as soon as that is known.
+    fn known(&self, report: Report) -> Option<Report> {
+        let waits =
+            |compared: &Compared| !compared.is_done() && matches!(report, Report::Ended { result: RunResult::Lost { .. }, .. });
+        if self.parts.compared.as_deref().is_some_and(waits) { None } else { Some(report) }
     }
 
     /// A report that changes nothing is no fault: executors repeat themselves. An end that is on record already is forgotten there,

@@ -15,15 +15,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::FLASH_JOB_UID;
+use super::compared::Compared;
 use super::convert::job_spec;
 use super::depends::{Readiness, depend, readiness};
-use super::link::{Link, NotSubmitted, Side, WHO, keep_in_step};
+use super::link::{Kind, Link, NotSubmitted, Side, WHO, keep_in_step};
 use super::stand::stand;
 use crate::backend::Action;
 use crate::http::App;
 
-/// Scope of the keys.
-const SCOPE: &str = "flashjob";
+/// What FlashJobs are here.
+const KIND: Kind = Kind { scope: "flashjob", uid: FLASH_JOB_UID, deleted: "kubernetes: its FlashJob was deleted" };
 
 /// A FlashJob that has a job.
 struct Imported {
@@ -55,10 +56,10 @@ pub struct Importer {
 
 impl Importer {
     /// Over the board of the executor and the edge of the daemon, whose rules hold for these jobs too.
-    pub fn new(board: Arc<FlashJobs>, app: Arc<App>, leadership: Leadership) -> Self {
+    pub fn new(board: Arc<FlashJobs>, app: Arc<App>, leadership: Leadership, compared: Arc<Compared>) -> Self {
         Self {
             board,
-            link: Link::new(app, leadership, SCOPE, FLASH_JOB_UID),
+            link: Link::new(app, leadership, &KIND, compared),
             imported: HashMap::new(),
             targets: HashMap::new(),
             depending: BTreeMap::new(),
@@ -140,6 +141,14 @@ impl Importer {
         }
     }
 
+    /// Somebody deletes the FlashJob that was made for a job. It stays until the end of that is on record.
+    async fn goes(&mut self, id: JobId, job: &FlashJob) {
+        match self.link.record(id).await {
+            Ok(None) => self.board.let_go(job),
+            Ok(Some(_)) | Err(_) => self.link.cancel(id).await,
+        }
+    }
+
     fn waits_for(&self, key: &ObjectKey) -> Option<String> {
         self.depending.get(key).map(|(_, why)| why.clone())
     }
@@ -194,6 +203,9 @@ impl Side for Importer {
             if !is_finished(&job) && !self.targets.contains_key(&id) {
                 self.follow(id, key_of(&job), None).await;
             }
+            if !is_finished(&job) && job.metadata.deletion_timestamp.is_some() {
+                self.goes(id, &job).await;
+            }
             return;
         }
         if is_finished(&job) {
@@ -220,7 +232,7 @@ impl Side for Importer {
         let imported = self.imported.remove(&uid).map(|imported| imported.job).or_else(|| made_for(job));
         if let Some(id) = self.link.of_gone(&uid, imported).await {
             self.targets.remove(&id);
-            self.link.act(id, Action::Cancel, WHO).await;
+            self.link.cancel(id).await;
         }
     }
 

@@ -20,12 +20,13 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::compared::Compared;
 use crate::backend::{Action, BackendError, Caller, IdempotencyKey, SubmitRequest, Via};
 use crate::clock;
 use crate::http::App;
 use crate::watch::Watch;
 
-/// Who it is that cancels, holds and releases because of an object of the cluster.
+/// Who it is that holds and releases because of an object of the cluster; who cancels says why, too.
 pub(super) const WHO: &str = "kubernetes";
 /// News that wait at most.
 pub(super) const NEWS: usize = 1_024;
@@ -44,6 +45,17 @@ pub(super) enum NotSubmitted {
     NotNow(BackendError),
 }
 
+/// What objects of one kind are here.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    /// Scope of the keys: those of callers have a user's name before a colon.
+    pub(super) scope: &'static str,
+    /// Annotation of a job with the uid of its object.
+    pub(super) uid: &'static str,
+    /// Who cancels a job whose object was deleted, and why.
+    pub(super) deleted: &'static str,
+}
+
 /// To the rest of the daemon.
 pub(super) struct Link {
     pub(super) app: Arc<App>,
@@ -53,6 +65,10 @@ pub(super) struct Link {
     scope: &'static str,
     /// Annotation of a job with the uid of its object.
     uid: &'static str,
+    /// Who cancels a job whose object was deleted, and why.
+    deleted: &'static str,
+    /// Is told once all that there are were compared with the jobs.
+    compared: Option<Arc<Compared>>,
     /// Jobs of an earlier daemon, by the uid of their object, until all objects were told.
     earlier: HashMap<String, JobId>,
     /// What could not be done yet.
@@ -60,7 +76,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(app: Arc<App>, leadership: Leadership, scope: &'static str, uid: &'static str) -> Self {
+    pub(super) fn new(app: Arc<App>, leadership: Leadership, kind: &Kind, compared: Arc<Compared>) -> Self {
         let caller = Caller {
             user: WHO.into(),
             uid: rustix::process::geteuid().as_raw(),
@@ -69,7 +85,8 @@ impl Link {
             admin: true,
             via: Via::Socket,
         };
-        Self { app, leadership, caller, scope, uid, earlier: HashMap::new(), actions: Vec::new() }
+        let (Kind { scope, uid, deleted }, compared) = (*kind, Some(compared));
+        Self { app, leadership, caller, scope, uid, deleted, compared, earlier: HashMap::new(), actions: Vec::new() }
     }
 
     /// Waits for the Lease, and reads what was imported earlier. False if there is nothing to be done any more.
@@ -165,12 +182,20 @@ impl Link {
         }
     }
 
+    /// Its object was deleted.
+    pub(super) async fn cancel(&mut self, job: JobId) {
+        self.act(job, Action::Cancel, self.deleted).await;
+    }
+
     /// Cancels jobs whose objects were deleted while nobody looked. Later deletions are told.
     pub(super) async fn cancel_gone(&mut self, there: &HashSet<String>) {
         for (uid, job) in std::mem::take(&mut self.earlier) {
             if !there.contains(&uid) {
-                self.act(job, Action::Cancel, WHO).await;
+                self.cancel(job).await;
             }
+        }
+        if let Some(compared) = self.compared.take() {
+            compared.one();
         }
     }
 }

@@ -4,9 +4,12 @@
 //! What must hold:
 //! - Only the daemon that leads takes anything over.
 //! - A FlashJob becomes one job, however often it is seen: its UID is the idempotency key.
-//! - A FlashJob that is deleted cancels its job, also where nobody looked when it happened.
+//! - A FlashJob that is deleted cancels its job, also where nobody looked when it happened. One that somebody made is remembered by its UID. One that was
+//!   made for a job stays, being deleted, until the end of the job is on record: so one that is not there was not made yet, and is made.
+//! - A run whose pods are gone is not taken for lost before all that was deleted meanwhile is known ([`Compared`]).
 //! - What is wrong with one is said in its status, with what to write instead; it is looked at again when it changes, and now and then.
 
+mod compared;
 mod convert;
 mod depends;
 mod import;
@@ -15,6 +18,7 @@ mod pods;
 mod queues;
 mod stand;
 
+pub use compared::Compared;
 pub use import::Importer;
 pub use pods::PodImporter;
 pub use queues::QueueImporter;

@@ -22,13 +22,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::POD_UID;
+use super::compared::Compared;
 use super::convert::pod_job_spec;
-use super::link::{Link, NotSubmitted, Side, WHO, keep_in_step};
+use super::link::{Kind, Link, NotSubmitted, Side, WHO, keep_in_step};
 use crate::backend::Action;
 use crate::http::{App, why};
 
-/// Scope of the keys.
-const SCOPE: &str = "pod";
+/// What pods are here.
+const KIND: Kind = Kind { scope: "pod", uid: POD_UID, deleted: "kubernetes: its pod was deleted" };
 /// Least time between two questions why one pod waits.
 const APART: Duration = Duration::from_secs(20);
 /// Pods for which that is asked at a time.
@@ -59,10 +60,10 @@ pub struct PodImporter {
 
 impl PodImporter {
     /// Over the pods of the executor and the edge of the daemon, whose rules hold for these jobs too.
-    pub fn new(pods: Arc<LonePods>, app: Arc<App>, leadership: Leadership) -> Self {
+    pub fn new(pods: Arc<LonePods>, app: Arc<App>, leadership: Leadership, compared: Arc<Compared>) -> Self {
         Self {
             pods,
-            link: Link::new(app, leadership, SCOPE, POD_UID),
+            link: Link::new(app, leadership, &KIND, compared),
             imported: BTreeMap::new(),
             uids: HashMap::new(),
             invalid: HashSet::new(),
@@ -174,15 +175,15 @@ impl Side for PodImporter {
 
     async fn applied(&mut self, pod: Arc<Pod>) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
+        if pod.metadata.deletion_timestamp.is_some() {
+            return self.gone(&pod).await;
+        }
         if has_ended(&pod) {
             // Its run tells how. Without one there was none.
             if let Some(imported) = self.imported.get_mut(&uid) {
                 imported.pod = pod;
             }
             return;
-        }
-        if pod.metadata.deletion_timestamp.is_some() {
-            return self.gone(&pod).await;
         }
         let Some(imported) = self.imported.get_mut(&uid) else {
             if !self.invalid.contains(&uid) {
@@ -203,10 +204,10 @@ impl Side for PodImporter {
         self.submits.remove(&uid);
         self.invalid.remove(&uid);
         let imported = self.imported.remove(&uid).map(|imported| imported.job);
-        // What ended by itself is told by its run.
-        if let Some(job) = self.link.of_gone(&uid, imported).await.filter(|_| !has_ended(pod)) {
+        // What ended by itself before is told by its run, with the time of that: the job ends so, whichever comes first.
+        if let Some(job) = self.link.of_gone(&uid, imported).await {
             self.uids.remove(&job);
-            self.link.act(job, Action::Cancel, WHO).await;
+            self.link.cancel(job).await;
         }
     }
 

@@ -122,6 +122,11 @@ impl Auth {
         Ok(Peer::Socket(self.caller(uid, Via::Socket).await?))
     }
 
+    /// Whether nobody has to say who asks for this.
+    pub fn is_public(&self, path: &str) -> bool {
+        is_public(path, self.metrics_public)
+    }
+
     /// Who sends this request; nobody only where that is enough.
     pub async fn identify(
         &self,
@@ -132,7 +137,7 @@ impl Auth {
     ) -> ApiResult<Option<Arc<Caller>>> {
         match peer {
             Peer::Socket(caller) => Ok(Some(Arc::clone(caller))),
-            _ if is_public(path, self.metrics_public) => Ok(None),
+            _ if self.is_public(path) => Ok(None),
             Peer::Stranger(uid) => {
                 let detail = format!("this daemon serves the user with uid {} and root, not uid {uid}", self.own_uid);
                 Err(ApiError::new(codes::FORBIDDEN, detail))

@@ -63,6 +63,30 @@ pub struct Listeners {
     /// With its path. A standby may have none.
     unix: Option<(UnixListener, PathBuf)>,
     tcp: Option<TcpListener>,
+    /// Somebody else goes on with the socket: it is not removed at the end.
+    handed_on: bool,
+}
+
+/// Doors that stay open, and are served by somebody else until they are taken over: who comes between the two waits there.
+#[derive(Debug, Default)]
+pub struct Kept {
+    unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
+    tcp: Option<std::net::TcpListener>,
+}
+
+impl Kept {
+    /// Nobody takes them over.
+    pub fn remove(self) {
+        if let Some((_, socket)) = self.unix {
+            remove(&socket);
+        }
+    }
+}
+
+fn remove(socket: &Path) {
+    if let Err(error) = std::fs::remove_file(socket) {
+        tracing::debug!(%error, "removing the socket");
+    }
 }
 
 /// Makes the socket under another name, so that nobody meets it before its mode is right, and puts it in the place of a stale one.
@@ -97,22 +121,29 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 impl Listeners {
-    /// Opens the socket and, unless it is off, the TCP port, or takes the one that is `open` already. The caller holds the data folder's lock,
-    /// so a socket that is there is stale.
-    pub async fn bind(config: &Config, open: Option<std::net::TcpListener>) -> Result<Self, BindError> {
-        let tcp = match (config.listen, open) {
+    /// Opens the socket and, unless it is off, the TCP port, or takes those that were `kept` open. The caller holds the data folder's lock,
+    /// so another socket that is there is stale.
+    pub async fn bind(config: &Config, kept: Kept) -> Result<Self, BindError> {
+        let tcp = match (config.listen, kept.tcp) {
             (Listen::Off, _) => None,
             (Listen::Address(address), Some(open)) => {
                 Some(TcpListener::from_std(open).map_err(|source| BindError::Tcp { address, source })?)
             }
             (Listen::Address(address), None) => Some(bind_tcp(address).await?),
         };
-        let unix = bind_unix(&config.socket, rustix::process::geteuid().is_root())?;
-        Ok(Self { unix: Some((unix, config.socket.clone())), tcp })
+        let unix = match kept.unix {
+            Some((open, path)) => {
+                let open = UnixListener::from_std(open);
+                (open.map_err(|error| BindError::Unix { path: path.clone(), detail: error.to_string() })?, path)
+            }
+            None => (bind_unix(&config.socket, rustix::process::geteuid().is_root())?, config.socket.clone()),
+        };
+        Ok(Self { unix: Some(unix), tcp, handed_on: false })
     }
 
-    /// The doors of a standby: those that whoever leads may have are left alone.
-    pub async fn bind_standby(config: &Config) -> Result<Self, BindError> {
+    /// The doors of a standby: those that whoever leads may have are left alone. The socket in the data folder is among them, unless the caller
+    /// has that folder.
+    pub async fn bind_standby(config: &Config, has_folder: bool) -> Result<Self, BindError> {
         let tcp = match config.listen {
             Listen::Off => None,
             Listen::Address(address) => match bind_tcp(address).await {
@@ -120,19 +151,28 @@ impl Listeners {
                 bound => Some(bound?),
             },
         };
-        let is_leaders = config.socket.parent() == Some(&config.data) || UnixStream::connect(&config.socket).await.is_ok();
+        let in_folder = config.socket.parent() == Some(&config.data);
+        let is_leaders = if in_folder { !has_folder } else { UnixStream::connect(&config.socket).await.is_ok() };
         let unix = if is_leaders {
             None
         } else {
             Some((bind_unix(&config.socket, rustix::process::geteuid().is_root())?, config.socket.clone()))
         };
-        Ok(Self { unix, tcp })
+        Ok(Self { unix, tcp, handed_on: false })
     }
 
-    /// The TCP door once more: who comes waits there while nobody serves it.
-    pub fn tcp_again(&self) -> io::Result<Option<std::net::TcpListener>> {
-        let again = |tcp: &TcpListener| tcp.as_fd().try_clone_to_owned().map(std::net::TcpListener::from);
-        self.tcp.as_ref().map(again).transpose()
+    /// The doors once more, for who serves them afterwards. From now on whoever has them sees to the socket.
+    pub fn hand_on(&mut self) -> io::Result<Kept> {
+        let unix = match &self.unix {
+            Some((unix, path)) => Some((unix.as_fd().try_clone_to_owned()?.into(), path.clone())),
+            None => None,
+        };
+        let tcp = match &self.tcp {
+            Some(tcp) => Some(tcp.as_fd().try_clone_to_owned()?.into()),
+            None => None,
+        };
+        self.handed_on = true;
+        Ok(Kept { unix, tcp })
     }
 
     /// The TCP address that is listened on, with the port that the system chose where 0 was asked for.
@@ -177,9 +217,9 @@ impl Listeners {
             open.wait().await;
         }
         if let Some((_, socket)) = &self.unix
-            && let Err(error) = std::fs::remove_file(socket)
+            && !self.handed_on
         {
-            tracing::debug!(%error, "removing the socket");
+            remove(socket);
         }
     }
 }

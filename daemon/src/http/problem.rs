@@ -85,7 +85,7 @@ impl ApiError {
     }
 
     /// The core does not take a job.
-    fn refused(refused: &Refused) -> Self {
+    pub(super) fn refused(refused: &Refused) -> Self {
         let (resource, detail) = match refused {
             Refused::TaskTooLarge { task, resource, asked, largest } => {
                 let [all, most] = [*asked, *largest].map(|number| view::amount(*resource, number.into()));

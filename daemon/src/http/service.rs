@@ -1,6 +1,7 @@
 //! What is done around every request: who asks, how long it may take, what is counted, and that a panic is an answer.
 //!
-//! Invariants: no handler runs before its caller is known, and none that changes something runs in a standby; nothing here allocates by the size of a request or logs above debug.
+//! Invariants: no handler runs before its caller is known, and none that changes something runs in a standby, nor any that is not public before the
+//! standby can read the table; nothing here allocates by the size of a request or logs above debug.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -20,6 +21,7 @@ use super::App;
 use super::auth::Peer;
 use super::problem::ApiError;
 use super::routes;
+use crate::backend::Standby;
 use crate::metrics::{Route, RouteStatus};
 
 /// Answers one request.
@@ -44,12 +46,18 @@ pub async fn answer(app: &Arc<App>, router: &Router, peer: &Peer, request: Reque
 }
 
 async fn handle(app: &Arc<App>, router: &Router, peer: &Peer, request: Request<Incoming>) -> Response {
-    let caller = app.auth.identify(peer, request.uri().path(), request.headers(), app.backend.store()).await;
+    let (standby, path) = (app.backend.standby(), request.uri().path());
+    if let Some(Standby { leader, reads: false }) = &standby
+        && !app.auth.is_public(path)
+    {
+        return ApiError::new(codes::UNAVAILABLE, leader).into_response();
+    }
+    let caller = app.auth.identify(peer, path, request.headers(), app.backend.store()).await;
     if !request.method().is_safe()
         && caller.is_ok()
-        && let Some(why) = app.backend.standby()
+        && let Some(Standby { leader, .. }) = standby
     {
-        return ApiError::new(codes::UNAVAILABLE, why).into_response();
+        return ApiError::new(codes::UNAVAILABLE, leader).into_response();
     }
     let mut request = request.map(Body::new);
     match caller {

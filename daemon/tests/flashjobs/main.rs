@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod deleted;
 mod depends;
 mod leader;
 mod mig;

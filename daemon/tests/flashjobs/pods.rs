@@ -99,7 +99,8 @@ async fn a_pod_is_a_job_of_one() {
     site.watch("Pod", "ends", |pod| pod["status"]["phase"] == "Succeeded").await;
     site.daemon.restart();
     assert_eq!(site.daemon.finished(&ends).await["outcome"]["result"], "succeeded");
-    assert_ne!(site.daemon.finished(&gated).await["outcome"]["result"], "succeeded");
+    let deleted = site.daemon.finished(&gated).await;
+    assert_eq!(deleted["outcome"]["by"], "kubernetes: its pod was deleted", "{deleted:#}");
     assert_eq!(site.daemon.finished(&site.job_of_pod("comes").await).await["outcome"]["result"], "succeeded");
     site.watch("Pod", "gated", Value::is_null).await;
     let jobs = site.jobs().await;

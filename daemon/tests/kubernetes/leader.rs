@@ -5,6 +5,7 @@ use hyper::StatusCode;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_types::FlashJob;
+use postgres_server::{Server, server_for_test};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::common::{Daemon, PATIENCE};
 use crate::rig::{FLASH_JOBS, Site, daemon, endless, flash_job, job};
 
 /// Name and version of all that executors make and write to, seen by somebody else.
-fn made(site: &Site) -> Vec<(String, String)> {
+pub(crate) fn made(site: &Site) -> Vec<(String, String)> {
     let kinds = ["get", "jobs,pods,flashjobs", "--output", "json"];
     let list: Value = serde_json::from_str(&site.cluster.kubectl(&kinds).unwrap()).unwrap();
     let text = |item: &Value, key: &str| item["metadata"][key].as_str().unwrap_or_default().to_owned();
@@ -20,7 +21,7 @@ fn made(site: &Site) -> Vec<(String, String)> {
     items.iter().map(|item| (text(item, "name"), text(item, "resourceVersion"))).collect()
 }
 
-fn lease(site: &Site) -> Value {
+pub(crate) fn lease(site: &Site) -> Value {
     let text = site.cluster.kubectl(&["get", "lease", "flashd", "--namespace", "flash-system", "--output", "json"]).unwrap();
     serde_json::from_str::<Value>(&text).unwrap()["spec"].clone()
 }
@@ -138,13 +139,28 @@ async fn until_term(site: &Site, term: u64) {
 /// The term that the next opening of this daemon's table begins with.
 fn next_term(daemon: &Daemon) -> String {
     let program = daemon.command().get_program().to_owned();
-    let output = std::process::Command::new(program).arg("migrate").arg("--data").arg(&daemon.dir).output().unwrap();
+    let mut command = std::process::Command::new(program);
+    command.arg("migrate").arg("--data").arg(&daemon.dir).envs(daemon.envs.iter().map(|(key, value)| (key, value)));
+    let output = command.output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_term_never_goes_backwards() {
-    let Some(mut site) = Site::prepare("terms of the Lease", vec![NodeSpec::plain("node-0")], "") else { return };
+    never_backwards("terms of the Lease", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_term_never_goes_backwards_with_the_table_in_postgresql() {
+    let Some(server) = server_for_test("terms of the Lease, with PostgreSQL") else { return };
+    never_backwards("terms of the Lease, with PostgreSQL", Some(&server)).await;
+}
+
+async fn never_backwards(what: &str, server: Option<&Server>) {
+    let Some(mut site) = Site::prepare(what, vec![NodeSpec::plain("node-0")], "") else { return };
+    // A table of its own for each daemon.
+    let table = || server.map(|server| ("FLASHD_STORE_URL".to_owned(), server.schema().url()));
+    site.daemon.envs.extend(table());
     site.daemon.restart();
     site.until_ready(StatusCode::OK, "").await;
     until_term(&site, 1).await;
@@ -168,6 +184,7 @@ async fn a_term_never_goes_backwards() {
     assert!(site.daemon.terminate().success());
     let folder = tempfile::tempdir().unwrap();
     site.daemon = daemon(&site.cluster, folder.path(), "young", "");
+    site.daemon.envs.extend(table());
     site.daemon.restart();
     site.until_ready(StatusCode::OK, "").await;
     until_term(&site, 5).await;

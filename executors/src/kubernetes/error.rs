@@ -29,6 +29,8 @@ pub(super) enum Meaning {
 pub(super) fn meaning(error: &Error) -> Meaning {
     match error {
         Error::Api(status) => of_status(status),
+        // Whatever lies between us and the server says what was wrong itself.
+        Error::Service(inner) => Meaning::Later(chain(&**inner)),
         other => Meaning::Later(chain(other)),
     }
 }
@@ -41,12 +43,23 @@ fn of_status(status: &Status) -> Meaning {
         (404, _) => Meaning::Missing,
         (400 | 413 | 422, _) => Meaning::Refused(message),
         (401, _) => Meaning::Forbidden(format!(
-            "{message}; the credentials are not taken: check the kubeconfig or the service account's token"
+            "{message}; the credentials are not taken: `kubectl get nodes` has to work with the same kubeconfig; in a pod, `{INSTALL}` makes the \
+             service account"
         )),
-        (403, _) if message.contains("cannot ") => Meaning::Forbidden(format!("{message}; `{INSTALL}` gives the rights")),
+        (403, _) if is_of_rights(status) => Meaning::Forbidden(format!("{message}; `{INSTALL}` gives the rights")),
         (403, _) => Meaning::Forbidden(message),
         _ => Meaning::Later(message),
     }
+}
+
+/// A right is missing; a quota or a policy refuses in other words.
+fn is_of_rights(status: &Status) -> bool {
+    status.code == 403 && status.message.contains("cannot ")
+}
+
+/// Whether a right is missing.
+pub(super) fn lacks_right(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if is_of_rights(status))
 }
 
 /// In one line, with the command that mends it where there is one.

@@ -154,7 +154,7 @@ impl LeaseKeeper {
                     let LeaseOptions { namespace, name, .. } = &self.options;
                     let mend = format!("if that one is gone for good, `kubectl --namespace {namespace} delete lease {name}`");
                     if self.say(LeaseState::Waiting(format!("this is a standby: {why}; {mend}"))) {
-                        tracing::warn!(lease, holder, "standby: nothing is started until the Lease is free");
+                        tracing::warn!(why, mend, "standby: nothing is started until the Lease is free");
                     }
                     if self.term.is_some() {
                         return why;

@@ -1,6 +1,6 @@
 //! The `flashjob` executor: what every executor does with runs, and that a gang is bound whole or not at all.
 
-use control_plane::NodeSpec;
+use control_plane::{NodeSpec, Objects, Part, Watched};
 use executors::{GangOrder, GangPlace, PodOrder, RunPhase, StartOrder};
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::{Attempt, RunId};
@@ -198,6 +198,41 @@ async fn a_gang_that_finds_the_room_taken_is_given_back_whole() {
     assert!(not_begun(&mut rig, cordoned).await.contains("cordoned"));
     let nowhere = rig.start(on(&["gpu-1", "gone"], 1, order("1s", "0"))).await;
     assert!(not_begun(&mut rig, nowhere).await.contains("no node gone"));
+}
+
+/// Killed when all was bound and before it had looked who else came there: whoever adopts it looks, as long as it has not begun.
+#[tokio::test]
+async fn a_gang_that_was_bound_and_not_looked_at_again_is_looked_at_when_it_is_adopted() {
+    let nodes = ["gpu-0", "gpu-1", "gpu-2"];
+    let Some(site) = Site::with("a gang beside a stranger", nodes.map(NodeSpec::with_gpus).to_vec()) else { return };
+    if !site.cluster.is_ours() {
+        return;
+    }
+    let instance = instance();
+    let mut rig = site.gang_daemon(&instance).await;
+    let runs = rig.start(on(&nodes[2..], 8, order("2h", "0"))).await;
+    rig.started(runs).await;
+    // From now on nobody begins what is bound.
+    site.cluster.kill_part(Part::Kwok).unwrap();
+    let waits = rig.start(on(&nodes[..2], 8, order("2h", "0"))).await;
+    let watched = Watched::pods(&site.kubeconfig).await;
+    let of_it = |pod: &Value| pod["metadata"]["labels"]["scheduling.flash-sched.io/job-id"] == waits.job.to_string();
+    let all = |objects: &Objects, so: &dyn Fn(&Value) -> bool| {
+        (objects.values().filter(|pod| of_it(pod) && so(pod)).count() == 2).then_some(())
+    };
+    watched.find("both are bound", |objects| all(objects, &|pod| pod["spec"]["nodeName"].is_string())).await;
+    drop(rig);
+    for (name, node) in [("stranger", "gpu-1"), ("late-stranger", "gpu-2")] {
+        site.cluster.kubectl_with(&["create", "--filename", "-"], &foreign(name, node, 1)).unwrap();
+    }
+
+    let mut rig = site.gang_daemon(&instance).await;
+    watched.find("both are taken back", |objects| all(objects, &|pod| pod["metadata"]["deletionTimestamp"].is_string())).await;
+    site.cluster.start_part(Part::Kwok).unwrap();
+    let message = not_begun(&mut rig, waits).await;
+    assert!(message.contains("somebody else took the room: node gpu-1 has 8 nvidia.com/gpu"), "{message}");
+    assert!(matches!(rig.phase(runs).await, Some(RunPhase::Running { .. })), "what has begun is left alone");
+    assert_eq!(rig.ends(runs), 0);
 }
 
 #[tokio::test]

@@ -181,6 +181,42 @@ impl Scheduler {
     }
 }
 
+impl Refused {
+    /// The group of tasks for what it asks for, where it is one group's. Of a job that is too large as a whole, the first for which there is
+    /// too little.
+    pub const fn task(&self) -> Option<&Name> {
+        match self {
+            Self::NoNode { task, .. }
+            | Self::NoGpuModel { task, .. }
+            | Self::NoGpuMemory { task, .. }
+            | Self::NoGpuKind { task, .. }
+            | Self::NoReplica { task, .. }
+            | Self::TooFewInstances { task, .. }
+            | Self::BadGpus { task, .. }
+            | Self::NoSuchGpu { task, .. }
+            | Self::OtherGpu { task, .. }
+            | Self::GpusApart { task, .. }
+            | Self::NamedApart { task, .. }
+            | Self::BadShare { task, .. }
+            | Self::NoShareMemory { task, .. }
+            | Self::NoNodeForAll { task }
+            | Self::TaskTooLarge { task, .. }
+            | Self::JobTooLarge { task, .. } => Some(task),
+            Self::UnknownQueue { .. }
+            | Self::Duplicate { .. }
+            | Self::NoTasks
+            | Self::NoReplicas { .. }
+            | Self::DuplicateTask { .. }
+            | Self::MinAvailable { .. }
+            | Self::TooManyTasks { .. }
+            | Self::Priority { .. }
+            | Self::NoAttempts
+            | Self::OverLimit { .. }
+            | Self::NoFit { .. } => None,
+        }
+    }
+}
+
 /// What is wrong with the share that tasks ask for.
 fn bad_share(group: &TaskGroup) -> Option<&'static str> {
     let Some(share) = group.constraints.gpu_share else {

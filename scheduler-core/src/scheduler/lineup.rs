@@ -269,17 +269,19 @@ impl Scheduler {
         limited && (self.tree.would_borrow(bucket, total) || !self.tree.barriers(bucket, total).is_empty())
     }
 
-    /// Takes back those who wait where the first of the order could go, and whom it ranks above.
+    /// Takes back those who wait where the first of the order could go, and whom it ranks above. With whom it shares fairly it takes turns:
+    /// that theirs came first was decided by what they had had, and that it is the first now says nothing of its rank.
     fn make_way(&mut self, bucket: BucketIx, first: JobIx, now: Timestamp) {
         let demand = &self.tree.bucket(bucket).demand;
-        let ranks_above = |job: JobIx| self.goes_before(&self.jobs[first], &self.jobs[job], now);
+        let is_compared = |active: &&Active| !self.tree.take_turns(bucket, self.jobs[active.job].bucket);
+        let ranks_above = |active: &&Active| self.goes_before(&self.jobs[first], &self.jobs[active.job], now);
         let in_the_way = |active: &&Active| self.nodes.is_in_the_way(demand, &active.held);
         let mut found = Vec::new();
-        for (&node, waiting) in &self.lineup.held {
-            // Whoever was lined up last ranks lowest, so if nobody is above him nobody is above the others.
-            if self.last_in_line(node).is_some_and(ranks_above) {
-                let runs = waiting.runs.iter().filter_map(|order| self.active.get(*order)).filter(in_the_way);
-                found.extend(runs.filter(|active| ranks_above(active.job)).map(|active| active.job));
+        for waiting in self.lineup.held.values() {
+            let runs = || waiting.runs.iter().filter_map(|order| self.active.get(*order)).filter(is_compared);
+            // Whoever was lined up last ranks lowest, so if the first is not above him he is above nobody.
+            if runs().next_back().as_ref().is_some_and(ranks_above) {
+                found.extend(runs().filter(in_the_way).filter(ranks_above).map(|active| active.job));
             }
         }
         self.withdraw(&found);
@@ -357,7 +359,7 @@ impl Scheduler {
         }
     }
 
-    /// Somebody who was lined up has begun, or will not: what the time until then counted as use is taken back.
+    /// Somebody who was ordered into a line has begun, or will not: what he holds is used from then on.
     pub(super) fn end_wait(&mut self, index: JobIx, to: &JobState, now: Timestamp) {
         let job = &self.jobs[index];
         let (bucket, order, amounts) = (job.bucket, job.order, self.tree.bucket(job.bucket).demand.total);
@@ -365,10 +367,9 @@ impl Scheduler {
         let Some(node) = active.held.parts.first().map(|part| part.node) else { return };
         let begun =
             if let JobState::Running { since, .. } = to { (*since).clamp(active.since, now.max(active.since)) } else { now };
-        let waited = begun.since(active.since);
         self.lineup.leave(node, order);
         self.active.set_since(order, begun);
-        self.tree.refund(bucket, &amounts, waited, now);
+        self.tree.begin(bucket, &amounts, now.since(begun), now);
     }
 
     /// Remembers how long a run took that ended by itself.

@@ -91,6 +91,8 @@ pub struct Scheduler {
     lineup: Lineup,
     /// Where the job goes that is just being started; nothing for one that comes with its placement.
     placing: Packing,
+    /// When a stored job was taken over last: what it holds counts as use from then on, and no earlier.
+    restored: Timestamp,
     /// Transitions that the last pass made.
     made_before: usize,
     /// Jobs by state; of the finished ones, those that finished in this core.
@@ -126,6 +128,7 @@ impl Scheduler {
             active: Runs::new(),
             lineup: Lineup::default(),
             placing: Packing::new(),
+            restored: Timestamp(i64::MIN),
             made_before: 0,
             counts: [0; 6],
             retry_backoff: config.retry_backoff,
@@ -172,6 +175,7 @@ impl Scheduler {
             }
         }
         let LiveJob { seq, shape, policy, submitted_at, start_after, lifecycle, .. } = job;
+        self.restored = self.restored.max(now);
         let found = self.shapes.find(&shape);
         let new = NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false };
         let index = self.insert(new, found, lifecycle, now);
@@ -304,10 +308,10 @@ impl Scheduler {
         if self.lineup.holding {
             self.note_pace(index, &event);
         }
-        if held && is_ahead(&self.jobs[index].lifecycle.state) {
+        if held && is_to_begin(&self.jobs[index].lifecycle.state) {
             self.end_wait(index, &to.state, now);
         }
-        self.leave(index, held && !holds, now);
+        self.leave(index, held && !holds, &event, now);
         if let Event::Update { queue, policy, .. } = &event {
             self.update(index, queue, policy);
         }
@@ -356,8 +360,9 @@ impl Scheduler {
             let borrowed = self.tree.would_borrow(bucket, &held);
             let order = self.active.insert(Active { job: index, since, borrowed, held: taken });
             self.jobs[index].order = order;
-            self.tree.take(bucket, &held, now);
-            if is_ahead(&self.jobs[index].lifecycle.state)
+            let state = &self.jobs[index].lifecycle.state;
+            self.tree.take(bucket, &held, is_to_begin(state), now);
+            if is_ahead(state)
                 && let Some(part) = self.active.get(order).and_then(|active| active.held.parts.first())
             {
                 self.lineup.enter(part.node, order, now);
@@ -375,8 +380,8 @@ impl Scheduler {
         within_queue || across_queues || (reclaim && self.tree.lends())
     }
 
-    /// Takes a job off the books of its state.
-    fn leave(&mut self, index: JobIx, releases: bool, now: Timestamp) {
+    /// Takes a job off the books of its state. What it had in a line it used until it ended, not until that is heard of.
+    fn leave(&mut self, index: JobIx, releases: bool, event: &Event, now: Timestamp) {
         let job = &self.jobs[index];
         let bucket = job.bucket;
         let kind = job.lifecycle.state.kind();
@@ -396,15 +401,19 @@ impl Scheduler {
             let held = self.tree.bucket(bucket).demand.held(placement);
             let active = self.active.remove(job.order);
             self.exhausted = false;
-            let since = active.map_or(now, |active| {
+            let used = active.map_or((now, now), |active| {
                 self.nodes.release(active.job, &active.held);
+                let mut until = now;
                 if let (Some(_), Some(part)) = (active.held.line, active.held.parts.first()) {
                     self.lineup.progress(part.node, now);
+                    // The room went on to the next one when the run ended, and is charged to him since then.
+                    let ended = if let Event::Ended { at, .. } = event { (*at).min(now) } else { now };
+                    until = ended.max(active.since).max(self.restored);
                 }
-                active.since
+                (active.since, until)
             });
             self.jobs[index].order = 0;
-            self.tree.give_back(bucket, &held, since, now);
+            self.tree.give_back(bucket, &held, used, now);
         }
         self.counts[kind as usize] -= 1;
         self.tree.count(bucket, kind, false);
@@ -436,6 +445,11 @@ impl Scheduler {
 /// Whether a job was ordered before there was room for it, and has not been heard of since.
 fn is_ahead(state: &JobState) -> bool {
     matches!(state, JobState::Starting { placement } if placement.is_ahead())
+}
+
+/// Whether a job was ordered into a line, and has not been heard of since.
+fn is_to_begin(state: &JobState) -> bool {
+    matches!(state, JobState::Starting { placement } if placement.line.is_some())
 }
 
 /// Enough slots, the first replicas of each group in order, each with as many GPUs as it asked for.

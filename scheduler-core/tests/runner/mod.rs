@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use scheduler_core::JobView;
 use scheduler_core::event::RunResult;
 use scheduler_core::ids::RunId;
+use scheduler_core::state::{JobState, Slot};
 use scheduler_core::time::Timestamp;
 
 /// What a run asks for.
@@ -16,6 +18,22 @@ pub(crate) struct Order {
     pub(crate) asks: (u64, u64),
     /// Of its line.
     pub(crate) limits: Option<(u64, u64)>,
+}
+
+impl Order {
+    /// As a dispatcher makes it: while the run is to be started.
+    pub(crate) fn of(view: &JobView<'_>, run: RunId) -> Option<Self> {
+        let JobState::Starting { placement } = &view.lifecycle.state else { return None };
+        if view.lifecycle.attempt != run.attempt {
+            return None;
+        }
+        let ask = |slot: &Slot| view.shape.tasks[usize::from(slot.group)].request;
+        let asks = placement.slots.iter().map(ask).fold((0, 0), |sum, ask| (sum.0 + ask.cpu.0, sum.1 + ask.memory.0));
+        let limits = placement.line.map(|line| (line.cpu.0, line.memory.0));
+        // Several nodes stand as several names; such a run is in no line.
+        let node = placement.slots.iter().map(|slot| slot.node.as_str()).collect::<BTreeSet<_>>();
+        Some(Self { run, node: node.into_iter().collect::<Vec<_>>().join("+"), asks, limits })
+    }
 }
 
 pub(crate) enum Report {

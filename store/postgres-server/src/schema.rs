@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 /// An empty schema. In a server that is not ours it is removed when this is dropped.
 #[derive(Debug)]
@@ -34,19 +35,33 @@ impl Schema {
     /// # Panics
     /// If the server refuses it.
     pub fn execute(&self, sql: &str) {
-        let sql = format!("SET search_path = {}; {sql}", self.name);
-        self.run(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        self.run_here(sql);
     }
 
-    fn run(&self, sql: &str) -> Result<(), sqlx::Error> {
+    /// Runs SQL in it; of each row that is answered the first column, which has to be a text.
+    ///
+    /// # Panics
+    /// If the server refuses it, or answers something else.
+    pub fn ask(&self, sql: &str) -> Vec<String> {
+        let texts: Result<_, _> = self.run_here(sql).iter().map(|row| row.try_get(0)).collect();
+        texts.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn run_here(&self, sql: &str) -> Vec<PgRow> {
+        let sql = format!("SET search_path = {}; {sql}", self.name);
+        self.run(&sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn run(&self, sql: &str) -> Result<Vec<PgRow>, sqlx::Error> {
         let (server, sql) = (self.server.clone(), sql.to_owned());
         // On a thread of its own: the caller may be inside of a runtime.
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(sqlx::Error::Io)?;
             runtime.block_on(async {
                 let mut connection = sqlx::PgConnection::connect(&server).await?;
-                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
-                connection.close().await
+                let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut connection).await?;
+                connection.close().await?;
+                Ok(rows)
             })
         };
         std::thread::spawn(run).join().unwrap_or(Err(sqlx::Error::WorkerCrashed))

@@ -42,7 +42,7 @@ impl Writer {
     /// Makes a batch durable, or leaves no trace of it.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         self.ready(OP).await?;
-        if batch.term != self.term {
+        if !(self.begun..=self.term).contains(&batch.term) {
             return Err(self.other_term(OP, batch.term).await);
         }
         let mut last_seq = self.last_seq;

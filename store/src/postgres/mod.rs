@@ -25,11 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use scheduler_core::ids::{JobId, Revision, Seq};
+use scheduler_core::ids::{JobId, Revision, Seq, Term};
 use scheduler_core::job::LiveJob;
 use scheduler_core::time::Timestamp;
 use sqlx::postgres::PgPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::usage::Day;
 use crate::{
@@ -55,15 +55,19 @@ pub struct PostgresOptions {
     pub lease: Duration,
 }
 
-/// A job table in a database of a PostgreSQL server. Opening it takes the lease and begins a term.
+/// A job table in a database of a PostgreSQL server. Opening it takes the lease and begins a term; for reading alone it does neither.
 pub struct PostgresStore {
     address: Address,
     head: Head,
     commands: mpsc::Sender<Command>,
     counts: Arc<Mutex<StateCounts>>,
     unsettled: Arc<AtomicBool>,
+    /// The term that has ended this one, once that is known.
+    fenced: watch::Receiver<Option<Term>>,
     readers: PgPool,
     shared: tokio::sync::Mutex<Shared>,
+    /// Another daemon writes the table.
+    reading: bool,
 }
 
 impl PostgresStore {
@@ -80,13 +84,37 @@ impl PostgresStore {
             commands: started.commands,
             counts: started.counts,
             unsettled: started.unsettled,
+            fenced: started.fenced,
             readers: address.readers(),
             shared: tokio::sync::Mutex::default(),
             address,
+            reading: false,
         })
     }
 
+    /// A table that another daemon writes, for reading alone, in sessions that the server keeps from writing: whatever would change it is
+    /// [`StoreError::Standby`]. What is read is what transactions have left that are durable there; none is seen in part. It may not be there
+    /// yet, or be of another version: [`Store::standing`] says so, and is to be asked first. To be called in a runtime.
+    pub fn reading(address: Address) -> Self {
+        let (commands, _) = mpsc::channel(1);
+        let readers = address.readers();
+        Self {
+            address,
+            head: Head::default(),
+            commands,
+            counts: Arc::default(),
+            unsettled: Arc::default(),
+            fenced: watch::channel(None).1,
+            readers,
+            shared: tokio::sync::Mutex::default(),
+            reading: true,
+        }
+    }
+
     async fn ask<T>(&self, op: &'static str, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
+        if self.reading {
+            return Err(StoreError::Standby { op });
+        }
         let (answer, answered) = oneshot::channel();
         self.commands.send(command(answer)).await.map_err(|_| StoreError::Closed { op })?;
         answered.await.unwrap_or(Err(StoreError::Closed { op }))
@@ -110,6 +138,21 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn head(&self) -> Head {
         self.head
+    }
+
+    async fn standing(&self) -> Result<Head, StoreError> {
+        self.told("read where the table stands", read::head(&self.readers, &self.address).await)
+    }
+
+    async fn raise_term(&self, least: Term) -> Result<Term, StoreError> {
+        self.ask("raise the term", |answer| Command::RaiseTerm { least, answer }).await
+    }
+
+    async fn ended(&self) -> StoreError {
+        let mut fenced = self.fenced.clone();
+        // An error says that the writer is gone.
+        let said = fenced.wait_for(Option::is_some).await.ok().and_then(|fenced| *fenced);
+        said.map_or(StoreError::Closed { op: "write" }, |current| StoreError::Fenced { ours: self.head.term, current })
     }
 
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError> {
@@ -144,6 +187,9 @@ impl Store for PostgresStore {
     }
 
     async fn counts(&self) -> Result<StateCounts, StoreError> {
+        if self.reading {
+            return self.told("count jobs", read::counts(&self.readers).await);
+        }
         if self.commands.is_closed() {
             return Err(StoreError::Closed { op: "count jobs" });
         }

@@ -7,16 +7,18 @@ use scheduler_core::ids::{JobId, Name, Revision, Seq};
 use scheduler_core::state::StateKind;
 use scheduler_core::time::Timestamp;
 use sqlx::Acquire as _;
-use sqlx::postgres::{PgConnection, PgPool, PgRow, PgTransaction};
+use sqlx::postgres::{PgConnection, PgExecutor, PgPool, PgRow, PgTransaction};
 
+use super::connect::Address;
 use super::fault::Fault;
 use super::lease::standing;
 use super::row::{get, hash, job, job_id, lifecycle, name, number, owner};
+use super::schema;
 use super::value::{Id, kept, kept_list, told};
-use crate::codec::{Damage, signed};
+use crate::codec::{Damage, signed, state_kind};
 use crate::{
-    EventRecord, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, Notice, NoticeKind, NoticeQuery, NoticeRecord, ObjectKind,
-    ObjectRecord, OutcomeKind, StoreError, TokenRecord,
+    EventRecord, Head, JobPage, JobQuery, JobRecord, KeyRecord, LabelMatch, Notice, NoticeKind, NoticeQuery, NoticeRecord,
+    ObjectKind, ObjectRecord, OutcomeKind, StateCounts, StoreError, TokenRecord,
 };
 
 /// Rows that one page of a list looks at, at most; one that found less says where to go on.
@@ -25,6 +27,7 @@ const SCAN: i64 = 500_000;
 const SCAN_LABELS: i64 = 50_000;
 
 static HEAD: &str = include_str!("queries/head.sql");
+static COUNT_STATES: &str = include_str!("queries/count_states.sql");
 static JOBS_BY_ID: &str = include_str!("queries/jobs_by_id.sql");
 static JOBS_BY_SEQ: &str = include_str!("queries/jobs_by_seq.sql");
 static IDS_BETWEEN: &str = include_str!("queries/ids_between.sql");
@@ -42,6 +45,25 @@ static TOKENS: &str = include_str!("queries/tokens.sql");
 /// A transaction that sees one state of the table.
 pub(super) async fn snapshot(pool: &PgPool) -> Result<PgTransaction<'static>, Fault> {
     Ok(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+}
+
+/// Where the table stands, whoever writes it, if it is one of this version.
+pub(super) async fn head(pool: &PgPool, address: &Address) -> Result<Head, Fault> {
+    let mut snapshot = snapshot(pool).await?;
+    let db = snapshot.acquire().await?;
+    schema::readable(db, address).await?;
+    let head = standing(&sqlx::query(HEAD).fetch_one(db).await?)?.head;
+    snapshot.commit().await?;
+    Ok(head)
+}
+
+/// Number of jobs in each state.
+pub(super) async fn counts<'a>(db: impl PgExecutor<'a>) -> Result<StateCounts, Fault> {
+    let mut counts = StateCounts::default();
+    for row in sqlx::query(COUNT_STATES).fetch_all(db).await? {
+        counts[state_kind(get(&row, 0)?)? as usize] = number(&row, 1)?;
+    }
+    Ok(counts)
 }
 
 /// Jobs with their specs, in the order asked; unknown ones are left out.

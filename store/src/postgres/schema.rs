@@ -32,6 +32,19 @@ pub(super) async fn version(db: &mut PgConnection, address: &Address) -> Result<
     Ok(found)
 }
 
+/// Refuses to read what was made by another version, or is not made yet.
+pub(super) async fn readable(db: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
+    let (found, known) = (version(db, address).await?, MIGRATIONS.len() as i64);
+    match found {
+        0 => Err(address.at("read").other("there is no job table yet")),
+        _ if found != known => {
+            let detail = format!("it has schema version {found}, this binary reads version {known}");
+            Err(address.at("read").other(detail))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Brings the schema up to date.
 pub(super) async fn migrate(db: &mut PgConnection, address: &Address, found: i64) -> Result<(), StoreError> {
     let at = address.at("migrate");

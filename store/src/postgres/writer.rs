@@ -7,6 +7,8 @@
 //!   number of transactions says it, and is read only when no transaction of the old session is on its way any more (it holds that lock).
 //! - After any failure what the writer remembers of the table is read anew before the next command. Attempts to connect are bounded.
 //! - The lease is renewed in idle time too.
+//! - The number of the term may be raised while it lasts; each transaction compares the latest. What was begun under an earlier one of its numbers is
+//!   of this term.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,7 @@ use scheduler_core::ids::{JobId, Revision, Seq, Term};
 use scheduler_core::time::Timestamp;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::PostgresOptions;
@@ -24,9 +26,10 @@ use super::connect::Address;
 use super::fault::{At, Fault};
 use super::intern::Interned;
 use super::lease::{self, Standing, millis, standing};
-use super::row::{get, number};
-use super::schema;
-use crate::codec::{signed, state_kind};
+use super::row::get;
+use super::value::kept;
+use super::{read, schema};
+use crate::codec::signed;
 use crate::ledger::Ledger;
 use crate::usage::Day;
 use crate::{Batch, Committed, Compaction, Head, StateCounts, StoreError, TokenRecord};
@@ -45,7 +48,6 @@ const GOODBYE: Duration = Duration::from_secs(2);
 static FENCE: &str = include_str!("queries/fence.sql");
 static HEAD: &str = include_str!("queries/head.sql");
 static SETTLED_HEAD: &str = include_str!("queries/settled_head.sql");
-static COUNT_STATES: &str = include_str!("queries/count_states.sql");
 /// What reads whole tables is not held to the ways of [`super::connect`].
 const WHOLE_TABLES: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on";
 
@@ -54,6 +56,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the writer can be asked to do.
 pub(super) enum Command {
     Commit { batch: Batch, answer: Answer<Committed> },
+    RaiseTerm { least: Term, answer: Answer<Term> },
     Compact { before: Timestamp, limit: u32, answer: Answer<Compaction> },
     Prune { before: Timestamp, limit: u32, answer: Answer<Vec<JobId>> },
     ForgetUsage { before: Day, answer: Answer<u64> },
@@ -69,6 +72,7 @@ pub(super) struct Started {
     pub(super) head: Head,
     pub(super) counts: Arc<Mutex<StateCounts>>,
     pub(super) unsettled: Arc<AtomicBool>,
+    pub(super) fenced: watch::Receiver<Option<Term>>,
 }
 
 /// Everything that the thread owns.
@@ -76,7 +80,12 @@ pub(super) struct Writer {
     address: Address,
     lease: Duration,
     db: Option<PgConnection>,
+    holder: String,
+    /// Number that this term began with; it may have been raised since.
+    pub(super) begun: Term,
     pub(super) term: Term,
+    /// What it is being raised to, until it is known whether it is.
+    pub(super) raising: Option<Term>,
     commits: i64,
     pub(super) last_seq: Seq,
     pub(super) last_revision: Revision,
@@ -85,6 +94,8 @@ pub(super) struct Writer {
     counts: Arc<Mutex<StateCounts>>,
     /// False after a failure that left the memory above in doubt.
     in_step: bool,
+    /// The term that has ended this one, once that is known.
+    fenced: watch::Sender<Option<Term>>,
     /// True while it is not known whether a commit is in the table: readers that rebuild from it have to wait.
     unsettled: Arc<AtomicBool>,
 }
@@ -98,11 +109,18 @@ pub(super) async fn start(options: PostgresOptions, now: Timestamp) -> Result<St
         .name("store-writer".to_owned())
         .spawn(move || run(&options, now, ready, inbox))
         .map_err(|error| subject.at("start the writer").other(error.to_string()))?;
-    let (head, counts, unsettled) = opened.await.unwrap_or(Err(StoreError::Closed { op: "open" }))?;
-    Ok(Started { commands, head, counts, unsettled })
+    let opened = opened.await.unwrap_or(Err(StoreError::Closed { op: "open" }))?;
+    let Opened { head, counts, unsettled, fenced } = opened;
+    Ok(Started { commands, head, counts, unsettled, fenced })
 }
 
-type Opened = (Head, Arc<Mutex<StateCounts>>, Arc<AtomicBool>);
+/// What a writer tells when it is open.
+struct Opened {
+    head: Head,
+    counts: Arc<Mutex<StateCounts>>,
+    unsettled: Arc<AtomicBool>,
+    fenced: watch::Receiver<Option<Term>>,
+}
 
 fn run(options: &PostgresOptions, now: Timestamp, ready: Answer<Opened>, mut inbox: mpsc::Receiver<Command>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -121,7 +139,12 @@ fn run(options: &PostgresOptions, now: Timestamp, ready: Answer<Opened>, mut inb
                 return;
             }
         };
-        let opened = (head, Arc::clone(&writer.counts), Arc::clone(&writer.unsettled));
+        let opened = Opened {
+            head,
+            counts: Arc::clone(&writer.counts),
+            unsettled: Arc::clone(&writer.unsettled),
+            fenced: writer.fenced.subscribe(),
+        };
         let gone = ready.send(Ok(opened)).is_err();
         let closer = if gone { None } else { writer.serve(&mut inbox).await };
         writer.leave().await;
@@ -148,7 +171,11 @@ impl Writer {
             address: address.clone(),
             lease: options.lease,
             db: None,
+            holder: kept(&options.holder).into_owned(),
+            begun: term,
             term,
+            raising: None,
+            fenced: watch::Sender::new(None),
             commits: 0,
             last_seq: Seq(0),
             last_revision: Revision(0),
@@ -179,6 +206,7 @@ impl Writer {
             // A caller that has gone away does not undo what it asked for.
             match command {
                 Command::Commit { batch, answer } => drop(answer.send(self.commit(&batch).await)),
+                Command::RaiseTerm { least, answer } => drop(answer.send(self.raise_term(least).await)),
                 Command::Compact { before, limit, answer } => drop(answer.send(self.compact(before, limit).await)),
                 Command::Prune { before, limit, answer } => drop(answer.send(self.prune(before, limit).await)),
                 Command::ForgetUsage { before, answer } => drop(answer.send(self.forget_usage(before).await)),
@@ -205,6 +233,11 @@ impl Writer {
             Ok(Ok(false)) => {
                 tracing::error!(database = %self.address, term = %self.term, "another daemon has taken the job table");
                 self.db = Some(db);
+                // By whom is read, and told to whoever waits for that.
+                self.in_step = false;
+                if let Err(error) = self.try_ready().await {
+                    tracing::error!(database = %self.address, %error, "this daemon writes no more");
+                }
             }
             Ok(Err(fault)) => {
                 let error = self.address.at("renew the lease").fault(fault);
@@ -274,18 +307,21 @@ impl Writer {
         let found = standing(&row)?;
         self.unsettled.store(false, Ordering::Release);
         if found.head.term != self.term {
-            return Err(StoreError::Fenced { ours: self.term, current: found.head.term }.into());
+            // Another daemon's next term may have the number that this one was to be raised to.
+            let is_ours = self.raising == Some(found.head.term) && get::<Option<&str>>(&row, 5)? == Some(self.holder.as_str());
+            if !is_ours {
+                return Err(self.fence_off(found.head.term).into());
+            }
+            self.term = found.head.term;
         }
+        self.raising = None;
         sqlx::raw_sql(WHOLE_TABLES).execute(&mut db).await?;
         if sweep {
             Interned::sweep(&mut db).await?;
         }
         self.interned = Interned::load(&mut db).await?;
         self.ledger.clear();
-        let mut counts = StateCounts::default();
-        for row in sqlx::query(COUNT_STATES).fetch_all(&mut db).await? {
-            counts[state_kind(get(&row, 0)?)? as usize] = number(&row, 1)?;
-        }
+        let counts = read::counts(&mut db).await?;
         sqlx::raw_sql("COMMIT").execute(&mut db).await?;
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         self.commits = found.commits;
@@ -383,6 +419,7 @@ impl Writer {
         }
         let found = standing(&sqlx::query(HEAD).fetch_one(db).await?)?;
         if found.head.term != self.term {
+            self.fence_off(found.head.term);
             return Err(self.at(op).wrong_term(self.term, found.head.term).into());
         }
         let (known, found) = (self.commits, found.commits);
@@ -390,6 +427,12 @@ impl Writer {
             .at(op)
             .other(format!("somebody else has written: transaction {known} was expected to be the last, not {found}"))
             .into())
+    }
+
+    /// Another term has begun.
+    fn fence_off(&self, current: Term) -> StoreError {
+        self.fenced.send_replace(Some(current));
+        StoreError::Fenced { ours: self.term, current }
     }
 
     /// Why a batch of another term than this writer's is refused: the term in the table, and not the one in memory, says who may write.

@@ -109,15 +109,6 @@ impl SqliteStore {
         self.ask("limit the size", |answer| Command::Limit { max_pages, answer }).await
     }
 
-    /// From now on this term is told by a number that is `least` or more: where the table's is smaller, the table takes `least`, durably. What
-    /// was begun under its number before goes on. Gives the number that it is.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] where another term has begun meanwhile.
-    pub async fn raise_term(&self, least: Term) -> Result<Term, StoreError> {
-        self.ask("raise the term", |answer| Command::RaiseTerm { least, answer }).await
-    }
-
     /// The database file in a data folder.
     pub fn file(dir: &Path) -> PathBuf {
         dir.join("flash.db")
@@ -137,6 +128,21 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn head(&self) -> Head {
         self.head
+    }
+
+    async fn standing(&self) -> Result<Head, StoreError> {
+        let path = self.readers.path();
+        self.readers.read("read where the table stands", move |db| schema::readable(db, &path)).await
+    }
+
+    async fn raise_term(&self, least: Term) -> Result<Term, StoreError> {
+        self.ask("raise the term", |answer| Command::RaiseTerm { least, answer }).await
+    }
+
+    async fn ended(&self) -> StoreError {
+        // Of a folder there is one daemon: nobody else begins a term.
+        self.commands.closed().await;
+        StoreError::Closed { op: "write" }
     }
 
     async fn live(&self, after: Seq, limit: u32) -> Result<Vec<LiveJob>, StoreError> {

@@ -28,6 +28,11 @@ impl Readers {
         Self { path: Arc::new(path), permits: Arc::new(Semaphore::new(MOST as usize)), idle: Arc::default() }
     }
 
+    /// The file.
+    pub(super) fn path(&self) -> Arc<PathBuf> {
+        Arc::clone(&self.path)
+    }
+
     /// Runs `work` on one snapshot of the database.
     pub(super) async fn read<T: Send + 'static>(
         &self,

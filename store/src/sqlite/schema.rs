@@ -141,7 +141,7 @@ async fn migrate(db: &mut SqliteConnection, path: &Path, version: i64) -> Result
     })
 }
 
-/// Where a table stands that another daemon writes, if it is one of this version.
+/// Where a table stands, whoever writes it, if it is one of this version.
 pub(super) fn readable(db: &mut Connection, path: &Path) -> Result<Head, ReadError> {
     let at = At { op: "open for reading", path };
     let application = db.first(APPLICATION, &[], |row| row.int(0))?;

@@ -8,15 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{FlockOperation, flock};
-use scheduler_core::ids::Revision;
 use tokio::sync::{mpsc, oneshot};
 
+use super::SqliteStore;
 use super::fault::At;
 use super::live::Shared;
 use super::lock::{FILE, Holder};
 use super::readers::Readers;
-use super::{SqliteStore, schema};
-use crate::{StateCounts, StoreError};
+use crate::{Head, StateCounts, StoreError};
 
 /// Who has this folder, as it wrote; nothing where nobody ever had it.
 pub fn holder(dir: &Path) -> Holder {
@@ -51,25 +50,12 @@ pub async fn free(dir: &Path) -> Result<(), StoreError> {
 }
 
 impl SqliteStore {
-    /// Opens a table that another daemon of this machine writes, for reading alone: whatever would change it is
-    /// [`StoreError::Standby`].
-    ///
-    /// # Errors
-    /// There is no table yet, or it is not one of this version.
-    pub async fn open_reading(dir: &Path) -> Result<Self, StoreError> {
-        let path = Self::file(dir);
-        let readers = Readers::new(path.clone());
-        let head = readers.read("open", move |db| schema::readable(db, &path)).await?;
+    /// A table that another daemon of this machine writes, for reading alone: whatever would change it is [`StoreError::Standby`]. It may not
+    /// be there yet, or be of another version: [`crate::Store::standing`] says so, and is to be asked first.
+    pub fn reading(dir: &Path) -> Self {
         let (commands, _) = mpsc::channel(1);
         let counts = Arc::new(Mutex::new(StateCounts::default()));
-        Ok(Self { head, commands, counts, readers, shared: Arc::<Mutex<Shared>>::default(), reading: true })
-    }
-
-    /// The latest revision of the table, whoever wrote it.
-    ///
-    /// # Errors
-    /// The table cannot be read.
-    pub async fn latest(&self) -> Result<Revision, StoreError> {
-        self.readers.read("read the latest revision", |db| Ok(schema::head(db)?.last_revision)).await
+        let readers = Readers::new(Self::file(dir));
+        Self { head: Head::default(), commands, counts, readers, shared: Arc::<Mutex<Shared>>::default(), reading: true }
     }
 }

@@ -9,8 +9,10 @@ pub(crate) mod crash;
 pub(crate) mod lists;
 pub(crate) mod notices;
 pub(crate) mod objects;
+pub(crate) mod reading;
 pub(crate) mod retention;
 pub(crate) mod roundtrip;
+pub(crate) mod terms;
 pub(crate) mod usage;
 
 use std::sync::Arc;
@@ -23,6 +25,9 @@ use store::{Store, StoreError};
 pub(crate) trait Fixture: Send + Sync {
     /// Opens it, which begins a term. What was opened before has to be closed, or gone with its process.
     async fn open(&self) -> Result<Arc<dyn Store>, StoreError>;
+
+    /// The same for reading alone, whoever writes it.
+    fn reading(&self) -> Arc<dyn Store>;
 }
 
 /// One test a function of the contract; `$fixture` makes a database of its own for each.
@@ -41,9 +46,12 @@ macro_rules! contract_suite {
             notices: notices_have_their_places_in_the_sequence, notices_go_with_the_events_around_them;
             objects: objects_are_kept_by_kind_and_name, an_object_is_replaced_and_removed, objects_share_the_fate_of_their_batch,
                 an_ended_term_sets_no_object, objects_that_cannot_be_are_refused;
+            reading: a_table_that_another_writes_is_read_and_not_changed, a_reader_sees_no_part_of_a_batch,
+                a_reader_outlives_the_writer;
             retention: prune_removes_the_jobs_that_finished_first, a_pruned_sequence_is_not_given_out_again,
                 compact_removes_events_in_bounds_and_remembers_the_floor, compact_removes_old_keys,
                 the_last_revision_survives_the_last_event;
+            terms: a_term_is_raised_and_never_lowered, the_next_term_begins_above_a_raised_one, who_writes_no_more_is_told;
             usage: runs_are_counted_once_by_whom_and_where, a_run_over_midnight_is_cut, every_try_of_a_job_counts,
                 samples_are_added_to_the_run_and_its_day, sums_outlive_their_jobs_until_they_are_forgotten;
         }

@@ -24,6 +24,8 @@ pub(crate) enum Mode {
     CutBeforeCommit,
     /// Nothing that clients say goes through.
     Hold,
+    /// No COMMIT goes through before [`Mode::Pass`]; what comes before it does.
+    HoldCommit,
 }
 
 /// A running proxy. Its sessions end with the runtime of the test.
@@ -32,6 +34,7 @@ pub(crate) struct Proxy {
     server: String,
     mode: watch::Sender<Mode>,
     cuts: Arc<AtomicU32>,
+    held: watch::Sender<u32>,
 }
 
 impl Proxy {
@@ -41,16 +44,17 @@ impl Proxy {
         let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
         let socket = Path::new(&socket_folder(server)).join(".s.PGSQL.5432");
         let (mode, _) = watch::channel(Mode::Pass);
-        let proxy = Self { folder, server: server.to_owned(), mode, cuts: Arc::default() };
-        let (mode, cuts) = (proxy.mode.clone(), Arc::clone(&proxy.cuts));
+        let (held, _) = watch::channel(0);
+        let proxy = Self { folder, server: server.to_owned(), mode, cuts: Arc::default(), held };
+        let (mode, cuts, held) = (proxy.mode.clone(), Arc::clone(&proxy.cuts), proxy.held.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = UnixStream::connect(&socket).await.unwrap();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 let back = tokio::spawn(backward(from_server, to_client));
-                let (mode, cuts) = (mode.clone(), Arc::clone(&cuts));
+                let (mode, cuts, held) = (mode.clone(), Arc::clone(&cuts), held.clone());
                 tokio::spawn(async move {
-                    forward(from_client, to_server, &mode, &cuts, &back).await;
+                    forward(from_client, to_server, &mode, (&cuts, &held), &back).await;
                     back.abort();
                 });
             }
@@ -66,6 +70,12 @@ impl Proxy {
 
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Waits until the first COMMIT is held.
+    pub(crate) async fn holds_a_commit(&self) {
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| *held > 0).await.unwrap();
     }
 
     /// Sessions that were cut.
@@ -88,7 +98,7 @@ async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mode: &watch::Sender<Mode>,
-    cuts: &AtomicU32,
+    (cuts, held): (&AtomicU32, &watch::Sender<u32>),
     back: &tokio::task::JoinHandle<()>,
 ) {
     let mut buffer = vec![0; 1 << 16];
@@ -96,7 +106,12 @@ async fn forward(
         let said = &buffer[..length];
         let passes = mode.subscribe().wait_for(|mode| *mode != Mode::Hold).await.map(|mode| *mode);
         let Ok(present) = passes else { return };
-        if said == COMMIT && present != Mode::Pass {
+        if said == COMMIT && present == Mode::HoldCommit {
+            held.send_modify(|held| *held += 1);
+            if mode.subscribe().wait_for(|mode| *mode == Mode::Pass).await.is_err() {
+                return;
+            }
+        } else if said == COMMIT && present != Mode::Pass {
             mode.send_replace(Mode::Pass);
             if present == Mode::CutAfterCommit {
                 // The answer is not carried; that the server closes the session says that it has done all that it was told.

@@ -11,6 +11,7 @@ mod pods;
 #[cfg(test)]
 mod tests;
 mod update;
+mod written;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use crate::objects::{Directory, SharedDirectory};
 use crate::users::Users;
 use interned::Interned;
 pub use update::FIELDS;
+pub use written::{Sent, Written};
 
 /// Groups of tasks in a job.
 const GROUPS: usize = 256;

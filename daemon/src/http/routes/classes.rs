@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{PriorityClass, PriorityClassList, PriorityClassSpec};
+use api::{PriorityClass, PriorityClassList, PriorityClassSpec, codes};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -13,15 +13,24 @@ use scheduler_core::ids::Name;
 use super::objects::{Named, absent, answer, change, patch, put};
 use crate::http::App;
 use crate::http::auth::Asker;
-use crate::http::problem::ApiResult;
+use crate::http::problem::{ApiError, ApiResult};
+use crate::objects::Directory;
 use crate::objects::edit::{Change, Edit};
 
 fn view(name: &Name, (priority, origin): (i32, api::Origin)) -> PriorityClass {
     PriorityClass { name: name.to_string(), spec: PriorityClassSpec { priority }, origin }
 }
 
+/// What a standby has not read is not told to be absent.
+fn directory(app: &App) -> ApiResult<Arc<Directory>> {
+    match app.backend.standby() {
+        Some(standby) => Err(ApiError::new(codes::UNAVAILABLE, standby.leader)),
+        None => Ok(app.backend.directory()),
+    }
+}
+
 fn find(app: &App, name: &Name) -> ApiResult<PriorityClass> {
-    let directory = app.backend.directory();
+    let directory = directory(app)?;
     let found = directory.classes.get(name).map(|class| view(name, *class));
     found.ok_or_else(|| absent("priority class", name))
 }
@@ -37,9 +46,7 @@ fn find(app: &App, name: &Name) -> ApiResult<PriorityClass> {
     )
 )]
 pub(super) async fn list(State(app): State<Arc<App>>, _: Asker) -> ApiResult<Json<PriorityClassList>> {
-    Ok(Json(PriorityClassList {
-        items: app.backend.directory().classes.iter().map(|(name, class)| view(name, *class)).collect(),
-    }))
+    Ok(Json(PriorityClassList { items: directory(&app)?.classes.iter().map(|(name, class)| view(name, *class)).collect() }))
 }
 
 /// Look at a priority class

@@ -69,7 +69,8 @@ async fn order(
 )]
 pub(super) async fn list(State(app): State<Arc<App>>, _: Asker) -> ApiResult<Json<NodeList>> {
     let snapshot = app.backend.snapshot().await?;
-    Ok(Json(NodeList { items: snapshot.nodes.clone(), fragmentation: snapshot.fragmentation.clone() }))
+    let message = app.backend.silence().map(|why| format!("Nothing is started now, because {why}."));
+    Ok(Json(NodeList { items: snapshot.nodes.clone(), fragmentation: snapshot.fragmentation.clone(), message }))
 }
 
 /// Look at a node

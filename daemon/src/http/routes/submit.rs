@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::backend::{BackendError, Caller, IdempotencyKey, NewSubmit, Refused, Resource, SubmitRequest};
 use crate::config::values::ExecutorKind;
 use crate::http::App;
+use crate::http::admission::{Sent, Written};
 use crate::http::auth::Asker;
 use crate::http::body::{self, Kind};
 use crate::http::problem::{ApiError, ApiResult};
@@ -62,16 +63,18 @@ pub(super) async fn create(
     }
     let mut spec: JobSpec = body::parse(&bytes, "")?;
     belong(&mut spec, &app, &caller)?;
+    let written = Written::of(&spec);
     let job = if app.admission.is_quick(&spec, &caller) {
         app.admission.admit(spec, &caller, now())?
     } else {
         let (app, caller) = (Arc::clone(&app), Arc::clone(&caller));
         blocking(move || Ok(app.admission.admit(spec, &caller, now())?)).await?
     };
-    let submitted = app.backend.submit(SubmitRequest { jobs: vec![job], key }).await;
-    match submitted {
+    let sent = Sent::new(written, &job.shape);
+    match app.backend.submit(SubmitRequest { jobs: vec![job], key }).await {
         Ok(ids) => one(&ids, false),
-        Err(error) => Err(refused(&app, error).await),
+        Err(BackendError::Refused { refused: why, .. }) => Err(refused(&app, why, Some(&sent)).await),
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -103,27 +106,31 @@ pub(super) async fn create_batch(
     if let Some(ids) = replayed(&app, key.as_ref()).await? {
         return Ok(many(&ids, true));
     }
-    let jobs = {
+    let (jobs, sent) = {
         let app = Arc::clone(&app);
         blocking(move || admit_all(&app, &caller, kind, &bytes)).await?
     };
     match app.backend.submit(SubmitRequest { jobs, key }).await {
         Ok(ids) => Ok(many(&ids, false)),
         Err(BackendError::Refused { index, refused: why }) => {
-            Err(refused(&app, BackendError::Refused { index, refused: why }).await.under(&format!("jobs[{index}]")))
+            Err(refused(&app, why, sent.get(index)).await.under(&format!("jobs[{index}]")))
         }
         Err(other) => Err(other.into()),
     }
 }
 
-/// Who asks for a label that no node has is told which there are; who asks for GPUs where there are none, why that is so.
-async fn refused(app: &App, error: BackendError) -> ApiError {
-    let (no_such_label, no_gpus) = match &error {
-        BackendError::Refused { refused: Refused::NoNode { there, .. }, .. } => (there.is_empty(), false),
-        BackendError::Refused { refused, .. } => (false, may_be_without_gpus(refused)),
-        _ => (false, false),
+/// What was refused, where it was written. Who asks for a label that no node has is told which there are; who asks for GPUs where there are
+/// none, why that is so.
+async fn refused(app: &App, refused: Refused, sent: Option<&Sent>) -> ApiError {
+    let (no_such_label, no_gpus) = match &refused {
+        Refused::NoNode { there, .. } => (there.is_empty(), false),
+        other => (false, may_be_without_gpus(other)),
     };
-    let error = ApiError::from(error);
+    let error = ApiError::refused(&refused);
+    let error = match sent {
+        Some(sent) => sent.place(&refused, error),
+        None => error,
+    };
     if !no_such_label && !no_gpus {
         return error;
     }
@@ -161,7 +168,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> ApiResult<T> + Send 
     }
 }
 
-fn admit_all(app: &App, caller: &Caller, kind: Kind, bytes: &Bytes) -> ApiResult<Vec<NewSubmit>> {
+fn admit_all(app: &App, caller: &Caller, kind: Kind, bytes: &Bytes) -> ApiResult<(Vec<NewSubmit>, Vec<Sent>)> {
     let most = app.limits.batch_jobs;
     let specs = match kind {
         Kind::Json => body::parse::<JobBatch>(bytes, "")?.jobs,
@@ -174,7 +181,10 @@ fn admit_all(app: &App, caller: &Caller, kind: Kind, bytes: &Bytes) -> ApiResult
     let admit = |(index, mut spec): (usize, JobSpec)| {
         let at = format!("jobs[{index}]");
         belong(&mut spec, app, caller).map_err(|error| error.under(&at))?;
-        app.admission.admit(spec, caller, now).map_err(|invalid| ApiError::from(invalid.under(&at)))
+        let written = Written::of(&spec);
+        let job = app.admission.admit(spec, caller, now).map_err(|invalid| ApiError::from(invalid.under(&at)))?;
+        let sent = Sent::new(written, &job.shape);
+        Ok((job, sent))
     };
     specs.into_iter().enumerate().map(admit).collect()
 }

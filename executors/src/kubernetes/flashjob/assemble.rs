@@ -19,7 +19,7 @@ use scheduler_core::ids::RunId;
 use scheduler_core::state::FailReason;
 use tokio::time::Instant;
 
-use super::super::error::{Meaning, meaning};
+use super::super::error::{Meaning, lacks_right, meaning};
 use super::super::manifest::run_of;
 use super::super::nodes::requests::all_requests;
 use super::super::nodes::room::Wish;
@@ -71,7 +71,8 @@ impl Assembly {
         self.finish(outcome).await;
     }
 
-    /// From the pods that an earlier executor left: goes on where all are there, else takes back what is.
+    /// From the pods that an earlier executor left: goes on where all are there, which is to look once more who else is on their nodes where they are
+    /// bound; else takes back what is.
     pub(super) async fn resume(self) {
         let outcome = self.go_on().await;
         self.finish(outcome).await;
@@ -105,6 +106,8 @@ impl Assembly {
 
     async fn found_pods(&self) -> Result<Vec<Pod>, Fault> {
         self.ask(|| async {
+            // A daemon that begins may have many to look at.
+            let _permit = self.hub.writes.acquire().await;
             match self.hub.pods_of("resume", self.run).await {
                 Ok(pods) => Answer::Done(pods),
                 Err(_) => Answer::Later,
@@ -238,6 +241,8 @@ impl Assembly {
                     Ok(Some(found)) if made_for(&found) == Some(self.run.job) && found.metadata.deletion_timestamp.is_none() => {
                         Answer::Done(found)
                     }
+                    // Whoever follows FlashJobs has its job cancelled.
+                    Ok(Some(found)) if made_for(&found) == Some(self.run.job) => gone(),
                     Ok(Some(_)) => Answer::Soon(format!("there is another FlashJob {name} in {}", pod.namespace)),
                     Ok(None) | Err(_) => Answer::Later,
                 },
@@ -248,7 +253,6 @@ impl Assembly {
     }
 
     /// What an error leaves to do that is not special to its request.
-    #[expect(clippy::unused_self, reason = "reads as the others do")]
     pub(super) fn not_taken<T>(&self, error: &kube::Error, what: &str, namespace: &str) -> Answer<T> {
         match meaning(error) {
             Meaning::Refused(message) => Answer::Fault(Fault::Never(format!("the cluster refused the {what}: {message}"))),
@@ -259,7 +263,12 @@ impl Assembly {
                 );
                 Answer::Fault(Fault::Never(format!("{detail}; {mend}")))
             }
-            Meaning::Forbidden(message) => Answer::Soon(message),
+            Meaning::Forbidden(message) => {
+                if lacks_right(error) {
+                    self.hub.warn(&message);
+                }
+                Answer::Soon(message)
+            }
             Meaning::Exists | Meaning::Later(_) => Answer::Later,
         }
     }

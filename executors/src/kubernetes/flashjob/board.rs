@@ -5,6 +5,7 @@
 //! - What changes while a write waits is written once. A FlashJob is written at most once in a while, but for its end.
 //! - Ends are written as they come. What is told in between, and events, has a rate over all FlashJobs and gives way to ends: where thousands wait and
 //!   run for a moment each, an API server is to be left what it needs for their pods.
+//! - One that we made is let go of ([`keep`](super::keep)) after its last status, and tried again until that is done.
 //! - What is said of a job reaches only its own FlashJob, also where another one has its name by now.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,10 +24,11 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::super::error::{Meaning, chain, meaning};
+use super::super::error::{Meaning, chain, meaning, said};
 use super::super::objects::{self, News, ObjectKey, key_of, slim};
 use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
+use super::keep::{goes, without};
 use super::pace::Pace;
 use super::status::{Counts, Stand, is_finished, status_of};
 use crate::kubernetes::lease::Leadership;
@@ -61,7 +63,10 @@ struct Entry {
 }
 
 struct Books {
+    instance: String,
     jobs: BTreeMap<FlashJobKey, Arc<FlashJob>>,
+    /// Being deleted, and the table has no job that they were made for.
+    nobodys: BTreeSet<FlashJobKey>,
     entries: BTreeMap<FlashJobKey, Entry>,
     /// To be looked at.
     dirty: BTreeSet<FlashJobKey>,
@@ -69,6 +74,16 @@ struct Books {
     later: VecDeque<FlashJobKey>,
     pace: Pace,
     events: Pace,
+}
+
+/// What is to be written now.
+#[derive(Default)]
+struct Round {
+    statuses: Vec<Due>,
+    /// To be let go of.
+    going: Vec<(FlashJobKey, Arc<FlashJob>)>,
+    /// Something waits for its time.
+    wait: bool,
 }
 
 /// A status that is to be written.
@@ -90,16 +105,23 @@ impl Books {
         Some(Due { key: key.clone(), job: job.clone(), status, is_final: stand.is_final() })
     }
 
+    /// The one of this key, if it is to be let go of.
+    fn going(&self, key: &FlashJobKey) -> Option<Arc<FlashJob>> {
+        self.jobs.get(key).filter(|job| goes(job, &self.instance, self.nobodys.contains(key))).cloned()
+    }
+
     fn not_later(&mut self, key: &FlashJobKey) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.is_later = false;
         }
     }
 
-    fn new(now: Instant) -> Self {
+    fn new(instance: String, now: Instant) -> Self {
         let pace = |(rate, burst, least): (f64, f64, Duration)| Pace::new(rate, burst, least, now);
         Self {
+            instance,
             jobs: BTreeMap::new(),
+            nobodys: BTreeSet::new(),
             entries: BTreeMap::new(),
             dirty: BTreeSet::new(),
             later: VecDeque::new(),
@@ -123,14 +145,14 @@ pub struct FlashJobs {
 }
 
 impl FlashJobs {
-    pub(super) fn new(client: Client, leadership: Option<Leadership>) -> Self {
+    pub(super) fn new(client: Client, instance: String, leadership: Option<Leadership>) -> Self {
         let reporter = Reporter { controller: "flash-sched".to_owned(), instance: None };
         let recorder = Recorder::new(client.clone(), reporter);
         Self {
             recorder,
             client,
             leadership,
-            books: Mutex::new(Books::new(Instant::now())),
+            books: Mutex::new(Books::new(instance, Instant::now())),
             unseen: OnceLock::new(),
             wake: Notify::new(),
             kept: Mutex::default(),
@@ -202,6 +224,14 @@ impl FlashJobs {
         self.wake.notify_one();
     }
 
+    /// The table has no job that this one, which is being deleted, was made for.
+    pub fn let_go(&self, job: &FlashJob) {
+        let mut books = self.books();
+        books.nobodys.insert(key_of(job));
+        books.dirty.insert(key_of(job));
+        self.wake.notify_one();
+    }
+
     /// What the pods of a run say.
     pub(super) fn count(&self, key: &FlashJobKey, attempt: Attempt, counts: Counts) {
         let mut books = self.books();
@@ -248,6 +278,7 @@ impl FlashJobs {
                         let key = key_of(&**job);
                         books.jobs.remove(&key);
                         books.entries.remove(&key);
+                        books.nobodys.remove(&key);
                         books.dirty.remove(&key);
                     }
                     News::Listed => {}
@@ -266,8 +297,10 @@ impl FlashJobs {
             while self.leadership.as_ref().is_some_and(|leadership| leadership.check().is_err()) {
                 tokio::time::sleep(AGAIN).await;
             }
-            let (due, wait) = self.due();
-            let requests: Vec<_> = due.into_iter().map(|due| self.write_one(due)).collect();
+            let Round { statuses, going, wait } = self.due();
+            let requests: Vec<_> = statuses.into_iter().map(|due| self.write_one(due)).collect();
+            futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+            let requests: Vec<_> = going.into_iter().map(|(key, job)| self.let_one_go(key, job)).collect();
             futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
             if wait {
                 self.wake.notify_one();
@@ -275,19 +308,23 @@ impl FlashJobs {
         }
     }
 
-    /// What is to be written now; and whether something waits for its time.
-    fn due(&self) -> (Vec<Due>, bool) {
+    fn due(&self) -> Round {
         let now = Instant::now();
         let mut books = self.books();
-        let (mut due, mut wait) = (Vec::new(), false);
+        let mut round = Round::default();
         for key in std::mem::take(&mut books.dirty) {
-            let Some(one) = books.due(&key) else { continue };
+            let (going, one) = (books.going(&key), books.due(&key));
+            if going.is_none() && one.is_none() {
+                continue;
+            }
             if books.entries.get(&key).is_some_and(|entry| entry.not_before.is_some_and(|at| at > now)) {
-                wait = true;
+                round.wait = true;
                 books.dirty.insert(key);
-            } else if one.is_final {
+            } else if let Some(job) = going {
+                round.going.push((key, job));
+            } else if let Some(one) = one.filter(|one| one.is_final) {
                 books.pace.spend(now);
-                due.push(one);
+                round.statuses.push(one);
             } else if let Some(entry) = books.entries.get_mut(&key)
                 && !std::mem::replace(&mut entry.is_later, true)
             {
@@ -302,13 +339,13 @@ impl FlashJobs {
             };
             if !books.pace.take(now) {
                 books.later.push_front(key);
-                wait = true;
+                round.wait = true;
                 break;
             }
             books.not_later(&key);
-            due.push(one);
+            round.statuses.push(one);
         }
-        (due, wait)
+        round
     }
 
     async fn write_one(&self, Due { key, job, status, .. }: Due) {
@@ -327,24 +364,9 @@ impl FlashJobs {
                 }
                 APART
             }
-            Err(error) => match meaning(&error) {
-                Meaning::Missing => return,
-                // Somebody has written since it was read, and what is there now comes by the watch; or it is asked for.
-                Meaning::Later(_) if matches!(&error, kube::Error::Api(status) if status.code == 409) => {
-                    if let Ok(Some(fresh)) = api.get_opt(&key.1).await {
-                        self.books().jobs.insert(key.clone(), slim(fresh));
-                    }
-                    GATHER
-                }
-                _ => {
-                    tracing::warn!(
-                        namespace = key.0,
-                        name = key.1,
-                        error = chain(&error),
-                        "status of a FlashJob not written; trying again"
-                    );
-                    AGAIN
-                }
+            Err(error) => match self.not_taken(&api, &key, &error, "its status is not written").await {
+                Some(pause) => pause,
+                None => return,
             },
         };
         let mut books = self.books();
@@ -354,6 +376,45 @@ impl FlashJobs {
         }
         books.dirty.insert(key);
         self.wake.notify_one();
+    }
+
+    async fn let_one_go(&self, key: FlashJobKey, job: Arc<FlashJob>) {
+        let api: Api<FlashJob> = Api::namespaced(self.client.clone(), &key.0);
+        let pause = match api.patch(&key.1, &PatchParams::default(), &without(&job)).await {
+            Ok(written) => {
+                let mut books = self.books();
+                // One that is deleted may be gone: the watch tells.
+                let stays = written.metadata.deletion_timestamp.is_none();
+                if stays && books.jobs.get(&key).is_some_and(|now| now.uid() == written.uid()) {
+                    books.jobs.insert(key, slim(written));
+                }
+                return;
+            }
+            Err(error) => self.not_taken(&api, &key, &error, "it is not let go of").await,
+        };
+        let Some(pause) = pause else { return };
+        let mut books = self.books();
+        books.entries.entry(key.clone()).or_default().not_before = Some(Instant::now() + pause);
+        books.dirty.insert(key);
+        self.wake.notify_one();
+    }
+
+    /// The pause after which a write is tried again; none where there is nothing left to write.
+    async fn not_taken(&self, api: &Api<FlashJob>, key: &FlashJobKey, error: &kube::Error, what: &str) -> Option<Duration> {
+        match meaning(error) {
+            Meaning::Missing => None,
+            // Somebody has written since it was read, and what is there now comes by the watch; or it is asked for.
+            Meaning::Later(_) if matches!(error, kube::Error::Api(status) if status.code == 409) => {
+                if let Ok(Some(fresh)) = api.get_opt(&key.1).await {
+                    self.books().jobs.insert(key.clone(), slim(fresh));
+                }
+                Some(GATHER)
+            }
+            _ => {
+                tracing::warn!(namespace = key.0, name = key.1, why = said(error), what, "a FlashJob; trying again");
+                Some(AGAIN)
+            }
+        }
     }
 
     /// The few things that `kubectl describe` is to show beside the conditions.

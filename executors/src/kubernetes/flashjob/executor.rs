@@ -92,12 +92,19 @@ impl FlashJobExecutor {
 
     /// What an earlier executor did not finish. Its last requests may be carried out after it has ended, and after we have begun: so this is
     /// looked for whenever somebody looks, and not only when runs are adopted.
-    fn resume(&self, run: RunId, pods: &[Pod]) -> bool {
+    ///
+    /// Where all was bound it may not have lived to see who else came there: so what is adopted and has not begun is looked at again. Once all
+    /// of it runs its kubelets have taken it, and whatever is on its nodes is not its fault any more.
+    fn resume(&self, run: RunId, pods: &[Pod], adopting: bool) -> bool {
         let incomplete = pods.first().is_some_and(|pod| pods.len() < size(pod)) || !pods.iter().all(is_bound);
         let refs: Vec<&Pod> = pods.iter().collect();
         let known = self.hub.runs().known(run);
-        let goes = || matches!(verdict(&refs, &known, true, now()), Verdict::Goes(_));
-        let assembly = if incomplete && goes() { self.open(run) } else { None };
+        let unsure = |phase: &RunPhase| adopting && *phase == RunPhase::Starting && !pods.iter().any(is_lone);
+        let goes = match verdict(&refs, &known, true, now()) {
+            Verdict::Goes(phase) => incomplete || unsure(&phase),
+            Verdict::Breaks | Verdict::Over(_) => false,
+        };
+        let assembly = if goes { self.open(run) } else { None };
         assembly.map(|assembly| self.tasks().spawn(assembly.resume())).is_some()
     }
 
@@ -138,6 +145,28 @@ impl FlashJobExecutor {
                 RunPhase::Stopping
             }
         }
+    }
+
+    /// What there is, and what has to be gone on with.
+    async fn look(&self, adopting: bool) -> Result<Vec<Observed>, ExecutorError> {
+        // Both around the list: a run that was being assembled at either time may be half there in between.
+        let before = self.assembling();
+        let world = self.list(if adopting { "adopt" } else { "observe" }).await?;
+        let assembling = self.assembling();
+        let mut found: BTreeMap<RunId, RunPhase> = assembling.iter().map(|run| (*run, RunPhase::Starting)).collect();
+        for run in before.difference(&assembling) {
+            found.extend(self.since_assembled(*run).map(|phase| (*run, phase)));
+        }
+        for (run, pods) in &world {
+            if !before.contains(run) && !assembling.contains(run) && !self.hub.runs().forgotten.contains(run) {
+                let phase = if self.resume(*run, pods, adopting) { RunPhase::Starting } else { self.phase(*run, pods) };
+                found.insert(*run, phase);
+            }
+        }
+        let runs = self.hub.runs();
+        let unmade = runs.unmade.iter().filter_map(|run| Some((*run, runs.ended.get(run)?.clone())));
+        found.extend(unmade);
+        Ok(found.into_iter().map(|(run, phase)| Observed { run, phase }).collect())
     }
 
     /// Lets the pods of a run go: they stay for whoever reads their logs, unless they were deleted.
@@ -209,7 +238,7 @@ impl Executor for FlashJobExecutor {
 
     async fn adopt(&self) -> Result<Vec<Observed>, ExecutorError> {
         // Before anybody is told that it does not go: what is assembled waits for the watch.
-        let found = self.observe().await?;
+        let found = self.look(true).await?;
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *watches, true) {
             self.tasks().spawn(follow(self.hub.clone()));
@@ -252,24 +281,7 @@ impl Executor for FlashJobExecutor {
     }
 
     async fn observe(&self) -> Result<Vec<Observed>, ExecutorError> {
-        // Both around the list: a run that was being assembled at either time may be half there in between.
-        let before = self.assembling();
-        let world = self.list("observe").await?;
-        let assembling = self.assembling();
-        let mut found: BTreeMap<RunId, RunPhase> = assembling.iter().map(|run| (*run, RunPhase::Starting)).collect();
-        for run in before.difference(&assembling) {
-            found.extend(self.since_assembled(*run).map(|phase| (*run, phase)));
-        }
-        for (run, pods) in &world {
-            if !before.contains(run) && !assembling.contains(run) && !self.hub.runs().forgotten.contains(run) {
-                let phase = if self.resume(*run, pods) { RunPhase::Starting } else { self.phase(*run, pods) };
-                found.insert(*run, phase);
-            }
-        }
-        let runs = self.hub.runs();
-        let unmade = runs.unmade.iter().filter_map(|run| Some((*run, runs.ended.get(run)?.clone())));
-        found.extend(unmade);
-        Ok(found.into_iter().map(|(run, phase)| Observed { run, phase }).collect())
+        self.look(false).await
     }
 
     async fn forget(&self, runs: Vec<RunId>) -> Result<(), ExecutorError> {

@@ -8,6 +8,7 @@ use k8s_types::{FlashJob, FlashJobSpec, GROUP, SCHEDULER_NAME, VERSION};
 use scheduler_core::ids::{JobId, RunId};
 
 use super::super::manifest::{ATTEMPT, DEADLINE_SLACK_SECS, FLASH_JOB, INSTANCE, JOB, TASK, pod_spec, toleration};
+use super::keep::KEPT;
 use crate::contract::{GangOrder, PodOrder, StartOrder};
 
 /// Label of a pod whose run is not forgotten; its value is the installation's name. What we watch has it.
@@ -116,6 +117,7 @@ pub(super) fn flash_job_of(order: &StartOrder, instance: &str) -> Result<FlashJo
     };
     let mut made = FlashJob::new(&gang.flash_job, spec);
     made.metadata.namespace = Some(pod.namespace.clone());
+    made.metadata.finalizers = Some(vec![KEPT.to_owned()]);
     let labels = [(JOB, order.run.job.to_string()), (INSTANCE, instance.to_owned()), (MANAGED_BY.0, MANAGED_BY.1.to_owned())];
     made.metadata.labels = Some(labels.map(|(key, value)| (key.to_owned(), value)).into());
     Ok(made)
@@ -251,6 +253,7 @@ mod tests {
         assert_eq!(flash_job_name("-9 lives", job), "job-000000000abc");
         assert!(flash_job_name(&"x".repeat(200), job).len() <= k8s_types::NAME_LENGTH);
         let mut made = flash_job_of(&order(None), "here").unwrap();
+        assert_eq!(made.metadata.finalizers, Some(vec![KEPT.to_owned()]), "deleting it is heard of");
         made.metadata.name = Some(flash_job_name("train", job));
         assert_eq!(made_for(&made), Some(job));
         made.metadata.name = Some("a-copy".to_owned());

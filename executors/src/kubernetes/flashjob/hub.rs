@@ -96,6 +96,8 @@ pub(super) struct Hub {
     world: Mutex<World>,
     /// Namespaces where admission adds to what pods ask for.
     grown: Mutex<BTreeSet<String>>,
+    /// Which right was said to be missing last.
+    lacks: Mutex<String>,
     /// The watch is to look at these again.
     pub(super) look: Notify,
     again: Mutex<BTreeSet<RunId>>,
@@ -112,7 +114,7 @@ impl Hub {
         let FlashJobOptions { client, instance, reports, room: NodeRoom(room), leadership } = options;
         let client = leadership.iter().fold(client, |client, leadership| guarded(client, leadership.clone()));
         Self {
-            board: Arc::new(FlashJobs::new(client.clone(), leadership)),
+            board: Arc::new(FlashJobs::new(client.clone(), instance.clone(), leadership)),
             queues: Arc::new(ClusterQueues::new(client.clone())),
             lone: Arc::new(LonePods::new(client.clone(), instance.clone())),
             client,
@@ -123,6 +125,7 @@ impl Hub {
             runs: Mutex::default(),
             world: Mutex::default(),
             grown: Mutex::default(),
+            lacks: Mutex::default(),
             look: Notify::new(),
             again: Mutex::default(),
         }
@@ -147,6 +150,15 @@ impl Hub {
 
     pub(super) fn has_grown(&self, namespace: &str) -> bool {
         self.grown.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+    }
+
+    /// Says once which right is missing: it may be missing in one namespace alone, so the rest goes on.
+    pub(super) fn warn(&self, why: &str) {
+        let mut last = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != why {
+            tracing::warn!(why, "a run cannot be begun; trying again");
+            why.clone_into(&mut last);
+        }
     }
 
     /// The watch will look at a run again.

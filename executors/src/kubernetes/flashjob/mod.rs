@@ -4,6 +4,7 @@
 //! - Of the pods of a run all are bound, or none is left: a gang of which a part cannot be bound is taken back.
 //! - No node is promised more than it has, as far as the API server has told; other schedulers' pods count.
 //! - The cluster is the journal: pods of a run stay readable, with how they ended, until its end is on record.
+//! - A FlashJob that we made stays, with the time of its deletion, until the end of its job is on record: deleting it is heard of, whoever was dead.
 //! - While a run is being assembled nobody else acts on it; afterwards its pods alone say where it stands.
 //! - Only pods with our label are touched, and of FlashJobs that others made only the status. A pod that somebody else made for our scheduler is
 //!   given the label before it is bound.
@@ -14,6 +15,7 @@ mod executor;
 mod follow;
 mod gang;
 mod hub;
+mod keep;
 mod lone;
 mod pace;
 mod queues;

@@ -91,6 +91,7 @@ impl Scheduler {
             active: Runs::new(),
             lineup: Lineup::default(),
             placing: Packing::new(),
+            restored: self.restored,
             made_before: 0,
             counts: self.counts,
             retry_backoff: self.retry_backoff,

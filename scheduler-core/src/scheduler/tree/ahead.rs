@@ -67,6 +67,12 @@ impl Tree {
         tenant.buckets.first().map(|((_, job), key)| (key, job))
     }
 
+    /// Whether use decides between two kinds of jobs, whatever their priority and age: of two tenants, or of two queues, that share fairly.
+    pub(crate) fn take_turns(&self, one: BucketIx, other: BucketIx) -> bool {
+        let queue = |of: BucketIx| self.buckets[of].queue;
+        self.tenant_shares(one, other).is_some() || self.queue_shares(queue(one), queue(other)).is_some()
+    }
+
     /// The weighted shares of two tenants of a queue that shares fairly.
     pub(crate) fn tenant_shares(&self, one: BucketIx, other: BucketIx) -> Option<(u128, u128, Span)> {
         let (one, other) = (&self.buckets[one], &self.buckets[other]);

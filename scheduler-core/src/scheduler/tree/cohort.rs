@@ -92,8 +92,12 @@ impl Tree {
         self.lends = self.queues.iter().any(|queue| queue.cohort.is_some() && queue.config.guaranteed != Limits::NONE);
         for at in 0..self.queues.len() {
             // A queue whose use was not kept so far begins with what it holds now.
+            let is_kept = self.root_half_life(QueueIx::new(at)).is_some();
             let queue = &mut self.queues[at];
             queue.usage.hold(queue.held, now);
+            if !is_kept {
+                queue.usage.forget_waiting();
+            }
             queue.share = 0;
             self.share_queue(QueueIx::new(at), now);
             self.settle_queue(QueueIx::new(at));

@@ -12,7 +12,7 @@ use crate::scheduler::config::Resource;
 use crate::scheduler::errors::Whose;
 use crate::scheduler::tree::cohort::CohortIx;
 use crate::scheduler::tree::share::{Amounts, STEPS, Usage};
-use crate::scheduler::tree::{Bucket, BucketIx, Queue, QueueIx, TenantIx, Tree};
+use crate::scheduler::tree::{Bucket, BucketIx, Queue, QueueIx, Tenant, TenantIx, Tree};
 use crate::slab::Index;
 use crate::time::{Span, Timestamp};
 
@@ -165,24 +165,38 @@ impl Tree {
         self.queue(queue).limited
     }
 
-    /// Enters what a job of this kind holds from now on.
-    pub(crate) fn take(&mut self, index: BucketIx, amounts: &Amounts, now: Timestamp) {
-        self.book(index, now, |held| add(held, amounts), |usage| usage.take(amounts));
+    /// Enters what a job of this kind holds from now on. One that waits uses none of it before it [begins](Self::begin).
+    pub(crate) fn take(&mut self, index: BucketIx, amounts: &Amounts, waits: bool, now: Timestamp) {
+        let enter = |usage: &mut Usage| {
+            usage.take(amounts);
+            if waits {
+                usage.wait(amounts);
+            }
+        };
+        self.book(index, now, |held| add(held, amounts), enter);
         self.tenants[self.buckets[index].tenant].jobs += 1;
     }
 
-    /// Enters that a job of this kind, which held this much since a time, holds nothing any more.
-    pub(crate) fn give_back(&mut self, index: BucketIx, amounts: &Amounts, since: Timestamp, now: Timestamp) {
+    /// Enters that a job of this kind, which used this much from one time to another, holds nothing any more.
+    pub(crate) fn give_back(&mut self, index: BucketIx, amounts: &Amounts, used: (Timestamp, Timestamp), now: Timestamp) {
+        let (since, until) = used;
         let queue = self.queue_mut(self.buckets[index].queue);
-        let mean = (u128::from(queue.mean_run.0) * 15 + u128::from(now.since(since).0)) / 16;
+        let mean = (u128::from(queue.mean_run.0) * 15 + u128::from(until.since(since).0)) / 16;
         queue.mean_run = Span(u64::try_from(mean).unwrap_or(u64::MAX).max(1000));
-        self.book(index, now, |held| subtract(held, amounts), |usage| usage.give_back(amounts));
+        let late = now.since(until);
+        let leave = |usage: &mut Usage| {
+            usage.give_back(amounts);
+            if late.0 > 0 {
+                usage.refund(amounts, late);
+            }
+        };
+        self.book(index, now, |held| subtract(held, amounts), leave);
         self.tenants[self.buckets[index].tenant].jobs -= 1;
     }
 
-    /// Takes back what a job of this kind counted as use for so long, by holding this much without running.
-    pub(crate) fn refund(&mut self, index: BucketIx, amounts: &Amounts, waited: Span, now: Timestamp) {
-        self.book(index, now, |_| (), |usage| usage.refund(amounts, waited));
+    /// Enters that a job of this kind which waited has used what it holds for so long.
+    pub(crate) fn begin(&mut self, index: BucketIx, amounts: &Amounts, ago: Span, now: Timestamp) {
+        self.book(index, now, |_| (), |usage| usage.begin(amounts, ago));
     }
 
     /// Enters that as much is kept for a job of this kind during a pass, or ends an [`unreserve`](Self::unreserve). Use is not concerned.
@@ -234,7 +248,7 @@ impl Tree {
     }
 
     /// The half-life of a queue's use among others, where it is one of those that share fairly.
-    fn root_half_life(&self, queue: QueueIx) -> Option<Span> {
+    pub(super) fn root_half_life(&self, queue: QueueIx) -> Option<Span> {
         self.cohort(self.queue(queue).root?).config.fair_share
     }
 
@@ -310,18 +324,17 @@ impl Tree {
     /// Puts back what somebody had used at a time; false where nobody keeps it any more. What is held meanwhile goes on from there.
     pub(crate) fn restore_usage(&mut self, queue: &Name, namespace: Option<&Name>, value: Amounts, at: Timestamp) -> bool {
         let Some(index) = self.find_queue(queue) else { return false };
-        let mut usage = Usage::new(value, at);
         match namespace {
             Some(namespace) if self.queue(index).config.fair_share.is_some() => {
                 let tenant = self.acquire_tenant(index, namespace);
-                usage.take(&self.tenants[tenant].held);
-                self.tenants[tenant].usage = usage;
+                let Tenant { usage, held, .. } = &mut self.tenants[tenant];
+                usage.restore(value, *held, at);
                 self.share_tenant(tenant, at);
                 self.settle_tenant(tenant);
             }
             None if self.root_half_life(index).is_some() => {
-                usage.take(&self.queue(index).held);
-                self.queue_mut(index).usage = usage;
+                let Queue { usage, held, .. } = self.queue_mut(index);
+                usage.restore(value, *held, at);
                 self.share_queue(index, at);
                 self.settle_queue(index);
             }

@@ -1,7 +1,8 @@
 //! What a tenant or a queue has used, as it counts now: amounts times time, older use counting half as much with each half-life.
 //!
 //! While an amount `r` is held, use grows by `r` a microsecond and all of it decays; both are worked out when they are needed, from the
-//! time of the last change. Integers only, so that every machine gets the same numbers: powers of two come from a table of square roots.
+//! time of the last change. What whoever is in a line holds makes nothing grow before he begins; once that is known, it counts
+//! from then. Integers only, so that every machine gets the same numbers: powers of two come from a table of square roots.
 //!
 //! The *share* that orders is the largest, over the resources, of use divided by what all nodes have, divided by the weight. What is
 //! held at present counts in it for one mean run more: otherwise the first of many free slots would all go to the same tenant, whose use
@@ -42,13 +43,15 @@ pub(crate) struct Usage {
     value: Amounts,
     /// What is held since then.
     held: Amounts,
+    /// What of that is not used yet, as far as is known.
+    waiting: Amounts,
     since: Timestamp,
 }
 
 impl Usage {
     /// Use that counted this much at a time.
     pub(crate) const fn new(value: Amounts, since: Timestamp) -> Self {
-        Self { value, held: [0; 3], since }
+        Self { value, held: [0; 3], waiting: [0; 3], since }
     }
 
     /// What counts at `now`, or at the last change if that is later.
@@ -58,8 +61,8 @@ impl Usage {
             return self.value;
         }
         let mut value = self.value;
-        for (value, held) in value.iter_mut().zip(self.held) {
-            *value = after(*value, held, passed, half_life);
+        for ((value, held), waiting) in value.iter_mut().zip(self.held).zip(self.waiting) {
+            *value = after(*value, held.saturating_sub(waiting), passed, half_life);
         }
         value
     }
@@ -84,6 +87,22 @@ impl Usage {
         }
     }
 
+    /// So much of what is held is not used before [`begin`](Self::begin) says so.
+    pub(crate) fn wait(&mut self, amounts: &Amounts) {
+        for (waiting, more) in self.waiting.iter_mut().zip(amounts) {
+            *waiting += more;
+        }
+    }
+
+    /// So much of what is held waits no more, and has been used for so long already.
+    pub(crate) fn begin(&mut self, amounts: &Amounts, ago: Span) {
+        for ((value, waiting), amount) in self.value.iter_mut().zip(&mut self.waiting).zip(amounts) {
+            // Less waits where use was not kept when it was taken.
+            *waiting = waiting.saturating_sub(*amount);
+            *value = value.saturating_add(amount.saturating_mul(u128::from(ago.0)));
+        }
+    }
+
     /// This much less was used over a time that has just passed.
     pub(crate) fn refund(&mut self, amounts: &Amounts, over: Span) {
         for (value, less) in self.value.iter_mut().zip(amounts) {
@@ -94,8 +113,18 @@ impl Usage {
     /// From `now` on exactly this is held, if it was something else before.
     pub(crate) fn hold(&mut self, held: Amounts, now: Timestamp) {
         if self.held != held {
-            *self = Self { value: self.value, held, since: now };
+            *self = Self { value: self.value, held, waiting: [0; 3], since: now };
         }
+    }
+
+    /// It is not kept any more, so nothing is heard of who waits.
+    pub(crate) fn forget_waiting(&mut self) {
+        self.waiting = [0; 3];
+    }
+
+    /// So much was used at a time; what is held goes on from there.
+    pub(crate) fn restore(&mut self, value: Amounts, held: Amounts, since: Timestamp) {
+        *self = Self { value, held, waiting: self.waiting, since };
     }
 
     /// Nothing is held, and what was used counts for less than a millionth of all nodes over a half-life.

@@ -1,2 +1,2 @@
--- As head.sql, after every transaction that is still on its way.
-SELECT term, commits, last_seq, last_revision, floor FROM meta WHERE one = 1 FOR UPDATE
+-- As head.sql, and whose term it is, after every transaction that is still on its way.
+SELECT term, commits, last_seq, last_revision, floor, holder FROM meta WHERE one = 1 FOR UPDATE

@@ -1,4 +1,4 @@
-//! A table that somebody else writes: read, waited for, never changed; and terms that are told by larger numbers.
+//! A table that somebody else writes: read, waited for, never changed.
 
 use super::*;
 use crate::sqlite::{free, holder};
@@ -6,15 +6,16 @@ use crate::sqlite::{free, holder};
 #[tokio::test]
 async fn a_table_of_another_daemon_is_read_and_not_written() {
     let dir = tempdir().unwrap();
-    assert!(SqliteStore::open_reading(dir.path()).await.is_err(), "there is none yet");
+    let reader = SqliteStore::reading(dir.path());
+    assert!(reader.standing().await.is_err(), "there is none yet");
     assert!(!SqliteStore::file(dir.path()).exists(), "nor is one made");
     let writer = SqliteStore::open(dir.path(), NOW).await.unwrap();
     commit(&writer, vec![submit(1, 10)]).await.unwrap();
 
-    let reader = SqliteStore::open_reading(dir.path()).await.unwrap();
-    assert_eq!((reader.head().term, reader.head().last_seq), (writer.head().term, Seq(1)));
+    let standing = reader.standing().await.unwrap();
+    assert_eq!((standing.term, standing.last_seq), (writer.head().term, Seq(1)));
     commit(&writer, vec![submit(2, 10)]).await.unwrap();
-    assert_eq!((reader.latest().await.unwrap(), reader.counts().await.unwrap()[1]), (Revision(2), 2));
+    assert_eq!((reader.standing().await.unwrap().last_revision, reader.counts().await.unwrap()[1]), (Revision(2), 2));
     assert!(reader.job(submit(2, 10).job.id).await.unwrap().is_some());
     assert_eq!(reader.events(Revision(1), None, 9).await.unwrap().len(), 1);
     for refused in [
@@ -35,7 +36,7 @@ async fn a_table_of_another_daemon_is_read_and_not_written() {
     waits.await.unwrap().unwrap();
     let next = SqliteStore::open(dir.path(), NOW).await.unwrap();
     commit(&next, vec![submit(3, 10)]).await.unwrap();
-    assert_eq!(reader.latest().await.unwrap(), Revision(3));
+    assert_eq!(reader.standing().await.unwrap().last_revision, Revision(3));
     reader.close().await;
     next.close().await;
 }
@@ -48,29 +49,7 @@ async fn a_table_of_another_version_is_not_read() {
         dir.path(),
         "UPDATE _sqlx_migrations SET version = version + 1 WHERE version = (SELECT max(version) FROM _sqlx_migrations)",
     );
-    let Err(error) = SqliteStore::open_reading(dir.path()).await else { panic!("it was read") };
+    let error = SqliteStore::reading(dir.path()).standing().await.unwrap_err();
     assert!(error.to_string().contains("this binary reads version"), "{error}");
     writer.close().await;
-}
-
-#[tokio::test]
-async fn a_term_is_raised_and_never_lowered() {
-    let dir = tempdir().unwrap();
-    let store = SqliteStore::open(dir.path(), NOW).await.unwrap();
-    let begun = store.head().term;
-    assert_eq!(store.raise_term(Term(9)).await.unwrap(), Term(9));
-    assert_eq!(store.raise_term(Term(4)).await.unwrap(), Term(9), "never lowered");
-    // What was begun before goes on, under either number; no other number is this term's.
-    for (seq, term, good) in [(1, begun, true), (2, Term(9), true), (3, Term(10), false), (3, Term(begun.0 - 1), false)] {
-        let batch = Batch { term, submits: vec![submit(seq, 10)], ..Batch::default() };
-        assert_eq!(store.commit(batch).await.is_ok(), good, "{term}");
-    }
-    store.close().await;
-
-    // The next one begins above it, and fences it.
-    let next = SqliteStore::open(dir.path(), NOW).await.unwrap();
-    assert_eq!(next.head().term, Term(10));
-    let late = Batch { term: Term(9), submits: vec![submit(3, 10)], ..Batch::default() };
-    assert!(matches!(next.commit(late).await.unwrap_err(), StoreError::Fenced { .. }));
-    next.close().await;
 }
