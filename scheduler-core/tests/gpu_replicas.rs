@@ -13,7 +13,7 @@ use scheduler_core::ids::Name;
 use scheduler_core::job::Constraints;
 use scheduler_core::scheduler::{GpuDevice, GpuKind, NodeConfig, Resource};
 use scheduler_core::state::{Lifecycle, StateKind};
-use scheduler_core::{Config, ConfigError, Discipline, Limits, Preemption, QueueConfig, Refused, Scheduler};
+use scheduler_core::{Config, ConfigError, Discipline, Limits, Preemption, QueueConfig, Refused, Scheduler, Why};
 
 /// A node whose `gpus` GPUs are given out in parts, so many of each.
 fn sharing(name: &str, gpus: u32, replicas: u32) -> NodeConfig {
@@ -111,6 +111,17 @@ fn limits_and_use_count_what_is_had() {
     world.submit(&job(4).asks(2, 1, 1).replica(1, 0), at(0));
     assert_eq!(world.run(at(0)), [] as [u64; 0]);
     world.done(1, at(1));
+    let mut only = World::new(vec![QueueConfig { limit, ..queue("q", 0) }], vec![sharing("a", 4, 2)]);
+    for number in 1..=2 {
+        only.submit(&ask(number, if number == 1 { 500 } else { 1 }), at(0));
+    }
+    only.submit(&job(3).asks(2, 1, 1).replica(1, 0).priority(-1), at(0));
+    assert_eq!(only.run(at(0)), [1, 2]);
+    only.done(2, at(1));
+    assert_eq!(only.run(at(1)), [] as [u64; 0]);
+    let why = only.core.explain(id(3), at(1)).unwrap().why;
+    let by_what_it_would_have = matches!(&why, Why::Limit { held: 500, asked: 1000, limit: 1000, .. });
+    assert!(by_what_it_would_have, "{why:?}");
     assert_eq!((world.run(at(1)), used(&world)), (vec![3], 1000));
     world.done(2, at(2));
     world.done(3, at(2));

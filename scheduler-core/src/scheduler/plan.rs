@@ -229,7 +229,7 @@ impl Scheduler {
 
     /// The limit, if there is one, that is in the way of what a job would have there: parts that device plugins give out can be larger than
     /// what it asks for, which limits let it have.
-    fn too_large(&self, bucket: BucketIx, packing: &Packing) -> Option<Barrier> {
+    pub(super) fn too_large(&self, bucket: BucketIx, packing: &Packing) -> Option<Barrier> {
         let kind = self.tree.bucket(bucket);
         if !kind.demand.has_replicas || !self.tree.is_limited(kind.queue) {
             return None;
