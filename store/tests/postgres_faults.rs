@@ -64,6 +64,7 @@ async fn a_commit_whose_answer_is_lost_is_looked_up() {
     let committed = store.commit(submits(&store, 2)).await.unwrap();
     assert_eq!(committed, Committed { first: Revision(2), last: Revision(2) });
     assert_eq!(proxy.cuts(), 1);
+    assert_eq!(store.counts().await.unwrap(), [0, 2, 0, 0, 0, 0], "counted once");
 
     // The server had not: nothing of it is there, and its numbers are not used up.
     proxy.set(Mode::CutBeforeCommit);

@@ -92,6 +92,8 @@ pub(super) struct Writer {
     pub(super) interned: Interned,
     pub(super) ledger: Ledger,
     counts: Arc<Mutex<StateCounts>>,
+    /// Whether the counts were read with the latest transaction in them, because its outcome was looked up.
+    counted: bool,
     /// False after a failure that left the memory above in doubt.
     in_step: bool,
     /// The term that has ended this one, once that is known.
@@ -182,6 +184,7 @@ impl Writer {
             interned: Interned::default(),
             ledger: Ledger::default(),
             counts: Arc::default(),
+            counted: false,
             in_step: false,
             unsettled: Arc::default(),
         };
@@ -343,6 +346,7 @@ impl Writer {
         let mut db = self.begin(op).await?;
         // Until the end is known.
         self.in_step = false;
+        self.counted = false;
         let begun = async {
             self.fence(&mut db, op, after).await?;
             work(self, &mut db).await
@@ -401,7 +405,8 @@ impl Writer {
         self.unsettled.store(true, Ordering::Release);
         tracing::warn!(database = %self.address, error = %lost, "the answer to a commit was lost; looking it up");
         self.ready(op).await?;
-        if self.commits > before { Ok(value) } else { Err(lost) }
+        self.counted = self.commits > before;
+        if self.counted { Ok(value) } else { Err(lost) }
     }
 
     /// The first statement of a transaction: nobody else has written, and nobody may before this one ends.
@@ -449,8 +454,11 @@ impl Writer {
         (self.last_seq, self.last_revision)
     }
 
-    /// Adds the differences of a committed transaction to the numbers that readers see.
+    /// Adds the differences of a committed transaction to the numbers that readers see, unless they have them.
     pub(super) fn count(&self, differences: [i64; 6]) {
+        if self.counted {
+            return;
+        }
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         for (count, difference) in counts.iter_mut().zip(differences) {
             *count = count.saturating_add_signed(difference);
