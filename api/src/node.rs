@@ -17,6 +17,8 @@ pub enum GpuKind {
     Whole,
     /// A MIG instance.
     Mig,
+    /// One of the equal parts that a device plugin gives out.
+    Part,
 }
 
 /// Whether a GPU is promised to jobs.
@@ -94,6 +96,11 @@ pub struct GpuSharer {
 }
 
 impl Gpu {
+    /// How much of a GPU it is: all of it, unless it is a part that a device plugin gives out. An instance counts as one.
+    pub fn size(&self) -> GpuMillis {
+        self.part.unwrap_or(GpuMillis::whole(1))
+    }
+
     /// How much of it jobs have.
     pub fn promised(&self) -> GpuMillis {
         let parts = self.sharers.iter().fold(0_u32, |sum, sharer| sum.saturating_add(sharer.gpu.0));
@@ -117,6 +124,9 @@ pub struct Gpu {
     /// The profile of a MIG instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mig_profile: Option<String>,
+    /// How much of its GPU it is, where it is a part that a device plugin gives out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<GpuMillis>,
     /// GPUs of the node with the same number reach each other by NVLink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_group: Option<u16>,

@@ -14,7 +14,7 @@ use executors::kubernetes::flashjob::FlashJobs;
 use executors::kubernetes::lease::{Leadership, LeaseKeeper, LeaseOptions, LeaseState, Terms};
 use executors::kubernetes::nodes::{ClusterNode, ClusterView, GpuResource, NodeAmounts, NodeRoom, NodeWatch, WatchOptions};
 use kube::Client;
-use scheduler_core::amounts::{CpuMillis, MemoryBytes};
+use scheduler_core::amounts::{CpuMillis, GPU_MILLIS, MemoryBytes};
 use scheduler_core::ids::{Name, Term};
 use scheduler_core::scheduler::{GpuDevice, GpuKind, NodeConfig};
 use store::Store;
@@ -28,6 +28,9 @@ use crate::gpus::duration;
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Keys of taints that keep none of our pods away: the one that GPU machines usually have. Who goes there is decided by us.
 pub(crate) const TOLERATED: [&str; 1] = ["nvidia.com/gpu"];
+
+/// The least part of a GPU, in thousandths. Who asks for that gets any part that a device plugin gives out, as large as its node makes it.
+pub(crate) const ANY_PART: u32 = 1;
 
 /// Name of an installation that has been given none.
 pub(crate) const OWN_INSTANCE: &str = "flash-sched";
@@ -199,7 +202,18 @@ fn device(node: &ClusterNode, resource: &GpuResource, number: u32) -> GpuDevice 
             let kind = GpuKind::Mig { profile: profile.as_str().into() };
             GpuDevice { kind, ..GpuDevice::whole(name.into(), model, MemoryBytes(memory)) }
         }
+        GpuResource::Shared => {
+            let name = format!("{}/part-{number}", node.name);
+            let kind = GpuKind::Replica { millis: part_millis(node.gpu_replicas) };
+            GpuDevice { kind, ..GpuDevice::whole(name.into(), model, MemoryBytes(node.gpu_memory_bytes)) }
+        }
     }
+}
+
+/// How much of a GPU one of so many parts is. Where nobody says how many there are, it is as little as can be asked for: who asks for any part may
+/// have it, and nobody is promised more.
+fn part_millis(replicas: u32) -> u32 {
+    if replicas < 2 { ANY_PART } else { (GPU_MILLIS / replicas).max(ANY_PART) }
 }
 
 /// As what the cluster counts a GPU.
@@ -207,5 +221,17 @@ pub(crate) fn counted_as(kind: &GpuKind) -> GpuResource {
     match kind {
         GpuKind::Whole => GpuResource::Whole,
         GpuKind::Mig { profile } => GpuResource::Mig(profile.to_string()),
+        GpuKind::Replica { .. } => GpuResource::Shared,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_as_large_as_its_node_says() {
+        assert_eq!([2, 3, 4, 10, 1_000, 5_000].map(part_millis), [500, 333, 250, 100, 1, 1]);
+        assert_eq!([0, 1].map(part_millis), [1, 1], "nobody says how large");
     }
 }

@@ -125,7 +125,8 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
     PodOrder {
         image: spec.image.clone().unwrap_or_default(),
         volumes: spec.volumes.iter().map(pod_volume).collect(),
-        gpus: resources.gpu.and_then(api::quantity::GpuMillis::gpus).unwrap_or(0),
+        // A part is one of those that the device plugin gives out.
+        gpus: resources.gpu.map_or(0, |gpu| gpu.gpus().unwrap_or(1)),
         gpu_resource: gpu_resource(spec.tasks.first()),
         nodes,
         grace_secs: grace,
@@ -137,8 +138,15 @@ fn pod_order(record: &JobRecord, spec: &JobSpec, placement: &Placement) -> PodOr
 
 /// As what the cluster has the GPUs that a task asks for.
 fn gpu_resource(task: Option<&TaskSpec>) -> String {
-    let profile = task.and_then(|task| task.resources.as_ref()?.mig_profile.clone());
-    profile.map_or(GpuResource::Whole, GpuResource::Mig).name()
+    let resources = task.and_then(|task| task.resources.as_ref());
+    let is_part = resources.and_then(|resources| resources.gpu).is_some_and(|gpu| gpu.gpus().is_none());
+    let profile = resources.and_then(|resources| resources.mig_profile.clone());
+    match profile {
+        Some(profile) => GpuResource::Mig(profile),
+        None if is_part => GpuResource::Shared,
+        None => GpuResource::Whole,
+    }
+    .name()
 }
 
 /// It was checked when it was submitted: without a claim it is an empty folder.
@@ -253,7 +261,8 @@ fn task_order(
     for key in ["FLASH_GPU_MILLIS", "FLASH_GPU_MEMORY_BYTES"].into_iter().chain(MPS_LIMITS) {
         env.remove(key);
     }
-    env.extend(slot.share.iter().flat_map(|share| share_env(*share, mps)));
+    // Pods are told by their device plugin; and a Job's pods may go to any of its nodes, where parts can be of other sizes.
+    env.extend(slot.share.iter().filter(|_| !pods).flat_map(|share| share_env(*share, mps)));
     let resources = group.resources.clone().unwrap_or_default();
     TaskOrder {
         name: name.into(),

@@ -74,9 +74,12 @@ pub struct GpuShare {
 impl GpuShare {
     /// What it takes of the memory of a GPU that has so much.
     pub fn memory_of(&self, total: MemoryBytes) -> MemoryBytes {
-        if self.memory.0 > 0 {
-            return self.memory;
-        }
-        MemoryBytes((u128::from(total.0) * u128::from(self.millis) / u128::from(GPU_MILLIS)) as u64)
+        if self.memory.0 > 0 { self.memory } else { Self::even(self.millis, total).memory }
+    }
+
+    /// A part of a GPU that has so much memory, with as large a part of that.
+    pub fn even(millis: u32, total: MemoryBytes) -> Self {
+        let memory = u128::from(total.0) * u128::from(millis) / u128::from(GPU_MILLIS);
+        Self { millis, memory: MemoryBytes(memory as u64) }
     }
 }

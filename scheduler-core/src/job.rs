@@ -56,6 +56,10 @@ pub struct Constraints {
     /// jobs have one, and those without anything here are compared and hashed as such.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_share: Option<GpuShare>,
+    /// The part is one that a device plugin gives out ([`GpuKind::Replica`](crate::GpuKind::Replica)): as large as its node makes them, and no smaller
+    /// than [`gpu_share`](Self::gpu_share) says, which has to be there. Otherwise it is a part of a whole GPU.
+    #[serde(skip_serializing_if = "is_false")]
+    pub gpu_replica: bool,
     /// The task gets exactly these GPUs, by UUID, each once and in order: as many as [`Request::gpus`] says, MIG instances as well where no
     /// profile is asked for. None: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,7 +70,8 @@ impl Hash for Constraints {
     /// Most jobs ask for nothing, and every submit hashes them.
     fn hash<H: Hasher>(&self, state: &mut H) {
         if !self.is_none() {
-            (&self.nodes, &self.gpu_models, self.gpu_memory, &self.mig_profile, self.gpu_share, &self.gpu_uuids).hash(state);
+            let gpus = (&self.gpu_models, self.gpu_memory, &self.mig_profile, self.gpu_share, self.gpu_replica, &self.gpu_uuids);
+            (&self.nodes, gpus).hash(state);
         }
     }
 }
@@ -79,6 +84,7 @@ impl Constraints {
         gpu_memory: MemoryBytes::ZERO,
         mig_profile: None,
         gpu_share: None,
+        gpu_replica: false,
         gpu_uuids: Vec::new(),
     };
 
@@ -89,6 +95,7 @@ impl Constraints {
             && self.gpu_memory.0 == 0
             && self.mig_profile.is_none()
             && self.gpu_share.is_none()
+            && !self.gpu_replica
             && self.gpu_uuids.is_empty()
     }
 }
@@ -96,6 +103,11 @@ impl Constraints {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_zero(memory: &MemoryBytes) -> bool {
     *memory == MemoryBytes::ZERO
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What is asked of one label of a node.

@@ -6,7 +6,7 @@
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::{Attempt, JobId, Name, Seq};
 use scheduler_core::job::Shape;
-use scheduler_core::state::{Placement, StateKind};
+use scheduler_core::state::{Placement, Slot, StateKind};
 use scheduler_core::time::{Span, Timestamp};
 
 /// Microseconds of a day.
@@ -61,19 +61,23 @@ pub struct Promise {
 
 impl Promise {
     /// Of a run of this shape: of the tasks that were placed, or of all of them where nothing is said of that.
-    pub fn of(shape: &Shape, placement: Option<&Placement>) -> Self {
+    pub fn of<'a>(shape: &Shape, placement: Option<&'a Placement>) -> Self {
         let mut promise = Self::default();
         let groups = shape.tasks.iter().zip(0_usize..).map(|(group, index)| {
-            let placed = |placed: &Placement| placed.slots.iter().filter(|slot| usize::from(slot.group) == index).count() as u64;
-            let gpu_millis =
-                group.constraints.gpu_share.map_or(u64::from(group.request.gpus) * 1_000, |share| share.millis.into());
-            (group.request, gpu_millis, placement.map_or(u64::from(group.replicas), placed))
+            let slots = |placed: &'a Placement| placed.slots.iter().filter(move |slot| usize::from(slot.group) == index);
+            let count = placement.map_or(u64::from(group.replicas), |placed| slots(placed).count() as u64);
+            let asked = group.constraints.gpu_share.map_or(u64::from(group.request.gpus) * 1_000, |share| share.millis.into());
+            // Of parts that device plugins give out the node says how large they are.
+            let had = |slot: &Slot| slot.share.map_or(asked, |share| share.millis.into());
+            let placed = placement.filter(|_| group.constraints.gpu_replica);
+            let gpus = placed.map_or(asked.saturating_mul(count), |placed| slots(placed).map(had).fold(0, u64::saturating_add));
+            (group.request, gpus, count)
         });
-        for (request, gpu_millis, count) in groups {
+        for (request, gpus, count) in groups {
             let add = |sum: &mut u64, each: u64| *sum = sum.saturating_add(each.saturating_mul(count));
             add(&mut promise.cpu.0, request.cpu.0);
             add(&mut promise.memory.0, request.memory.0);
-            add(&mut promise.gpu_millis, gpu_millis);
+            promise.gpu_millis = promise.gpu_millis.saturating_add(gpus);
         }
         promise
     }
@@ -260,7 +264,6 @@ pub struct UsagePage<T> {
 mod tests {
     use scheduler_core::amounts::Request;
     use scheduler_core::job::TaskGroup;
-    use scheduler_core::state::Slot;
     use smallvec::smallvec;
 
     use super::*;
@@ -292,6 +295,10 @@ mod tests {
         let mut shared = shape.clone();
         shared.tasks[0].constraints.gpu_share = Some(scheduler_core::amounts::GpuShare { millis: 250, memory: MemoryBytes(0) });
         assert_eq!(Promise::of(&shared, None).gpu_millis, 500, "a part counts as a part");
+        shared.tasks[0].constraints.gpu_replica = true;
+        let had = |millis| Some(scheduler_core::amounts::GpuShare { millis, memory: MemoryBytes(0) });
+        let parts = Placement::new(vec![Slot { share: had(333), ..slot(0) }, Slot { share: had(500), ..slot(0) }, slot(1)]);
+        assert_eq!(Promise::of(&shared, Some(&parts)).gpu_millis, 833, "what a node gives out counts as that");
         let used = some.over(Span::from_secs(10));
         assert_eq!(used, Promised { cpu_micros: 25_000_000, memory_mib_millis: 20_480_000, gpu_micros: 10_000_000 });
         assert_eq!(Promise { cpu: CpuMillis(u64::MAX), ..some }.over(Span(u64::MAX)).cpu_micros, MOST);

@@ -132,7 +132,8 @@ fn holder(gpu: &Gpu) -> Option<String> {
 fn list(gpus: &GpuList, look: Look, wide: bool) -> String {
     let row = |placed: &PlacedGpu| -> Vec<Cell> {
         let gpu = &placed.gpu;
-        let kind = gpu.mig_profile.as_ref().map_or_else(|| gpu.model.clone(), |profile| format!("{} {profile}", gpu.model));
+        let of = gpu.mig_profile.clone().or_else(|| gpu.part.map(|part| part.to_string()));
+        let kind = of.map_or_else(|| gpu.model.clone(), |of| format!("{} {of}", gpu.model));
         let mut cells = vec![
             cell(&placed.node),
             table::maybe(gpu.index.map(|index| index.to_string())),
@@ -209,6 +210,7 @@ fn page(placed: &PlacedGpu, look: Look) -> String {
         .map(|sharer| format!("{} and {} by {}", sharer.gpu, bytes(sharer.memory.0), job(sharer.job, sharer.job_number)));
     add("shared", (!gpu.sharers.is_empty()).then(|| shared.collect::<Vec<_>>().join("\n")));
     add("profile", gpu.mig_profile.clone());
+    add("part", gpu.part.map(|part| part.to_string()));
     add("part of", gpu.parent.clone());
     add("memory", Some(memory(gpu)));
     add("use", gpu.busy_percent.map(|busy| format!("{busy}%")));
@@ -232,7 +234,7 @@ fn page(placed: &PlacedGpu, look: Look) -> String {
 #[cfg(test)]
 mod tests {
     use api::GpuProcess;
-    use api::quantity::Memory;
+    use api::quantity::{GpuMillis, Memory};
 
     use super::*;
 
@@ -284,5 +286,9 @@ mod tests {
         let wide = list(&gpus, PLAIN, true);
         assert!(wide.contains("GPU-2  4711  bob   python   2Gi     none"), "{wide}");
         assert!(page(&gpus.items[1], PLAIN).contains("reason: used past the scheduler"));
+        let mut part = gpu("box/part-0");
+        part.gpu.part = Some(GpuMillis(250));
+        let parts = GpuList { items: vec![part], driver: None, cuda: None, note: None };
+        assert!(list(&parts, PLAIN, false).contains("box/part-0  H100 250m  ready"), "{}", list(&parts, PLAIN, false));
     }
 }

@@ -225,7 +225,8 @@ fn list(nodes: &NodeList, look: Look, wide: bool) -> String {
 fn devices<'a>(nodes: impl Iterator<Item = &'a Node>, look: Look) -> String {
     let gpus = nodes.flat_map(|node| node.gpus.iter().map(move |gpu| (node, gpu)));
     let rows = gpus.map(|(node, gpu)| {
-        let kind = gpu.mig_profile.as_deref().unwrap_or("whole");
+        let part = gpu.part.map(|part| format!("part {part}"));
+        let kind = gpu.mig_profile.as_deref().or(part.as_deref()).unwrap_or("whole");
         let shared = gpu
             .sharers
             .iter()

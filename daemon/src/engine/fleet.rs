@@ -3,7 +3,7 @@
 //! What must hold:
 //! - Nothing is planned while the cluster does not answer: what it had may be gone, and no order would reach it.
 //! - What pods ask of a node that are no runs of ours (any more) is not offered. GPUs have no names in a cluster, so as many as they ask for
-//!   are set aside, first of those that nobody has; whole ones and MIG instances of each profile by themselves.
+//!   are set aside, first of those that nobody has; whole ones, MIG instances of each profile and parts of GPUs by themselves.
 //! - A node that is lost ends the runs that were nowhere else; those that are elsewhere too are told to leave. They are tried again as
 //!   their policies say.
 //! - The core is brought in line by comparing, never by replaying news: whatever it was rebuilt from, one pass settles it.
@@ -237,7 +237,7 @@ impl Fleet {
                 let mut gpus: Vec<_> = node.gpus.iter().filter(is_one).collect();
                 // The last first, so that those in front are the ones that are promised.
                 gpus.reverse();
-                gpus.sort_by_key(|gpu| (gpu.job.is_some(), gpu.aside.is_none()));
+                gpus.sort_by_key(|gpu| (gpu.job.is_some() || gpu.sharers > 0, gpu.aside.is_none()));
                 let why = Aside::new(Cause::Cluster, why_taken(given, resource));
                 aside.extend(gpus.into_iter().take(count as usize).map(|gpu| (gpu.uuid.clone(), why.clone())));
             }

@@ -72,9 +72,10 @@ fn state(node: &NodeUse<'_>) -> api::NodeState {
 }
 
 fn gpu(core: &Scheduler, gpu: &GpuUse<'_>, directory: &Directory, board: &Board) -> api::Gpu {
-    let (kind, mig_profile) = match gpu.kind {
-        GpuKind::Whole => (api::GpuKind::Whole, None),
-        GpuKind::Mig { profile } => (api::GpuKind::Mig, Some(profile.to_string())),
+    let (kind, mig_profile, part) = match gpu.kind {
+        GpuKind::Whole => (api::GpuKind::Whole, None, None),
+        GpuKind::Mig { profile } => (api::GpuKind::Mig, Some(profile.to_string()), None),
+        GpuKind::Replica { millis } => (api::GpuKind::Part, None, Some(GpuMillis(*millis))),
     };
     let sharer = |(job, share): (JobId, GpuShare)| api::GpuSharer {
         job: job.0,
@@ -92,6 +93,7 @@ fn gpu(core: &Scheduler, gpu: &GpuUse<'_>, directory: &Directory, board: &Board)
         memory: Memory(gpu.memory.0),
         kind,
         mig_profile,
+        part,
         link_group: gpu.link_group,
         job: gpu.job.map(|JobId(id)| id),
         state: match (directory.gpus.contains_key(gpu.uuid), gpu.aside) {

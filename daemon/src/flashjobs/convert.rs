@@ -15,7 +15,7 @@ use scheduler_core::scheduler::PRIORITY_LIMIT;
 
 use super::depends::depend;
 use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID};
-use crate::cluster::TOLERATED;
+use crate::cluster::{ANY_PART, TOLERATED};
 use crate::names;
 
 /// A pod with a deadline is ended by its kubelet; by us only if that does not happen within so many seconds.
@@ -179,7 +179,7 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     })
 }
 
-/// How many GPUs, and of which MIG profile if they are instances.
+/// How many GPUs or what part of one, and of which MIG profile if they are instances.
 fn gpus(path: &str, asked: &GpuCounts) -> Result<(Option<GpuMillis>, Option<String>), String> {
     let mut all = asked.each();
     let Some((resource, count)) = all.next() else { return Ok((None, None)) };
@@ -189,11 +189,17 @@ fn gpus(path: &str, asked: &GpuCounts) -> Result<(Option<GpuMillis>, Option<Stri
             "{path}.containers ask for {one} and {other}: a pod gets GPUs of one kind here; write one of the two"
         ));
     }
-    let profile = match resource {
-        GpuResource::Whole => None,
-        GpuResource::Mig(profile) => Some(profile.clone()),
-    };
-    Ok((Some(GpuMillis::whole(count)), profile))
+    match resource {
+        GpuResource::Whole => Ok((Some(GpuMillis::whole(count)), None)),
+        GpuResource::Mig(profile) => Ok((Some(GpuMillis::whole(count)), Some(profile.clone()))),
+        // How large it is the node says; any will do.
+        GpuResource::Shared if count == 1 => Ok((Some(GpuMillis(ANY_PART)), None)),
+        GpuResource::Shared => {
+            let (name, whole) = (resource.name(), GpuResource::Whole.name());
+            let why = "nobody says whether two are of one GPU, or of one that has the other already";
+            Err(format!("{path}.containers ask for {count} of {name}: {why}; write \"1\", or ask for {whole}"))
+        }
+    }
 }
 
 /// What a pod requires and nobody here looks at: to be bound against it would be worse than to be told.
@@ -305,14 +311,30 @@ mod tests {
     }
 
     #[test]
+    fn one_replica_is_any_part_of_a_gpu_and_several_are_refused() {
+        let asks = |counts: &[&str]| {
+            let container = |count: &&str| json!({"name": format!("c{count}"), "image": "img", "resources": {"limits": {"nvidia.com/gpu.shared": count}}});
+            let containers: Vec<Value> = counts.iter().map(container).collect();
+            read(json!({"tasks": [task(0, json!({"containers": containers}))]})).map(|spec| spec.tasks[0].clone())
+        };
+        let one = asks(&["1", "0"]).unwrap();
+        let asked = one.resources.unwrap();
+        assert_eq!((asked.gpu, asked.mig_profile, one.node_expressions), (Some(GpuMillis(1)), None, None));
+        for several in [&["2"][..], &["1", "1"]] {
+            let error = asks(several).unwrap_err();
+            let words = "spec.tasks[0].spec.containers ask for 2 of nvidia.com/gpu.shared";
+            assert!(error.starts_with(words) && error.contains("write \"1\""), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_not_counted_is_asked_of_the_node() {
-        let containers =
-            json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": {"nvidia.com/gpu.shared": "1"}}}]});
+        let containers = json!({"containers": [{"name": "c", "image": "img", "resources": {"limits": {"nvidia.com/mig-1g.10gb.shared": "1"}}}]});
         let spec = read(json!({"tasks": [task(0, containers), task(1, json!({}))]})).unwrap();
         let asked = spec.tasks[0].node_expressions.clone().unwrap();
         assert_eq!(
             (asked.len(), asked[0].key.as_str(), asked[0].operator),
-            (1, "has.flash-sched.io/nvidia.com_gpu.shared", Operator::Exists)
+            (1, "has.flash-sched.io/nvidia.com_mig-1g.10gb.shared", Operator::Exists)
         );
         assert_eq!((&spec.tasks[0].resources.as_ref().unwrap().gpu, &spec.tasks[1].node_expressions), (&None, &None));
     }

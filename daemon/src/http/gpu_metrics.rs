@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use api::quantity::GpuMillis;
 use api::{Gpu, GpuProcess, Node};
 use uuid::Uuid;
 
@@ -82,8 +83,8 @@ pub fn insert(text: &mut String, nodes: &[Node]) {
         family(text, name, help, of.filter_map(line));
     }
     let used = nodes.iter().filter(|node| !node.gpus.is_empty()).map(|node| {
-        let promised: f64 = node.gpus.iter().map(|gpu| f64::from(gpu.promised().0) / 1_000.0).sum();
-        (format!("node=\"{}\"", escaped(&node.name)), promised / node.gpus.len() as f64)
+        let sum = |of: fn(&Gpu) -> GpuMillis| node.gpus.iter().map(|gpu| f64::from(of(gpu).0)).sum::<f64>();
+        (format!("node=\"{}\"", escaped(&node.name)), sum(Gpu::promised) / sum(Gpu::size))
     });
     family(text, "flashsched_node_gpu_mps_utilization_ratio", "Part of the GPUs of a node that jobs have", used);
     for (name, help, value) in OF_GPUS {
@@ -135,7 +136,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use api::GpuSharer;
-    use api::quantity::{GpuMillis, Memory};
+    use api::quantity::Memory;
 
     use super::*;
 

@@ -134,6 +134,9 @@ impl ApiError {
             Refused::NoGpuModel { .. } => {
                 return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("resources.gpuModel");
             }
+            Refused::NoReplica { .. } => {
+                return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at("resources.gpu");
+            }
             Refused::NoGpuKind { asked, .. } => {
                 let field = if asked.is_some() { "resources.migProfile" } else { "resources.gpu" };
                 return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at(field);

@@ -8,6 +8,7 @@ mod depends;
 mod leader;
 mod mig;
 mod one_queue;
+mod parts;
 mod pods;
 mod queues;
 mod rig;

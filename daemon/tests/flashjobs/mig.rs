@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::rig::{Site, condition, flash_job, lone};
 
 const SMALL: &str = "nvidia.com/mig-1g.10gb";
+/// Several pods have each of them at the same time.
+const SHARED: &str = "nvidia.com/mig-1g.10gb.shared";
 
 /// Two whole GPUs, and so many instances.
 fn node(name: &str, small: u64) -> NodeSpec {
@@ -13,7 +15,7 @@ fn node(name: &str, small: u64) -> NodeSpec {
 }
 
 /// The same with these limits in each pod.
-fn asking(mut object: Value, limits: &Value) -> Value {
+pub(crate) fn asking(mut object: Value, limits: &Value) -> Value {
     let set = |pod: &mut Value| pod["containers"][0]["resources"]["limits"] = limits.clone();
     match object["spec"]["tasks"].as_array_mut() {
         Some(tasks) => tasks.iter_mut().for_each(|task| set(&mut task["spec"])),
@@ -94,13 +96,13 @@ async fn what_is_not_there_is_said_where_it_was_asked_for() {
     site.phase("other", "Succeeded").await;
 }
 
-/// Replicas of GPUs, and whatever else a plugin gives out: the core does not count them, and nobody gets one that is not there.
+/// Replicas of MIG instances, and whatever else a plugin gives out: the core does not count them, and nobody gets one that is not there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_counted_is_had_where_it_is() {
-    let replicas = NodeSpec { devices: vec![("nvidia.com/gpu.shared".to_owned(), 4)], ..NodeSpec::plain("share-0") };
-    let Some(site) = Site::with("replicas of GPUs", vec![NodeSpec::plain("node-0"), replicas]).await else { return };
-    let referee = Referee::over(site.cluster.kubeconfig(), &[("nvidia.com/gpu.shared", 4)]).await;
-    let one = json!({"nvidia.com/gpu.shared": "1"});
+    let replicas = NodeSpec { devices: vec![(SHARED.to_owned(), 4)], ..NodeSpec::plain("share-0") };
+    let Some(site) = Site::with("replicas of MIG instances", vec![NodeSpec::plain("node-0"), replicas]).await else { return };
+    let referee = Referee::over(site.cluster.kubeconfig(), &[(SHARED, 4)]).await;
+    let one = json!({SHARED: "1"});
     let names: Vec<String> = (0..4).map(|number| format!("share-{number}")).collect();
     for name in &names {
         site.apply(&asking(flash_job(name, 1, 0, "2h", "0"), &one));

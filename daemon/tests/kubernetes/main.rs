@@ -11,6 +11,7 @@ mod leader_postgres;
 mod mig;
 mod nodes;
 mod outage;
+mod parts;
 mod pod;
 mod rig;
 mod runs;

@@ -84,7 +84,7 @@ async fn mig_instances_of_nodes_are_given_out_by_profile() {
             "asks for MIG instances of the profile \"2g.20gb\", there are MIG instances of the profiles (1g.10gb, 3g.40gb+me)",
         ),
         (json!({"gpu": 8, "migProfile": "1g.10gb"}), "resources.gpu", "the largest node has 7"),
-        (json!({"gpu": "0.5"}), "resources.gpu", "pods get whole GPUs, or MIG instances"),
+        (json!({"gpu": "0.5"}), "resources.gpu", "asks for 0.5 of a GPU, no node gives out parts of GPUs"),
     ] {
         let (_, refused) = site.daemon.post("/api/v1/jobs", job(json!({"resources": resources}))).await;
         assert!(refused["field"].as_str().unwrap_or_default().ends_with(field), "{refused:#}");

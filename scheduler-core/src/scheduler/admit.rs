@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashSet;
 
-use crate::amounts::{GPU_MILLIS, MemoryBytes};
+use crate::amounts::{GPU_MILLIS, GpuShare, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::intern::Found;
@@ -155,15 +155,23 @@ impl Scheduler {
             if let Some(largest) = largest.filter(|largest| *largest < asked.gpu_memory) {
                 return Some(Refused::NoGpuMemory { task: task(), asked: asked.gpu_memory, largest });
             }
-            let share = asked.gpu_share.map_or(MemoryBytes::ZERO, |share| share.memory);
+            if let Some(share) = asked.gpu_share.filter(|_| asked.gpu_replica) {
+                let replica = |lane: &Lane| Some(GpuShare::even(lane.kind.replica()?, lane.memory));
+                let there = || lanes().filter(of_model).filter(|lane| lane.memory >= asked.gpu_memory).filter_map(replica);
+                if !there().any(|one| one.millis >= share.millis && one.memory >= share.memory) {
+                    let largest = there().max_by_key(|one| (one.millis, one.memory));
+                    return Some(Refused::NoReplica { task: task(), asked: share, largest });
+                }
+            }
+            let share = asked.gpu_share.filter(|_| !asked.gpu_replica).map_or(MemoryBytes::ZERO, |share| share.memory);
             let whole = |lane: &&Lane| lane.kind == GpuKind::Whole;
             let largest = lanes().filter(of_model).filter(whole).map(|lane| lane.memory).max();
             if let Some(largest) = largest.filter(|largest| *largest < share) {
                 return Some(Refused::NoShareMemory { task: task(), asked: share, largest });
             }
             let kind = |lane: &Lane| if let GpuKind::Mig { profile } = &lane.kind { Some(profile.clone()) } else { None };
-            let is_there = lanes().any(|lane| kind(lane) == asked.mig_profile);
-            if !is_there && (asked.mig_profile.is_some() || lanes().next().is_some()) {
+            let is_there = lanes().any(|lane| lane.kind.replica().is_none() && kind(lane) == asked.mig_profile);
+            if !is_there && !asked.gpu_replica && (asked.mig_profile.is_some() || lanes().next().is_some()) {
                 let profiles: Vec<Name> = lanes().filter_map(kind).collect();
                 return Some(Refused::NoGpuKind { task: task(), asked: asked.mig_profile.clone(), there: some(profiles.iter()) });
             }
@@ -182,6 +190,7 @@ impl Refused {
             | Self::NoGpuModel { task, .. }
             | Self::NoGpuMemory { task, .. }
             | Self::NoGpuKind { task, .. }
+            | Self::NoReplica { task, .. }
             | Self::TooFewInstances { task, .. }
             | Self::BadGpus { task, .. }
             | Self::NoSuchGpu { task, .. }
@@ -210,7 +219,9 @@ impl Refused {
 
 /// What is wrong with the share that tasks ask for.
 fn bad_share(group: &TaskGroup) -> Option<&'static str> {
-    let share = group.constraints.gpu_share?;
+    let Some(share) = group.constraints.gpu_share else {
+        return group.constraints.gpu_replica.then_some("a part that device plugins give out has a size");
+    };
     if group.request.gpus != 1 {
         return Some("a share is of one GPU");
     }

@@ -118,7 +118,8 @@ impl<'a> Forecast<'a> {
         }
         for &(index, share) in back.shares() {
             let device = self.nodes.device(index);
-            if device.is_offered() && self.shared.give_back(device.node, index, share) {
+            let is_whole = device.config.kind.replica().is_some();
+            if device.is_offered() && (is_whole || self.shared.give_back(device.node, index, share)) {
                 self.left[device.node].gpus.put(device.lane);
             }
             touched(self, device.node);

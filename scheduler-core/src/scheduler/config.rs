@@ -92,6 +92,27 @@ pub enum GpuKind {
         /// Its profile, as `1g.10gb`.
         profile: Name,
     },
+    /// One of the equal parts of a GPU that a device plugin gives out by count. Nobody says which parts are of the same GPU, so a task has one at most,
+    /// and has all of it. A GPU that is given out so is listed as its parts alone; its memory is said of each of them.
+    Replica {
+        /// How much of the GPU it is, in thousandths: 1 to 999.
+        millis: u32,
+    },
+}
+
+impl GpuKind {
+    /// Its size in thousandths where it is a part that a device plugin gives out.
+    pub const fn replica(&self) -> Option<u32> {
+        if let Self::Replica { millis } = self { Some(*millis) } else { None }
+    }
+
+    /// As what it counts in amounts, in thousandths of a GPU.
+    pub const fn millis(&self) -> u32 {
+        match self {
+            Self::Whole | Self::Mig { .. } => GPU_MILLIS,
+            Self::Replica { millis } => *millis,
+        }
+    }
 }
 
 /// A GPU of a node.
@@ -316,6 +337,11 @@ pub(crate) fn check_gpus(node: &NodeConfig) -> Result<(), ConfigError> {
     }
     if node.gpus.len() > GPU_LIMIT {
         return Err(ConfigError::GpuCount { node: node.name.clone(), got: node.gpus.len() });
+    }
+    let is_none = |millis: u32| !(1..GPU_MILLIS).contains(&millis);
+    if let Some((gpu, got)) = node.gpus.iter().find_map(|gpu| Some((gpu, gpu.kind.replica().filter(|&millis| is_none(millis))?)))
+    {
+        return Err(ConfigError::GpuReplica { uuid: gpu.uuid.clone(), got });
     }
     Ok(())
 }

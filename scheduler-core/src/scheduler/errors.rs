@@ -1,6 +1,6 @@
 //! How the core says no: to a configuration, to a job, to a stored job, to a change of queues.
 
-use crate::amounts::MemoryBytes;
+use crate::amounts::{GpuShare, MemoryBytes};
 use crate::ids::{JobId, Name};
 use crate::job::Selector;
 use crate::scheduler::config::{
@@ -76,7 +76,9 @@ pub enum ConfigError {
         node: Name,
     },
     /// GPUs of more kinds than can be told apart on one node.
-    #[error("node \"{node}\": its GPUs are of {got} kinds (model, memory, MIG profile), at most {GPU_KIND_LIMIT} are possible")]
+    #[error(
+        "node \"{node}\": its GPUs are of {got} kinds (model, memory, MIG profile, size), at most {GPU_KIND_LIMIT} are possible"
+    )]
     GpuKinds {
         /// The node.
         node: Name,
@@ -90,6 +92,14 @@ pub enum ConfigError {
         node: Name,
         /// How many there are.
         got: usize,
+    },
+    /// A part of a GPU that is none.
+    #[error("{uuid} is {got} thousandths of a GPU, 1 to 999 are possible")]
+    GpuReplica {
+        /// The part.
+        uuid: Name,
+        /// Its size.
+        got: u32,
     },
     /// Two cohorts of one name.
     #[error("cohort \"{name}\" is configured twice")]
@@ -270,6 +280,16 @@ pub enum Refused {
         /// The profiles that there are, in their order, [`SHOWN`] at most.
         there: Vec<Name>,
     },
+    /// No device plugin gives out a part of a GPU that is as large as is asked for.
+    #[error("task \"{task}\" asks for {}, {}", part(*.asked), parts(*.largest))]
+    NoReplica {
+        /// The group.
+        task: Name,
+        /// What is asked for at least.
+        asked: GpuShare,
+        /// The largest that is given out, of a model and memory that are asked for; none where there are none.
+        largest: Option<GpuShare>,
+    },
     /// No node has as many MIG instances of a profile as one task asks for.
     #[error("task \"{task}\" asks for {asked} {}, the largest node has {largest}", profile(Some(.of)))]
     TooFewInstances {
@@ -433,6 +453,21 @@ fn others(more: usize) -> String {
 
 fn profile(asked: Option<&Name>) -> String {
     asked.map_or_else(|| "whole GPUs".to_owned(), |profile| format!("MIG instances of the profile \"{profile}\""))
+}
+
+/// The smallest part that can be asked for is any.
+fn part(asked: GpuShare) -> String {
+    let size = match asked.millis {
+        0 | 1 => "a part of a GPU".to_owned(),
+        millis => format!("{} of a GPU", Resource::Gpu.in_words(millis.into())),
+    };
+    if asked.memory.0 > 0 { format!("{size} with {} bytes of its memory", asked.memory) } else { size }
+}
+
+fn parts(largest: Option<GpuShare>) -> String {
+    let Some(GpuShare { millis, memory }) = largest else { return "no node gives out parts of GPUs".to_owned() };
+    let size = Resource::Gpu.in_words(millis.into());
+    format!("the largest part that a node gives out is {size} with {memory} bytes of its memory")
 }
 
 /// Why a stored job cannot be taken over. The table is damaged, or was written by something else.

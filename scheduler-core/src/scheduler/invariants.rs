@@ -39,6 +39,8 @@ fn check_sharers(device: &Device, mut sharers: Vec<Sharer>) -> Result<(), Violat
     let uuid = &device.config.uuid;
     ensure(booked == sharers, "sharers of a GPU", || format!("{uuid}: {booked:?}, not {sharers:?}"))?;
     ensure(booked.is_empty() || device.owner.is_none(), "GPU whole and shared", || uuid.to_string())?;
+    let alone = booked.len() <= 1 || device.config.kind.replica().is_none();
+    ensure(alone, "part of a GPU promised twice", || format!("{uuid}: {booked:?}"))?;
     let (millis, memory) = device.shared();
     ensure(millis <= GPU_MILLIS, "GPU promised beyond 1000 thousandths", || format!("{uuid}: {millis}"))?;
     let fits = memory <= device.config.memory.0;

@@ -458,10 +458,11 @@ fn matches(placement: &Placement, shape: &Shape) -> bool {
     for (index, group) in shape.tasks.iter().enumerate() {
         let own = (0..group.replicas).take_while(|&replica| {
             let right = |slot: &&Slot| {
-                let millis = slot.share.map(|share| share.millis);
+                let (has, asked) = [slot.share, group.constraints.gpu_share].map(|share| share.map(|share| share.millis)).into();
+                let is_part = if group.constraints.gpu_replica { has.is_some() && has >= asked } else { has == asked };
                 (usize::from(slot.group), slot.replica) == (index, replica)
                     && slot.gpus.len() == group.request.gpus as usize
-                    && millis == group.constraints.gpu_share.map(|share| share.millis)
+                    && is_part
                     && are_named(&slot.gpus, &group.constraints)
             };
             slots.next_if(right).is_some()

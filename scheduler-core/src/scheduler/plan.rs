@@ -218,7 +218,23 @@ impl Scheduler {
                 return Verdict::KeptBack;
             }
         }
-        self.find_place(bucket, job, now, pass)
+        let verdict = self.find_place(bucket, job, now, pass);
+        if let Verdict::Start(packing) = &verdict
+            && let Some(barrier) = self.too_large(bucket, packing)
+        {
+            return Verdict::Limited(barrier);
+        }
+        verdict
+    }
+
+    /// The limit, if there is one, that is in the way of what a job would have there: parts that device plugins give out can be larger than
+    /// what it asks for, which limits let it have.
+    pub(super) fn too_large(&self, bucket: BucketIx, packing: &Packing) -> Option<Barrier> {
+        let kind = self.tree.bucket(bucket);
+        if !kind.demand.has_replicas || !self.tree.is_limited(kind.queue) {
+            return None;
+        }
+        self.tree.barriers(bucket, &self.nodes.held(&kind.demand, packing)).into_iter().next()
     }
 
     /// Whether, and where, a job can start now without delaying the blocked head. The first one for which there is no room becomes the head.
@@ -279,8 +295,12 @@ impl Scheduler {
             Verdict::NoRoom => matches!(pass.head, Head::Blocked(head) if head == bucket),
             Verdict::Reserved { .. } => pass.agenda.as_ref().is_some_and(|agenda| agenda.len() == 1),
             Verdict::Limited(barrier) => {
-                let total = &self.tree.bucket(bucket).demand.total;
-                barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
+                let demand = &self.tree.bucket(bucket).demand;
+                let total = &demand.total;
+                // Who only gets more than he asks for waits for what others give back by themselves: whom to end is worked out from what is
+                // asked for.
+                let by_asked = !demand.has_replicas || !self.tree.barriers(bucket, total).is_empty();
+                by_asked && barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
             }
             Verdict::Start(_) | Verdict::WouldDelay(_) | Verdict::KeptBack | Verdict::Later => false,
         };

@@ -119,6 +119,13 @@ impl Build {
         self
     }
 
+    /// The same of the parts that device plugins give out.
+    pub(crate) fn replica(self, millis: u32, memory: u64) -> Self {
+        let mut build = self.part(millis, memory);
+        build.tasks.iter_mut().for_each(|task| task.constraints.gpu_replica = true);
+        build
+    }
+
     /// All of its groups ask for these GPUs.
     pub(crate) fn named(mut self, uuids: &[&str]) -> Self {
         for task in &mut self.tasks {

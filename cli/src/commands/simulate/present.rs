@@ -64,6 +64,7 @@ fn node(node: &Node) -> NodeConfig {
 fn gpu(gpu: &api::Gpu) -> GpuDevice {
     let kind = match (gpu.kind, &gpu.mig_profile) {
         (api::GpuKind::Mig, Some(profile)) => GpuKind::Mig { profile: name(profile) },
+        (api::GpuKind::Part, _) => GpuKind::Replica { millis: gpu.part.unwrap_or_default().0 },
         _ => GpuKind::Whole,
     };
     let whole = GpuDevice::whole(name(&gpu.uuid), name(&gpu.model), MemoryBytes(gpu.memory.0));
@@ -98,7 +99,8 @@ fn span(duration: Duration) -> Span {
 fn live(job: &Job, now: Timestamp) -> Result<LiveJob, Error> {
     let wrong = |what: &str| Error::lost(format!("job {}: {what}", job.number));
     let spec = &job.spec;
-    let tasks: Vec<TaskGroup> = spec.tasks.iter().map(group).collect();
+    let by_count = spec.executor.as_deref().is_some_and(|executor| executor != "local");
+    let tasks: Vec<TaskGroup> = spec.tasks.iter().map(|task| group(task, by_count)).collect();
     let named = |name: &Option<String>, default: &str| Name::from(name.as_deref().unwrap_or(default));
     let shape = Shape {
         min_available: spec.min_available.unwrap_or(0),
@@ -148,7 +150,8 @@ fn live(job: &Job, now: Timestamp) -> Result<LiveJob, Error> {
     })
 }
 
-fn group(task: &TaskSpec) -> TaskGroup {
+/// `by_count`: device plugins give out its GPUs.
+fn group(task: &TaskSpec, by_count: bool) -> TaskGroup {
     let asked = task.resources.clone().unwrap_or_default();
     let request = Request {
         cpu: CpuMillis(asked.cpu.unwrap_or(Cpu(1_000)).0),
@@ -166,6 +169,7 @@ fn group(task: &TaskSpec) -> TaskGroup {
             .gpu
             .filter(|gpu| gpu.gpus().is_none())
             .map(|gpu| GpuShare { millis: gpu.0, memory: MemoryBytes(asked.gpu_memory_share.unwrap_or(Memory(0)).0) }),
+        gpu_replica: by_count && asked.gpu.is_some_and(|gpu| gpu.gpus().is_none()),
     };
     let group = TaskGroup::new(name(task.name.as_deref().unwrap_or("task")), task.replicas.unwrap_or(1), request);
     TaskGroup { constraints, ..group }

@@ -173,9 +173,9 @@ impl Admission {
         checks::labels(&spec.labels).map_err(|invalid| invalid.under("labels"))?;
         checks::annotations(&spec.annotations).map_err(|invalid| invalid.under("annotations"))?;
         checks::rlimits(&spec.rlimits).map_err(|invalid| invalid.under("rlimits"))?;
-        let groups = self.complete_tasks(&mut spec, caller)?;
+        let mut groups = self.complete_tasks(&mut spec, caller)?;
         if self.executor.is_cluster() {
-            pods::counted_gpus(&groups)?;
+            pods::counted_gpus(&mut groups)?;
         }
         let name = match spec.name.take() {
             Some(name) if names::is_label(&name) => name,

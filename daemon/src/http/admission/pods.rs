@@ -112,19 +112,15 @@ fn fits_pods(spec: &JobSpec, executor: &str) -> Checked<()> {
     }
 }
 
-/// A device plugin gives whole GPUs and MIG instances, by count. Of tasks that are complete: what they take from the job has its say too.
-pub(super) fn counted_gpus(groups: &[TaskGroup]) -> Checked<()> {
-    let shares = |group: &TaskGroup| group.constraints.gpu_share.is_some();
+/// A device plugin gives out whole GPUs, MIG instances and parts of GPUs, by count. Of tasks that are complete: what they take from the job has its
+/// say too.
+pub(super) fn counted_gpus(groups: &mut [TaskGroup]) -> Checked<()> {
     if let Some(at) = groups.iter().position(|group| !group.constraints.gpu_uuids.is_empty()) {
         let detail = "pods get the GPUs that the device plugin of their node gives them: none can be named";
         return Err(Invalid::new(format!("tasks[{at}].resources.gpuUuids"), detail));
     }
-    match groups.iter().position(shares) {
-        None => Ok(()),
-        Some(at) => {
-            let detail = "pods get whole GPUs, or MIG instances (`migProfile`): no part of a GPU is promised to them, because nobody there \
-                          holds several pods to their parts of one";
-            Err(Invalid::new(format!("tasks[{at}].resources.gpu"), detail))
-        }
+    for constraints in groups.iter_mut().map(|group| &mut group.constraints) {
+        constraints.gpu_replica = constraints.gpu_share.is_some();
     }
+    Ok(())
 }

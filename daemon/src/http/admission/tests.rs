@@ -284,25 +284,36 @@ fn pods_get_whole_gpus_or_instances_whichever_way_a_job_is_written() {
     let instance = json!({"command": ["a"], "image": "img", "resources": {"gpu": 2, "migProfile": "1g.10gb"}});
     let instance = admit(&admission, instance).unwrap().shape.tasks[0].clone();
     assert_eq!((instance.request.gpus, instance.constraints.mig_profile), (2, Some("1g.10gb".into())));
-    for resources in [
-        json!({"gpu": "0.5"}),
-        json!({"gpu": "500m", "gpuMemoryShare": "1Gi"}),
-        json!({"gpuMpsUnits": 3}),
-        json!({"gpuUuids": ["GPU-1"]}),
+    // A part is one that a device plugin gives out; on a machine it is one that we keep to.
+    for (resources, share) in [
+        (json!({"gpu": "0.5"}), GpuShare { millis: 500, memory: MemoryBytes(0) }),
+        (json!({"gpu": "500m", "gpuMemoryShare": "1Gi"}), GpuShare { millis: 500, memory: MemoryBytes(1 << 30) }),
+        (json!({"gpuMpsUnits": 3}), GpuShare { millis: 300, memory: MemoryBytes(0) }),
     ] {
-        let (field, said) = if resources.get("gpuUuids").is_some() {
-            ("resources.gpuUuids", "none can be named")
-        } else {
-            ("resources.gpu", "pods get whole GPUs")
-        };
-        for spec in [
-            json!({"command": ["a"], "image": "img", "resources": resources}),
-            json!({"image": "img", "tasks": [{"command": ["a"], "resources": resources}]}),
-            json!({"image": "img", "resources": resources, "tasks": [{"command": ["a"]}]}),
-        ] {
-            let invalid = admit(&admission, spec).unwrap_err();
-            assert!(invalid.path.ends_with(field) && invalid.detail.contains(said), "{}", invalid.detail);
+        for (executor, by_count) in [(ExecutorKind::Job, true), (ExecutorKind::FlashJob, true), (ExecutorKind::Local, false)] {
+            admission.executor = executor;
+            let mut spec = json!({"command": ["a"], "resources": resources});
+            if by_count {
+                spec["image"] = json!("img");
+            }
+            let group = admit(&admission, spec).unwrap().shape.tasks[0].clone();
+            let asked = group.constraints;
+            assert_eq!((group.request.gpus, asked.gpu_share, asked.gpu_replica), (1, Some(share), by_count), "{resources}");
         }
+    }
+    admission.executor = ExecutorKind::Job;
+    let resources = json!({"gpuUuids": ["GPU-1"]});
+    for spec in [
+        json!({"command": ["a"], "image": "img", "resources": resources}),
+        json!({"image": "img", "tasks": [{"command": ["a"], "resources": resources}]}),
+        json!({"image": "img", "resources": resources, "tasks": [{"command": ["a"]}]}),
+    ] {
+        let invalid = admit(&admission, spec).unwrap_err();
+        assert!(
+            invalid.path.ends_with("resources.gpuUuids") && invalid.detail.contains("none can be named"),
+            "{}",
+            invalid.detail
+        );
     }
 }
 

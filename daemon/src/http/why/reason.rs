@@ -9,6 +9,7 @@ use scheduler_core::time::{Span, Timestamp};
 use scheduler_core::{Ahead, Counted, Explanation, Exposure, JobRef, Resource, Shortfall, Whose, Why};
 use store::JobRecord;
 
+use super::words::Gpus;
 use super::{ahead, reference, words};
 use crate::http::text::wire_time;
 use crate::http::view;
@@ -196,16 +197,21 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
 
 /// What is lacking, behind a colon; nothing where that is not known.
 fn because(lacks: &Shortfall, spec: &JobSpec) -> String {
-    let lacking = words::lacking(lacks, instances(spec));
+    let lacking = words::lacking(lacks, gpus(spec));
     if lacking.is_empty() { lacking } else { format!(": {lacking}") }
 }
 
-/// The MIG profile of all its GPUs, where they have one.
-fn instances(spec: &JobSpec) -> Option<&str> {
-    let asked = spec.tasks.iter().filter_map(|task| task.resources.as_ref());
-    let mut profiles = asked.filter(|asked| asked.gpu.is_some_and(|gpus| gpus.0 > 0)).map(|asked| asked.mig_profile.as_deref());
+/// What all its GPUs are: instances of one MIG profile, or parts where those are given out by count.
+fn gpus(spec: &JobSpec) -> Gpus<'_> {
+    let asked =
+        || spec.tasks.iter().filter_map(|task| task.resources.as_ref()).filter(|asked| asked.gpu.is_some_and(|gpu| gpu.0 > 0));
+    let by_count = spec.executor.as_deref().is_some_and(|executor| executor != "local");
+    if by_count && asked().next().is_some() && asked().all(|asked| asked.gpu.is_some_and(|gpu| gpu.gpus().is_none())) {
+        return Gpus::Parts;
+    }
+    let mut profiles = asked().map(|asked| asked.mig_profile.as_deref());
     let first = profiles.next().flatten();
-    first.filter(|first| profiles.all(|other| other == Some(*first)))
+    first.filter(|first| profiles.all(|other| other == Some(*first))).map_or(Gpus::Plain, Gpus::Instances)
 }
 
 fn capital(text: &str) -> String {

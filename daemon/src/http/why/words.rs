@@ -26,14 +26,26 @@ pub(in crate::http) fn amount(resource: Resource, amount: u128) -> String {
     }
 }
 
-/// An amount of what a job asks for: GPUs may be MIG instances of a profile.
-fn of_job(resource: Resource, number: u128, mig: Option<&str>) -> String {
-    match mig.filter(|_| resource == Resource::Gpu) {
-        Some(profile) => {
-            let count = view::amount(resource, number);
-            format!("{count} MIG instance{} {profile}", if count == "1" { "" } else { "s" })
-        }
-        None => amount(resource, number),
+/// What a job's GPUs are.
+#[derive(Clone, Copy)]
+pub(super) enum Gpus<'a> {
+    /// Whole ones, or parts that are told by themselves; or several kinds of them.
+    Plain,
+    /// MIG instances of this profile.
+    Instances(&'a str),
+    /// Parts that a device plugin gives out.
+    Parts,
+}
+
+/// An amount of what a job asks for.
+fn of_job(resource: Resource, number: u128, gpus: Gpus<'_>) -> String {
+    let count = view::amount(resource, number);
+    let several = if count == "1" { "" } else { "s" };
+    match gpus {
+        Gpus::Instances(profile) if resource == Resource::Gpu => format!("{count} MIG instance{several} {profile}"),
+        Gpus::Parts if resource == Resource::Gpu && count == "1" => "1 part of a GPU".to_owned(),
+        Gpus::Parts if resource == Resource::Gpu => format!("{count} parts of GPUs"),
+        _ => amount(resource, number),
     }
 }
 
@@ -118,8 +130,8 @@ pub(super) fn ahead(ahead: &Ahead) -> String {
 }
 
 /// Too little of one resource. `several` tasks have to start together.
-fn short(short: &Shortage, several: bool, mig: Option<&str>) -> String {
-    let whole = |number: u128| of_job(short.resource, number, mig);
+fn short(short: &Shortage, several: bool, gpus: Gpus<'_>) -> String {
+    let whole = |number: u128| of_job(short.resource, number, gpus);
     if short.asked > short.free && (several || short.asked == u128::from(short.largest_task)) {
         let together = if several { " together" } else { "" };
         let [free, total] = [short.free, short.total].map(|number| view::amount(short.resource, number));
@@ -177,17 +189,17 @@ fn taken(gpu: &TakenGpu) -> String {
     format!("it needs {named}, {}", which.join(" and "))
 }
 
-/// What a job lacks, as the end of a sentence; empty if that is not known. Its GPUs may be instances of a MIG profile.
-pub(super) fn lacking(lacks: &Shortfall, mig: Option<&str>) -> String {
+/// What a job lacks, as the end of a sentence; empty if that is not known. Its GPUs may be instances of a MIG profile, or parts.
+pub(super) fn lacking(lacks: &Shortfall, gpus: Gpus<'_>) -> String {
     let mut parts: Vec<String> = lacks.gang.iter().map(gang).collect();
     parts.extend(lacks.taken.iter().map(taken));
     if lacks.more_taken > 0 {
         parts.push(format!("and {} more GPUs that are not free", lacks.more_taken));
     }
     parts.extend(lacks.part.iter().map(part));
-    parts.extend(lacks.shortages.iter().map(|shortage| short(shortage, lacks.gang.is_some(), mig)));
+    parts.extend(lacks.shortages.iter().map(|shortage| short(shortage, lacks.gang.is_some(), gpus)));
     parts.extend(lacks.closest.iter().map(|closest| {
-        let [asked, free] = [closest.asked, closest.free].map(|number| of_job(closest.resource, number.into(), mig));
+        let [asked, free] = [closest.asked, closest.free].map(|number| of_job(closest.resource, number.into(), gpus));
         format!("no node has all of it free at once: node {} comes closest, with {free} of the {asked}", closest.node)
     }));
     // Where there is too little over all nodes, a hole is not what it waits for.
@@ -266,20 +278,22 @@ mod tests {
     #[test]
     fn what_is_lacking_reads_like_an_answer() {
         assert_eq!(
-            lacking(&gpus(4, 5, 4, 3, Some("a")), None),
+            lacking(&gpus(4, 5, 4, 3, Some("a")), Gpus::Plain),
             "it needs 4 GPUs on one node, and the largest hole is 3 GPUs, on node a"
         );
-        assert_eq!(lacking(&gpus(1, 0, 1, 0, None), None), "it needs 1 GPU, and none of 8 is free");
-        let mig = Some("1g.10gb");
+        assert_eq!(lacking(&gpus(1, 0, 1, 0, None), Gpus::Plain), "it needs 1 GPU, and none of 8 is free");
+        let mig = Gpus::Instances("1g.10gb");
         assert_eq!(lacking(&gpus(1, 0, 1, 0, None), mig), "it needs 1 MIG instance 1g.10gb, and none of 8 is free");
         assert_eq!(
             lacking(&gpus(4, 5, 4, 3, Some("a")), mig),
             "it needs 4 MIG instances 1g.10gb on one node, and the largest hole is 3 MIG instances 1g.10gb, on node a"
         );
+        assert_eq!(lacking(&gpus(1, 0, 1, 0, None), Gpus::Parts), "it needs 1 part of a GPU, and none of 8 is free");
+        assert_eq!(lacking(&gpus(4, 3, 4, 3, None), Gpus::Parts), "it needs 4 parts of GPUs, and 3 of 8 are free");
         let gang = Gang { task: "main".into(), needed: 8, possible: 6 };
         let lacks = Shortfall { gang: Some(gang), ..gpus(8, 6, 1, 3, Some("a")) };
         assert_eq!(
-            lacking(&lacks, None),
+            lacking(&lacks, Gpus::Plain),
             "8 tasks \"main\" have to start together, and there is room for 6; it needs 8 GPUs together, and 6 of 8 are free"
         );
     }
@@ -292,14 +306,14 @@ mod tests {
             ..Shortfall::default()
         };
         assert_eq!(
-            lacking(&lacks(left(500, 0), 4, Some(left(300, 24))), None),
+            lacking(&lacks(left(500, 0), 4, Some(left(300, 24))), Gpus::Plain),
             "it needs 500m of one GPU: none is whole, and of 4 GPUs that are shared, none has more than 300m left (node a)"
         );
         assert_eq!(
-            lacking(&lacks(left(100, 30), 1, Some(left(300, 24))), None),
+            lacking(&lacks(left(100, 30), 1, Some(left(300, 24))), Gpus::Plain),
             "it needs 100m and 30Gi of its memory of one GPU: none is whole, and 1 GPU that is shared has 300m and 24Gi of its memory left (node a)"
         );
-        assert_eq!(lacking(&lacks(left(100, 0), 0, None), None), "it needs 100m of one GPU, and none has anything left");
+        assert_eq!(lacking(&lacks(left(100, 0), 0, None), Gpus::Plain), "it needs 100m of one GPU, and none has anything left");
         assert_eq!(amount(Resource::Gpu, 500), "500m of a GPU");
     }
 }

@@ -11,6 +11,8 @@ const GPU: &str = "nvidia.com/gpu";
 const MIG: &str = "nvidia.com/mig-";
 /// Ends the name of what several pods get at the same time.
 const SHARED: &str = ".shared";
+/// Parts of GPUs: as many for each GPU as the label of the node says.
+const REPLICAS: &str = "nvidia.com/gpu.shared";
 
 /// What the device plugin of a node gives out by count. Who gets which is the plugin's to say.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -19,13 +21,17 @@ pub enum GpuResource {
     Whole,
     /// MIG instances of this profile, as the driver calls it: `1g.10gb`, `1g.10gb+me`.
     Mig(String),
+    /// Parts of GPUs. Whether two of them are of the same GPU nobody says.
+    Shared,
 }
 
 impl GpuResource {
-    /// What a cluster calls so; `None` for what is no GPU that a pod has for itself.
+    /// What a cluster calls so; `None` for what is neither a GPU nor a part of one. Instances that several pods have are none.
     pub fn called(name: &str) -> Option<Self> {
-        if name == GPU {
-            return Some(Self::Whole);
+        match name {
+            GPU => return Some(Self::Whole),
+            REPLICAS => return Some(Self::Shared),
+            _ => {}
         }
         let profile = name.strip_prefix(MIG).filter(|profile| !profile.is_empty() && !profile.ends_with(SHARED))?;
         // A name of a resource has no `+`: the plugin writes a dot.
@@ -37,6 +43,7 @@ impl GpuResource {
         match self {
             Self::Whole => GPU.to_owned(),
             Self::Mig(profile) => format!("{MIG}{}", profile.replace('+', ".")),
+            Self::Shared => REPLICAS.to_owned(),
         }
     }
 }
@@ -47,6 +54,7 @@ impl fmt::Display for GpuResource {
         match self {
             Self::Whole => f.write_str("GPUs"),
             Self::Mig(profile) => write!(f, "MIG instances {profile}"),
+            Self::Shared => f.write_str("parts of GPUs"),
         }
     }
 }
@@ -116,11 +124,12 @@ mod tests {
             ("nvidia.com/mig-1g.10gb.me", mig("1g.10gb+me")),
             ("nvidia.com/mig-1g.12gb.me.all", mig("1g.12gb+me.all")),
             ("nvidia.com/mig-1g.23gb-me", mig("1g.23gb-me")),
+            ("nvidia.com/gpu.shared", Some(GpuResource::Shared)),
         ] {
             assert_eq!(GpuResource::called(name), resource);
             assert_eq!(resource.map(|resource| resource.name()).as_deref(), Some(name));
         }
-        for other in ["cpu", "nvidia.com/gpu.shared", "nvidia.com/mig-", "nvidia.com/mig-1g.10gb.shared", "amd.com/gpu"] {
+        for other in ["cpu", "nvidia.com/mig-", "nvidia.com/mig-1g.10gb.shared", "amd.com/gpu"] {
             assert_eq!(GpuResource::called(other), None, "{other}");
         }
     }

@@ -41,7 +41,7 @@ pub struct NodeAmounts {
     pub cpu_millis: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// GPUs and MIG instances.
+    /// GPUs, MIG instances, and parts of GPUs.
     pub gpus: GpuCounts,
 }
 
@@ -88,12 +88,14 @@ pub struct ClusterNode {
     pub name: String,
     /// What pods may ask of it together.
     pub allocatable: NodeAmounts,
-    /// GPUs and instances that it has and that are not allocatable: its device plugin says that they are sick.
+    /// GPUs, instances and parts that it has and that are not allocatable: its device plugin says that they are sick.
     pub sick_gpus: GpuCounts,
     /// The product that its labels name; empty if they name none.
     pub gpu_model: String,
     /// Memory of each of its GPUs in bytes, as its labels say; 0 if they do not.
     pub gpu_memory_bytes: u64,
+    /// Of how many parts each of its GPUs is given out, as its labels say; 0 if they do not.
+    pub gpu_replicas: u32,
     /// Memory of its MIG instances in bytes, by profile, as its labels say.
     pub mig_memory_bytes: BTreeMap<String, u64>,
     /// Its labels; its zone is among them.

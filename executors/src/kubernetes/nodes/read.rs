@@ -12,6 +12,8 @@ pub const TAINTED: &str = "scheduling.flash-sched.io/tainted";
 
 /// Begins labels that we give a node in our books for what its device plugins give out and the core does not count.
 const HAS: &str = "has.flash-sched.io/";
+/// Label that says of how many parts each GPU is given out.
+const REPLICAS: &str = "nvidia.com/gpu.replicas";
 /// Longest name of a label behind its prefix.
 const LABEL_CHARS: usize = 63;
 
@@ -72,7 +74,7 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
         mebibytes.saturating_mul(1 << 20)
     };
     let of_instances = |(resource, _): (&GpuResource, u32)| match resource {
-        GpuResource::Whole => None,
+        GpuResource::Whole | GpuResource::Shared => None,
         GpuResource::Mig(profile) => Some((profile.clone(), memory(&resource.name()))),
     };
     let sick: GpuCounts = capacity.gpus.minus(&counted.gpus);
@@ -83,6 +85,7 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
         sick_gpus: sick,
         gpu_model: labels.get("nvidia.com/gpu.product").cloned().unwrap_or_default(),
         gpu_memory_bytes: memory(&GpuResource::Whole.name()),
+        gpu_replicas: labels.get(REPLICAS).and_then(|text| text.parse().ok()).unwrap_or(0),
         mig_memory_bytes,
         labels,
         standing,
@@ -143,18 +146,19 @@ mod tests {
     }
 
     #[test]
-    fn a_node_says_which_mig_instances_it_has() {
+    fn a_node_says_which_mig_instances_and_parts_of_gpus_it_has() {
         let node = json!({"metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "H100", "nvidia.com/gpu.memory": "81559",
-                "nvidia.com/mig-1g.10gb.memory": "9984"}},
+                "nvidia.com/mig-1g.10gb.memory": "9984", "nvidia.com/gpu.replicas": "4"}},
             "status": {"capacity": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "7", "nvidia.com/mig-1g.20gb.me": "1"},
                 "allocatable": {"nvidia.com/gpu": "6", "nvidia.com/mig-1g.10gb": "5", "nvidia.com/mig-1g.20gb.me": "1",
-                    "nvidia.com/gpu.shared": "4", "rdma/hca": "0"}}});
+                    "nvidia.com/gpu.shared": "4", "nvidia.com/mig-3g.40gb.shared": "2", "rdma/hca": "0"}}});
         let Told { node, .. } = read(serde_json::from_value(node).unwrap(), &[]).unwrap();
+        assert_eq!(node.gpu_replicas, 4);
         let mig = |profile: &str| GpuResource::Mig(profile.to_owned());
-        let all = [(GpuResource::Whole, 6), (mig("1g.10gb"), 5), (mig("1g.20gb+me"), 1)];
+        let all = [(GpuResource::Whole, 6), (mig("1g.10gb"), 5), (mig("1g.20gb+me"), 1), (GpuResource::Shared, 4)];
         assert_eq!(node.allocatable.gpus, all.into_iter().collect());
         assert_eq!(node.sick_gpus, [(mig("1g.10gb"), 2)].into_iter().collect());
-        assert_eq!(node.labels.get("has.flash-sched.io/nvidia.com_gpu.shared").map(String::as_str), Some("true"));
+        assert_eq!(node.labels.get("has.flash-sched.io/nvidia.com_mig-3g.40gb.shared").map(String::as_str), Some("true"));
         assert_eq!(node.labels.keys().filter(|key| key.starts_with(HAS)).count(), 1);
         assert_eq!(node.mig_memory_bytes, [("1g.10gb".to_owned(), 9_984 << 20), ("1g.20gb+me".to_owned(), 0)].into());
     }

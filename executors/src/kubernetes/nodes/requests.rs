@@ -112,20 +112,20 @@ mod tests {
 
     #[test]
     fn what_other_plugins_give_out_is_told_by_name() {
-        let limits = json!({"nvidia.com/gpu.shared": "1", "nvidia.com/mig-1g.10gb": "1", "rdma/hca": "0", "hugepages-2Mi": "4Mi",
+        let limits = json!({"nvidia.com/gpu.shared": "1", "nvidia.com/mig-1g.10gb": "1", "nvidia.com/mig-1g.10gb.shared": "1", "rdma/hca": "0", "hugepages-2Mi": "4Mi",
             "ephemeral-storage": "1Gi"});
         let pod = json!({"containers": [{"name": "c", "resources": {"limits": limits}}]});
         let asked: Vec<String> = uncounted(&serde_json::from_value(pod).unwrap()).collect();
-        assert_eq!(asked, ["nvidia.com/gpu.shared"]);
+        assert_eq!(asked, ["nvidia.com/mig-1g.10gb.shared"]);
     }
 
     #[test]
-    fn mig_instances_are_counted_by_profile_and_replicas_are_none() {
+    fn mig_instances_are_counted_by_profile_and_parts_of_gpus_by_themselves() {
         let container = |name: &str, limits: Value| json!({"name": name, "resources": {"limits": limits}});
         let some = |limits: Value| asks(json!({"containers": [container("a", limits), container("b", json!({}))]})).gpus;
         let mig = |profile: &str| GpuResource::Mig(profile.to_owned());
         let found = some(json!({"nvidia.com/mig-1g.10gb": "2", "nvidia.com/mig-3g.40gb": "0", "nvidia.com/gpu.shared": "1"}));
-        assert_eq!(found, [(mig("1g.10gb"), 2)].into_iter().collect());
+        assert_eq!(found, [(mig("1g.10gb"), 2), (GpuResource::Shared, 1)].into_iter().collect());
         let twice = json!({"containers": [container("a", json!({"nvidia.com/mig-1g.10gb": "2"})),
             container("b", json!({"nvidia.com/mig-1g.10gb": "1", "nvidia.com/gpu": "1"}))]});
         assert_eq!(asks(twice).gpus, [(mig("1g.10gb"), 3), (GpuResource::Whole, 1)].into_iter().collect());

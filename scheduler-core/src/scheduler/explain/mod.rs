@@ -29,6 +29,7 @@ use crate::scheduler::explain::sketch::{BOUNDS, Sketch};
 use crate::scheduler::explain::suggest::{Subject, Trials};
 use crate::scheduler::explain::trace::{Finding, Trace};
 use crate::scheduler::table::JobIx;
+use crate::scheduler::tree::BucketIx;
 use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
 use crate::state::{JobState, StateKind, StopReason, WaitFor};
 use crate::time::Timestamp;
@@ -113,8 +114,8 @@ impl Scheduler {
         if let Some(why) = self.hopeless(index) {
             return (why, Some(Estimate::Unknown(Unknown::Change)));
         }
-        if let Some(barrier) = self.tree.barriers(bucket, &demand.total).first() {
-            return (self.limit(index, barrier), far);
+        if let Some(barrier) = self.limited(bucket) {
+            return (self.limit(index, &barrier), far);
         }
         let ranked = self.tree.units().iter().filter_map(|&unit| Some((self.tree.rank(unit, now)?, unit)));
         let first = ranked.max().and_then(|(_, unit)| self.tree.first(unit)).map_or(index, |(_, first)| first);
@@ -142,6 +143,14 @@ impl Scheduler {
         }
         let never = self.admit_tasks(shape).err().map(Why::Never);
         never.or_else(|| (!over).then(|| self.closed_for(demand)))
+    }
+
+    /// The limit that keeps jobs of a kind from starting: by what they ask for, or by what they would have where there is room for them.
+    fn limited(&self, bucket: BucketIx) -> Option<Barrier> {
+        let demand = &self.tree.bucket(bucket).demand;
+        let asked = self.tree.barriers(bucket, &demand.total).into_iter().next();
+        let packing = || self.nodes.pack(demand, self.nodes.rooms()).ok();
+        asked.or_else(|| if demand.has_replicas { self.too_large(bucket, &packing()?) } else { None })
     }
 
     fn limit(&self, index: JobIx, barrier: &Barrier) -> Why {
@@ -224,8 +233,8 @@ impl Scheduler {
             return why;
         }
         let demand = &self.tree.bucket(bucket).demand;
-        if let Some(barrier) = self.tree.barriers(bucket, &demand.total).first() {
-            return self.limit(index, barrier);
+        if let Some(barrier) = self.limited(bucket) {
+            return self.limit(index, &barrier);
         }
         let own = trace.notes.iter().rfind(|note| note.job == index);
         let note = own.or_else(|| trace.notes.iter().rfind(|note| note.bucket == bucket));

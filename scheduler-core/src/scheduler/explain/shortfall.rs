@@ -124,7 +124,7 @@ impl Scheduler {
         if resource == Resource::Gpu && demand.groups.iter().all(|group| group.named || group.gpus == 0) {
             return None;
         }
-        let task = demand.groups.iter().map(|group| (group.of(resource), group.replicas));
+        let task = demand.groups.iter().map(|group| (group.counted(resource), group.replicas));
         // Of the nodes that its constraints allow, and of those the GPUs that they allow.
         let offer = |node: usize, rooms: &Rooms| {
             let offers = demand.groups.iter().filter_map(|group| self.nodes.offered(node, group, rooms));
@@ -162,14 +162,14 @@ impl Scheduler {
         });
         let (_, _, node) = able.map(|node| (lacking(node).count(), std::cmp::Reverse(lacking(node).min()), node)).min()?;
         let (_, resource) = lacking(node).min()?;
-        let (asked, free) = (group.of(resource), offer(node, self.nodes.rooms())[resource as usize]);
+        let (asked, free) = (group.counted(resource), offer(node, self.nodes.rooms())[resource as usize]);
         Some(Closest { node: self.nodes.all()[node].name.clone(), resource, asked, free })
     }
 
     /// The node on which one task of the most demanding group fits first, by the limits of what runs there.
     fn room_at(&self, demand: &Demand, now: Timestamp) -> Option<(Name, Timestamp)> {
         let group = demand.groups.first()?;
-        if group.part.is_some() {
+        if group.part.is_some() || group.replica.is_some() {
             return self.part_at(group, now);
         }
         let mut rooms: BTreeMap<usize, Room> = BTreeMap::new();

@@ -14,12 +14,21 @@ impl Nodes {
             free
         };
         let shared = |node: usize| if self.is_usable(node) { self.shared_gpus(node) } else { Vec::new() };
-        let sum = |resource: Resource| self.whole.iter().map(|room| u128::from(room.of(resource))).sum::<u128>();
+        let gpus = |node: &Node| {
+            let mine =
+                node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.configured && node.configured);
+            mine.map(|device| u128::from(device.config.kind.millis())).sum::<u128>()
+        };
+        let sum = |resource: Resource| match resource {
+            Resource::Gpu => self.list.iter().map(gpus).sum::<u128>(),
+            Resource::Cpu | Resource::Memory => self.whole.iter().map(|room| u128::from(room.of(resource))).sum(),
+        };
         self.rooms().iter().enumerate().all(|(node, room)| *room == self.offer(node))
             && self.list.iter().all(|node| node.free == free(node))
             && (0..self.list.len()).all(|node| self.is_divided(node))
             && (0..self.list.len()).all(|node| self.rooms().shared.of(node) == shared(node))
-            && self.sharers == self.devices.iter().map(|(_, device)| device.sharers.len()).sum::<usize>()
+            && self.sharers
+                == self.devices().filter(|device| device.is_shared()).map(|device| device.sharers.len()).sum::<usize>()
             && self.list.len() == self.rooms().len()
             && self.list.len() == self.whole.len()
             && self.capacity == Resource::ALL.map(sum)

@@ -76,6 +76,7 @@ impl Nodes {
             configured: false,
             cpu_used: 0,
             memory_used: 0,
+            gpu_millis: 0,
             line: None,
             tasks: 0,
             free: Lanes::default(),
@@ -116,10 +117,14 @@ impl Nodes {
         let named = node.traits.named();
         let whole = Room { cpu: node.cpu.0, memory: node.memory.0, gpus: all, named, has_gpus, open: true };
         let whole = if node.configured { whole } else { Room::CLOSED };
-        for resource in Resource::ALL {
+        for resource in [Resource::Cpu, Resource::Memory] {
             let sum = &mut self.capacity[resource as usize];
             *sum = *sum - u128::from(self.whole[at].of(resource)) + u128::from(whole.of(resource));
         }
+        let mine = node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.configured);
+        let millis = if node.configured { mine.map(|device| u64::from(device.config.kind.millis())).sum() } else { 0 };
+        let sum = &mut self.capacity[Resource::Gpu as usize];
+        *sum = *sum - u128::from(std::mem::replace(&mut node.gpu_millis, millis)) + u128::from(millis);
         self.whole.list[at] = whole;
         let mut offered = Lanes::default();
         let mine = node.devices.iter().map(|&device| &self.devices[device]).filter(|device| device.is_offered());
@@ -146,8 +151,12 @@ impl Nodes {
         let index = if let Some(index) = self.find_device(&config.uuid) {
             let device = &mut self.devices[index];
             let from = device.node;
+            let shared = device.is_shared();
             (device.config, device.node, device.lane, device.configured) = (config, at, lane, true);
             device.over = device.is_over();
+            // One that only jobs knew was none that a device plugin gives out.
+            let (count, is_shared) = (device.sharers.len(), device.is_shared());
+            self.sharers = self.sharers + usize::from(is_shared) * count - usize::from(shared) * count;
             self.list[at].devices.push(index);
             if from != at {
                 self.list[from].devices.retain(|other| *other != index);

@@ -8,10 +8,11 @@ use smallvec::SmallVec;
 
 use crate::amounts::GpuShare;
 use crate::ids::Name;
-use crate::scheduler::config::GpuDevice;
+use crate::scheduler::config::{GpuDevice, Resource};
 use crate::scheduler::nodes::{DeviceIx, Nodes};
 use crate::scheduler::place::shared::{Gpu, On};
 use crate::scheduler::place::{Demand, Mask, Packing, Share};
+use crate::scheduler::tree::share::Amounts;
 use crate::state::{Placement, Slot};
 
 type Chosen = SmallVec<[DeviceIx; 8]>;
@@ -50,6 +51,7 @@ impl Nodes {
                 };
                 let part = group.part.zip(on);
                 let part = part.map(|(part, gpu)| GpuShare { memory: part.memory_of(gpu.memory), ..part });
+                let part = if group.replica.is_some() { gpus.first().and_then(|uuid| self.replica(uuid)) } else { part };
                 let replica = numbered[share.group];
                 numbered[share.group] += 1;
                 slots.push(Slot { group: group.index, replica, node: node.name.clone(), gpus, share: part });
@@ -59,6 +61,31 @@ impl Nodes {
             slots.sort_unstable_by_key(|slot| (slot.group, slot.replica));
         }
         Placement::new(slots)
+    }
+
+    /// What a part that a device plugin gives out is of its GPU.
+    fn replica(&self, uuid: &Name) -> Option<GpuShare> {
+        let GpuDevice { kind, memory, .. } = &self.devices[self.find_device(uuid)?].config;
+        kind.replica().map(|millis| GpuShare::even(millis, *memory))
+    }
+
+    /// What a job would hold with this packing.
+    pub(crate) fn held(&self, demand: &Demand, packing: &Packing) -> Amounts {
+        let mut held = [0; 3];
+        for share in packing {
+            let (group, count) = (&demand.groups[share.group], u128::from(share.count));
+            let lanes = &self.list[share.node].traits.lanes;
+            let millis = |(lane, count): (u8, u16)| {
+                lanes.get(usize::from(lane)).map_or(0, |lane| u128::from(lane.kind.millis()) * u128::from(count))
+            };
+            for resource in Resource::ALL {
+                held[resource as usize] += match resource {
+                    Resource::Gpu if group.replica.is_some() => share.gpus.lanes().map(millis).sum(),
+                    _ => u128::from(group.of(resource)) * count,
+                };
+            }
+        }
+        held
     }
 
     /// Chooses the GPUs that a packing opens for parts: of those that nobody has now, in a link group with as few others as can be, so that groups

@@ -57,6 +57,8 @@ pub(crate) struct Node {
     /// Wider than any amount, so that no sum can overflow.
     pub(crate) cpu_used: u128,
     pub(crate) memory_used: u128,
+    /// What its configured GPUs are in amounts, in thousandths.
+    pub(crate) gpu_millis: u64,
     /// Its line, while anybody is in it; what is set aside for it is part of what is used.
     pub(crate) line: Option<Box<LineBook>>,
     /// Tasks on it.
@@ -99,6 +101,11 @@ impl Device {
         self.owner.is_none() && self.sharers.is_empty()
     }
 
+    /// Others may join those who have parts of it. A part that a device plugin gives out is somebody's, or nobody's.
+    pub(crate) const fn is_shared(&self) -> bool {
+        self.config.kind.replica().is_none() && !self.sharers.is_empty()
+    }
+
     /// Thousandths and memory that are taken by those who share it.
     pub(crate) fn shared(&self) -> (u32, u64) {
         let millis = self.sharers.iter().fold(0_u32, |sum, sharer| sum.saturating_add(sharer.millis));
@@ -132,7 +139,7 @@ pub(crate) struct Nodes {
     field: Field,
     filters: Filters,
     capacity: Amounts,
-    /// Tasks that have parts of GPUs, on all nodes: while there are none, nobody looks for any.
+    /// Tasks that have parts of GPUs of which others may have parts too, on all nodes: while there are none, nobody looks for any.
     sharers: usize,
 }
 

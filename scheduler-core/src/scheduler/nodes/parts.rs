@@ -1,7 +1,8 @@
 //! GPUs of which tasks have parts: who has how much of which, and what is left to others.
 //!
 //! What must hold: a GPU with an owner has no sharers; sharers ask together for no more of a GPU than it has, but for its memory where it came
-//! back with less. One that is shared is in no lane.
+//! back with less. One that is shared is in no lane. A part that a device plugin gives out is a GPU of its own with one sharer at most, which nobody
+//! joins.
 
 use hashbrown::HashMap;
 
@@ -47,7 +48,7 @@ impl Nodes {
                 *own = own.saturating_add(share.millis);
                 own.saturating_add(device.shared().0) > GPU_MILLIS
             };
-            let taken = slot.share.is_none_or(beside);
+            let taken = device.config.kind.replica().is_some() || slot.share.is_none_or(beside);
             Some((uuid.clone(), device.owner.or_else(|| sharer.filter(|_| taken))?))
         })
     }
@@ -57,10 +58,11 @@ impl Nodes {
         let device = &mut self.devices[index];
         let (node, lane, was_free) = (device.node, device.lane, device.is_free());
         device.sharers.push(sharer);
+        let is_shared = device.is_shared();
         if was_free && device.is_offered() {
             self.list[node].free.take(lane);
         }
-        self.sharers += 1;
+        self.sharers += usize::from(is_shared);
     }
 
     /// A task has its part of a GPU no more.
@@ -68,19 +70,20 @@ impl Nodes {
         let device = &mut self.devices[index];
         let gone = Sharer { job, millis: share.millis, memory: share.memory.0 };
         let Some(at) = device.sharers.iter().position(|sharer| *sharer == gone) else { return };
+        let was_shared = device.is_shared();
         device.sharers.remove(at);
         device.over &= device.is_over();
         let (node, lane) = (device.node, device.lane);
         if device.is_free() && device.is_offered() {
             self.list[node].free.put(lane);
         }
-        self.sharers -= 1;
+        self.sharers -= usize::from(was_shared);
     }
 
     /// What is taken of the GPUs of a node that are shared and may be shared with more, from the books.
     pub(crate) fn shared_gpus(&self, node: usize) -> Vec<SharedGpu> {
         let devices = self.list[node].devices.iter().map(|&index| (index, &self.devices[index]));
-        let offered = devices.filter(|(_, device)| device.is_offered() && !device.sharers.is_empty());
+        let offered = devices.filter(|(_, device)| device.is_offered() && device.is_shared());
         let entry = |(index, device): (DeviceIx, &Device)| {
             let (millis, memory) = device.shared();
             SharedGpu { millis, memory, ..SharedGpu::new(Gpu::Known(index), device.lane, device.config.memory.0) }

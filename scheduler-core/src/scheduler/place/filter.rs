@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::amounts::MemoryBytes;
+use crate::amounts::{GpuShare, MemoryBytes};
 use crate::hash::Build;
 use crate::ids::Name;
 use crate::job::{Constraints, Selector, TaskGroup};
@@ -60,10 +60,13 @@ pub(crate) struct GpuRule {
     uuids: Vec<Name>,
     /// Instances are as good as whole GPUs.
     any_kind: bool,
+    /// It is one of the parts that a device plugin gives out, of which each is as large as this at least.
+    replica: Option<GpuShare>,
 }
 
 impl GpuRule {
-    const ANY: Self = Self { models: Vec::new(), memory: MemoryBytes::ZERO, profile: None, uuids: Vec::new(), any_kind: false };
+    const ANY: Self =
+        Self { models: Vec::new(), memory: MemoryBytes::ZERO, profile: None, uuids: Vec::new(), any_kind: false, replica: None };
 
     pub(crate) fn of(asked: &Constraints) -> Self {
         Self {
@@ -73,14 +76,22 @@ impl GpuRule {
             profile: asked.mig_profile.clone(),
             uuids: asked.gpu_uuids.clone(),
             any_kind: !asked.gpu_uuids.is_empty() && asked.mig_profile.is_none() && asked.gpu_share.is_none(),
+            replica: asked.gpu_share.filter(|_| asked.gpu_replica),
         }
     }
 
     pub(crate) fn accepts(&self, lane: &Lane) -> bool {
-        let profile = if let GpuKind::Mig { profile } = &lane.kind { Some(profile) } else { None };
+        let is_kind = match (&lane.kind, self.replica) {
+            (GpuKind::Replica { millis }, Some(least)) => {
+                *millis >= least.millis && GpuShare::even(*millis, lane.memory).memory >= least.memory
+            }
+            (GpuKind::Replica { .. }, None) | (_, Some(_)) => false,
+            (GpuKind::Mig { profile }, None) => self.any_kind || self.profile.as_ref() == Some(profile),
+            (GpuKind::Whole, None) => self.any_kind || self.profile.is_none(),
+        };
         (self.models.is_empty() || self.models.contains(&lane.model))
             && lane.memory >= self.memory
-            && (self.any_kind || profile == self.profile.as_ref())
+            && is_kind
             && (self.uuids.is_empty() || lane.these.first().is_some_and(|one| self.uuids.contains(one)))
     }
 

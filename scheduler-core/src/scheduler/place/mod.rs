@@ -22,7 +22,7 @@ pub(crate) use crate::scheduler::place::room::{LANES, Lanes, Mask, Room};
 pub(crate) use crate::scheduler::place::shared::Rooms;
 use crate::scheduler::place::shared::{On, SharedGpu, less_part, pack_parts};
 use crate::scheduler::tree::share::Amounts;
-use crate::state::Placement;
+use crate::state::{Placement, Slot};
 
 /// Equal tasks of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +35,9 @@ pub(crate) struct Group {
     pub(crate) gpus: u32,
     /// Each asks for a part of its one GPU.
     pub(crate) part: Option<GpuShare>,
+    /// Each asks for one of the parts that device plugins give out, of so many thousandths at least. They are taken as whole GPUs are: how many there
+    /// are on a node is all that counts.
+    pub(crate) replica: Option<u32>,
     /// Each asks for certain GPUs.
     pub(crate) named: bool,
     /// Where its tasks may go.
@@ -47,7 +50,26 @@ impl Group {
         match resource {
             Resource::Cpu => self.cpu,
             Resource::Memory => self.memory,
-            Resource::Gpu => self.part.map_or(u64::from(self.gpus) * u64::from(GPU_MILLIS), |part| part.millis.into()),
+            Resource::Gpu => match (self.part, self.replica) {
+                (Some(GpuShare { millis, .. }), _) | (None, Some(millis)) => millis.into(),
+                (None, None) => u64::from(self.gpus) * u64::from(GPU_MILLIS),
+            },
+        }
+    }
+
+    /// The same as nodes offer it: parts that device plugins give out count as one each there.
+    pub(crate) fn counted(&self, resource: Resource) -> u64 {
+        match self.replica.filter(|_| resource == Resource::Gpu) {
+            Some(_) => u64::from(self.gpus) * u64::from(GPU_MILLIS),
+            None => self.of(resource),
+        }
+    }
+
+    /// What a slot of it holds of one resource.
+    fn held(&self, resource: Resource, slot: &Slot) -> u64 {
+        match slot.share.filter(|_| self.replica.is_some() && resource == Resource::Gpu) {
+            Some(share) => share.millis.into(),
+            None => self.of(resource),
         }
     }
 }
@@ -56,13 +78,15 @@ impl Group {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Demand {
     pub(crate) groups: SmallVec<[Group; 1]>,
-    /// Over all tasks.
+    /// Over all tasks. Of parts that device plugins give out what is asked for at least: what is had is known where it is placed.
     pub(crate) total: Amounts,
     pub(crate) tasks: u64,
     /// How many tasks have to start together.
     pub(crate) least: u64,
     /// Some of its groups ask for parts of GPUs.
     pub(crate) has_parts: bool,
+    /// Some of its groups ask for parts that device plugins give out.
+    pub(crate) has_replicas: bool,
     /// Some of its groups ask for certain GPUs.
     pub(crate) is_named: bool,
     arrangement: Arrangement,
@@ -81,7 +105,8 @@ impl Demand {
                 cpu: group.request.cpu.0,
                 memory: group.request.memory.0,
                 gpus: group.request.gpus,
-                part: group.constraints.gpu_share,
+                part: group.constraints.gpu_share.filter(|_| !group.constraints.gpu_replica),
+                replica: group.constraints.gpu_share.filter(|_| group.constraints.gpu_replica).map(|share| share.millis),
                 named: !group.constraints.gpu_uuids.is_empty(),
                 filter: filter(index, group),
             })
@@ -95,16 +120,18 @@ impl Demand {
             .map(|resource| groups.iter().map(|group| u128::from(group.of(resource)) * u128::from(group.replicas)).sum());
         let (tasks, least) = (shape.task_count(), shape.least_tasks());
         let has_parts = groups.iter().any(|group| group.part.is_some());
+        let has_replicas = groups.iter().any(|group| group.replica.is_some());
         let is_named = groups.iter().any(|group| group.named);
-        Self { groups, total, tasks, least, has_parts, is_named, arrangement: shape.arrangement }
+        Self { groups, total, tasks, least, has_parts, has_replicas, is_named, arrangement: shape.arrangement }
     }
 
     /// What a placement holds.
     pub(crate) fn held(&self, placement: &Placement) -> Amounts {
-        if placement.slots.len() as u64 == self.tasks {
+        if placement.slots.len() as u64 == self.tasks && !self.has_replicas {
             return self.total;
         }
-        Resource::ALL.map(|resource| placement.slots.iter().map(|slot| u128::from(self.group(slot.group).of(resource))).sum())
+        let of = |resource| placement.slots.iter().map(move |slot| u128::from(self.group(slot.group).held(resource, slot)));
+        Resource::ALL.map(|resource| of(resource).sum())
     }
 
     /// The group with this index in the shape; that of a slot is always there.
