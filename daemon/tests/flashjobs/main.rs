@@ -7,6 +7,7 @@ mod deleted;
 mod depends;
 mod leader;
 mod mig;
+mod odd;
 mod one_queue;
 mod parts;
 mod pods;
