@@ -307,7 +307,10 @@ mod tests {
             (json!({"tasks": [task(0, json!({"containers": []}))]}), "spec.tasks[0].spec.containers is empty: write one"),
             (json!({"tasks": [task(0, json!({"restartPolicy": "Always"}))]}), "write Never or OnFailure"),
             (json!({"tasks": [task(0, json!({"schedulingGates": [{"name": "g"}]}))]}), "write spec.suspend: true until"),
-            (json!({"tasks": [amount("requests", "cpu", "-1")]}), "spec.tasks[0].spec.containers[0].resources.requests.cpu is `-1`"),
+            (
+                json!({"tasks": [amount("requests", "cpu", "-1")]}),
+                "spec.tasks[0].spec.containers[0].resources.requests.cpu is `-1`",
+            ),
             (json!({"tasks": [amount("limits", "memory", "1e1.5")]}), "resources.limits.memory is `1e1.5`: write an amount"),
             (json!({"tasks": one(), "minAvailable": -1}), "write a number from 0 (all of them) to 1"),
             (json!({"tasks": one(), "minAvailable": 2}), "spec.minAvailable is 2"),

@@ -5,6 +5,7 @@
 mod common;
 mod deleted;
 mod depends;
+mod going;
 mod leader;
 mod mig;
 mod odd;

@@ -26,7 +26,11 @@ fn also(mut job: Value, path: &str, value: Value) -> Value {
 async fn what_is_odd_is_told_and_harms_nobody() {
     let Some(mut site) = Site::start("odd FlashJobs").await else { return };
     // The API server takes these, and we say what is wrong.
-    let sum = also(asking("sum", "memory", json!("9E")), "tasks", json!(vec![asking("", "memory", json!("9E"))["spec"]["tasks"][0].clone(); 8]));
+    let sum = also(
+        asking("sum", "memory", json!("9E")),
+        "tasks",
+        json!(vec![asking("", "memory", json!("9E"))["spec"]["tasks"][0].clone(); 8]),
+    );
     for (job, words) in [
         (asking("negative", "cpu", json!("-1")), "containers[0].resources.limits.cpu is `-1`"),
         (asking("no-number", "memory", json!("1e1.5")), "resources.limits.memory is `1e1.5`"),
@@ -34,7 +38,10 @@ async fn what_is_odd_is_told_and_harms_nobody() {
         (asking("exbi", "memory", json!("16Ei")), ""),
         (asking("gpus", "nvidia.com/gpu", json!(5_000_000)), ""),
         (sum, ""),
-        (with("gates", json!({"schedulingGates": [{"name": "example.com/wait"}]})), "schedulingGates would keep its gang half bound"),
+        (
+            with("gates", json!({"schedulingGates": [{"name": "example.com/wait"}]})),
+            "schedulingGates would keep its gang half bound",
+        ),
     ] {
         site.apply(&job);
         let name = job["metadata"]["name"].as_str().unwrap();
@@ -60,8 +67,11 @@ async fn what_is_odd_is_told_and_harms_nobody() {
         asking("tiny", "cpu", json!("0.0000001")),
         asking("whole", "cpu", json!(1)),
         also(flash_job("for-ever", 1, 0, "50ms", "0"), "activeDeadlineSeconds", json!(i64::MAX)),
-        with("beside", json!({"initContainers": [{"name": "i", "image": "any", "restartPolicy": "Always",
-            "resources": {"requests": {"cpu": "1"}}}]})),
+        with(
+            "beside",
+            json!({"initContainers": [{"name": "i", "image": "any", "restartPolicy": "Always",
+            "resources": {"requests": {"cpu": "1"}}}]}),
+        ),
     ] {
         site.apply(&job);
         site.phase(job["metadata"]["name"].as_str().unwrap(), "Succeeded").await;
@@ -94,7 +104,8 @@ async fn what_is_odd_is_told_and_harms_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_is_its_own_and_an_edit_asks_for_no_more() {
     let Some(site) = Site::start("copies of FlashJobs").await else { return };
-    let sent = json!({"name": "runs", "image": "any", "command": ["x"], "resources": {"cpu": "1"}, "env": {"SIM_DURATION": "2h"}});
+    let sent =
+        json!({"name": "runs", "image": "any", "command": ["x"], "resources": {"cpu": "1"}, "env": {"SIM_DURATION": "2h"}});
     let runs = site.daemon.submit(sent).await;
     site.daemon.until(&runs, "running").await;
     // As somebody does it who wants the same in his own namespace: with its name, its labels and its finalizer.
@@ -106,7 +117,9 @@ async fn a_copy_is_its_own_and_an_edit_asks_for_no_more() {
     site.cluster.kubectl(&["create", "namespace", "other"]).unwrap();
     site.apply(&copy);
     let begun = std::time::Instant::now();
-    let said = || site.cluster.kubectl(&["get", "flashjob", &name, "--namespace=other", "--output", "jsonpath={.status.message}"]).unwrap();
+    let said = || {
+        site.cluster.kubectl(&["get", "flashjob", &name, "--namespace=other", "--output", "jsonpath={.status.message}"]).unwrap()
+    };
     // It is looked at as everybody's: that namespace is none of the daemon's.
     while !said().contains("namespace") {
         assert!(begun.elapsed() < crate::common::PATIENCE, "{}", site.daemon.log());

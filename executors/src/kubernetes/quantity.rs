@@ -93,7 +93,10 @@ mod tests {
             (Some(1_000_000), Some(2_000_000), Some(1_536_000), Some(500))
         );
         assert_eq!((read("many"), read("4Xi"), read("-1"), read(""), read(".")), (None, None, None, None, None));
-        assert_eq!((read("+4"), read("1e+3"), read("1e"), read("1e1.5"), read("--1")), (Some(4_000), Some(1_000_000), None, None, None));
+        assert_eq!(
+            (read("+4"), read("1e+3"), read("1e"), read("1e1.5"), read("--1")),
+            (Some(4_000), Some(1_000_000), None, None, None)
+        );
         assert_eq!((shown(2_000), shown(1_500)), ("2".to_owned(), "1500m".to_owned()));
     }
 

@@ -10,7 +10,8 @@ use super::*;
 
 /// Over a cluster that nobody asks.
 fn board() -> FlashJobs {
-    let nobody = tower::service_fn(|_: http::Request<Body>| async { Err::<http::Response<Body>, _>(std::io::Error::other("nobody")) });
+    let nobody =
+        tower::service_fn(|_: http::Request<Body>| async { Err::<http::Response<Body>, _>(std::io::Error::other("nobody")) });
     FlashJobs::new(Client::new(nobody, "default"), "here".to_owned(), None)
 }
 
