@@ -12,7 +12,9 @@ fn of_team(mut object: Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_goes_with_all_that_is_in_it() {
     let nodes = vec![control_plane::NodeSpec::with_gpus("gpu-0"), control_plane::NodeSpec::plain("node-0")];
-    let Some(site) = Site::configured("a namespace that goes", nodes, "namespaces = [\"default\", \"team\"]").await else { return };
+    let Some(site) = Site::configured("a namespace that goes", nodes, "namespaces = [\"default\", \"team\"]").await else {
+        return;
+    };
     site.cluster.kubectl(&["create", "namespace", "team"]).unwrap();
     site.apply(&of_team(flash_job("gang", 2, 4, "2h", "0")));
     let gang = site.job_of("gang").await;
