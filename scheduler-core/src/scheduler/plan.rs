@@ -152,13 +152,13 @@ impl Scheduler {
                 return Verdict::KeptBack;
             }
         }
-        let verdict = self.find_place(bucket, job, now, pass);
-        if let Verdict::Start(packing) = &verdict
-            && let Some(barrier) = self.too_large(bucket, packing)
-        {
-            return Verdict::Limited(barrier);
+        if !kind.demand.has_replicas {
+            return self.find_place(bucket, job, now, pass);
         }
-        verdict
+        match self.find_place(bucket, job, now, pass) {
+            Verdict::Start(packing) => self.too_large(bucket, &packing).map_or(Verdict::Start(packing), Verdict::Limited),
+            verdict => verdict,
+        }
     }
 
     /// The limit, if there is one, that is in the way of what a job would have there: parts that device plugins give out can be larger than
