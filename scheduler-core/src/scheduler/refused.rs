@@ -121,6 +121,23 @@ pub enum Refused {
         /// What the node with most of them has.
         largest: u64,
     },
+    /// All tasks together ask for more MIG instances of a profile than all nodes have, and for no other GPUs.
+    #[error(
+        "the job's tasks ask for {asked} {} together, all nodes have {total}: at most {possible} of the tasks \"{task}\" can run at once",
+        profile(Some(.of))
+    )]
+    TooFewInstancesInAll {
+        /// The first group for which there is too little.
+        task: Name,
+        /// The profile.
+        of: Name,
+        /// Over all tasks.
+        asked: u128,
+        /// Over all nodes.
+        total: u128,
+        /// How many of its tasks fit, beside those of larger groups, when nothing else runs.
+        possible: u32,
+    },
     /// GPUs are named in a way that cannot be.
     #[error("task \"{task}\": {detail}")]
     BadGpus {
