@@ -11,9 +11,9 @@ use crate::intern::Found;
 use crate::job::{Policy, Shape, TaskGroup};
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::{GpuKind, PRIORITY_LIMIT, Resource, TASK_LIMIT};
-use crate::scheduler::errors::{Refused, SHOWN};
 use crate::scheduler::place::Rooms;
 use crate::scheduler::place::filter::{Filter, Lane};
+use crate::scheduler::refused::{Refused, SHOWN};
 use crate::scheduler::table::ShapeIx;
 
 impl Scheduler {
