@@ -108,6 +108,8 @@ pub struct Scheduler {
     reservations: Vec<Reservation>,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
+    /// The last pass started somebody and so changed whose turn it is, and had kept others back before.
+    unsettled: bool,
     /// What the last pass found; kept in copies that are made to explain, never in the core itself.
     trace: Option<Box<Trace>>,
 }
@@ -140,6 +142,7 @@ impl Scheduler {
             preemption: config.preemption,
             reservations: Vec::new(),
             exhausted: false,
+            unsettled: false,
             trace: None,
         })
     }
