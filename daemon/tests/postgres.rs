@@ -248,6 +248,38 @@ async fn a_standby_with_a_folder_of_its_own_reads_and_takes_over() {
     assert!(standby.terminate().success(), "{}", standby.log());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_cannot_read_says_why() {
+    let Some(server) = server_for_test("a standby that cannot read") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut leader = on(&server, &folder.path().join("one"), CONFIG);
+    leader.restart();
+    // As if the one that leads were older.
+    server
+        .schema()
+        .execute("DELETE FROM public._sqlx_migrations WHERE version = (SELECT max(version) FROM public._sqlx_migrations)");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, NO_CLUSTER).unwrap();
+    let config = format!("listen = \"off\"\nexecutors = [\"job\"]\n[kubernetes]\nkubeconfig = \"{}\"\n", kubeconfig.display());
+    let mut standby = on(&server, &folder.path().join("two"), &config);
+    standby.restart();
+    let leads = format!("(pid {}) leads and holds the job table", leader.pid().as_raw_nonzero());
+    let told = async {
+        while !standby.log().contains("the table is not read") {
+            tokio::time::sleep(Duration::from_millis(20)).await; // it tells nobody else
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("{}", standby.log()));
+    for path in ["/readyz", "/api/v1/jobs"] {
+        let (status, problem) = standby.get(path).await;
+        let says = problem["detail"].as_str().unwrap();
+        let why = says.contains("it cannot read the job table: it has schema version 1, this flashd reads version ");
+        assert!(status == StatusCode::SERVICE_UNAVAILABLE && says.contains(&leads) && why, "{path}: {problem}");
+    }
+    let refused = flash::flash(&standby, &["ls"]);
+    assert!(refused.err.contains(&leads) && refused.err.contains("it has schema version"), "{}", refused.err);
+}
+
 #[test]
 fn a_password_is_in_no_answer_of_the_program() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@
 //! - Revisions are published in order and without a gap.
 
 mod change;
+mod counts;
 mod fleet;
 mod gpus;
 mod handle;
@@ -39,7 +40,7 @@ use crate::clock;
 use crate::cluster::ClusterState;
 use crate::decision_log::Tapper;
 use crate::flashjobs::Compared;
-use crate::metrics::{Decision, Metrics};
+use crate::metrics::Metrics;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::{Directory, LoadError, Seeds, SharedDirectory};
 use crate::watch::Feed;
@@ -325,8 +326,8 @@ impl Engine {
             }
             return Ok(turn.again);
         }
-        self.count(&turn.batch);
-        let Turn { batch, records, effects, waiters, again, nudge, .. } = turn;
+        let Turn { batch, records, effects, waiters, mut counts, again, nudge, .. } = turn;
+        counts.decided(&batch);
         let size = batch.submits.len() + batch.changes.len() + batch.objects.len() + batch.notices.len();
         let notes_boot = batch.objects.iter().any(Boot::is_note);
         let notices = batch.notices.clone();
@@ -337,6 +338,7 @@ impl Engine {
                 self.parts.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
                 self.parts.metrics.commit_batch.observe(size as f64);
                 self.parts.metrics.revision.set(committed.last.0);
+                counts.add_to(&self.parts.metrics);
                 self.recovered();
                 if notes_boot {
                     self.boot.noted();
@@ -356,16 +358,6 @@ impl Engine {
                 self.failed(waiters, error).await?;
                 Ok(true)
             }
-        }
-    }
-
-    fn count(&self, batch: &store::Batch) {
-        let decisions = &self.parts.metrics.decisions;
-        if !batch.submits.is_empty() {
-            decisions.get_or_create(&Decision { event: "submitted" }).inc_by(batch.submits.len() as u64);
-        }
-        for change in &batch.changes {
-            decisions.get_or_create(&Decision { event: change.event.word() }).inc();
         }
     }
 

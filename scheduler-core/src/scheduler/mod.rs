@@ -21,10 +21,12 @@ mod lineup;
 mod misfits;
 mod named;
 mod nodes;
+mod pass;
 mod place;
 mod plan;
 mod policy;
 mod preempt;
+mod refused;
 mod runs;
 mod spare;
 mod table;
@@ -43,7 +45,7 @@ pub use config::{
     AGE_PER_POINT_LIMIT, Config, Discipline, GPU_KIND_LIMIT, GPU_LIMIT, GpuDevice, GpuKind, HEADS_LIMIT, NodeConfig, NodeState,
     PRIORITY_LIMIT, Preemption, QUEUE_PRIORITY_LIMIT, QueueConfig, Resource, TASK_LIMIT,
 };
-pub use errors::{ChangeError, ConfigError, Refused, RestoreError, SHOWN, Whose};
+pub use errors::{ChangeError, ConfigError, RestoreError, Whose};
 pub use explain::{
     Ahead, AsideGpu, Change, Closest, Estimate, Explanation, Exposure, Gang, Inquiry, JobRef, NoPart, Position, Rule, Shortage,
     Shortfall, Suggestion, TakenGpu, Unknown, Why,
@@ -53,6 +55,7 @@ pub use fragment::{Fragmentation, HOLES, Hole};
 pub use invariants::Violation;
 pub use lineup::line_of;
 pub use policy::{BadWeight, CohortConfig, FairShare, HALF_LIFE, Limits, ShortFirst, TenantLimits, Weight};
+pub use refused::{Refused, SHOWN};
 pub use tree::ledger::Counted;
 pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};

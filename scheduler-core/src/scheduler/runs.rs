@@ -272,6 +272,7 @@ impl Runs {
         order
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, order: u64) -> Option<Active> {
         let run = self.by_order.remove(order)?;
         self.changed += 1;
