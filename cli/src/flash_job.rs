@@ -384,8 +384,14 @@ mod tests {
                 json!({"tasks": [task(json!({})), task(json!({"image": "other"}))]}),
                 "spec.tasks[1].spec.containers[0].image: the tasks",
             ),
-            (json!({"tasks": [task(json!({}))], "minAvailable": -1}), "spec.minAvailable: write a number from 0 (all of them) to 1, "),
-            (json!({"tasks": [task(json!({}))], "minAvailable": 2}), "spec.minAvailable: write a number from 0 (all of them) to 1, "),
+            (
+                json!({"tasks": [task(json!({}))], "minAvailable": -1}),
+                "spec.minAvailable: write a number from 0 (all of them) to 1, ",
+            ),
+            (
+                json!({"tasks": [task(json!({}))], "minAvailable": 2}),
+                "spec.minAvailable: write a number from 0 (all of them) to 1, ",
+            ),
             (json!({"tasks": [task(json!({}))], "dependsOn": [{"name": "a"}]}), "spec.dependsOn: unknown field"),
             (json!({"tasks": [task(json!({}))], "dependsOn": []}), "; whatever else a FlashJob can have `kubectl apply` takes"),
         ] {
