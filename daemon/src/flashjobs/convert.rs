@@ -14,7 +14,7 @@ use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
 use scheduler_core::scheduler::PRIORITY_LIMIT;
 
 use super::depends::depend;
-use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID};
+use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID, amounts};
 use crate::cluster::{ANY_PART, TOLERATED};
 use crate::names;
 
@@ -147,6 +147,9 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         return Err(format!(
             "{path}.{wish}, which flash-scheduler does not look at: leave it out, or write what is preferred ({known})"
         ));
+    }
+    if let Some(wrong) = amounts::wrong(path, pod) {
+        return Err(wrong);
     }
     let asked = asks(pod);
     let (gpu, mig_profile) = gpus(path, &asked.gpus)?;
