@@ -50,8 +50,7 @@ struct Metadata {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
-    #[serde(default)]
-    min_available: Option<u32>,
+    min_available: Option<i64>,
     tasks: Vec<Template>,
     queue_name: Option<String>,
     priority: Option<i32>,
@@ -189,13 +188,19 @@ impl<'de> Deserialize<'de> for Asked {
 /// # Errors
 /// Something in it that cannot be sent as a job, by its field.
 pub(crate) fn job(place: &str, document: Value) -> Result<JobSpec, Error> {
-    let FlashJob { api_version, metadata, spec, .. } = checked(place, "", document)?;
+    let FlashJob { api_version, metadata, spec, .. } = checked(place, "", document).map_err(|error| match error {
+        Error::Usage(text) if text.contains("unknown field") => {
+            Error::Usage(format!("{text}; whatever else a FlashJob can have `kubectl apply` takes"))
+        }
+        other => other,
+    })?;
     let wrong = |field: &str, detail: &str| Err(at(place, field, detail));
     if api_version != "scheduling.flash-sched.io/v1alpha1" {
         return wrong("apiVersion", "this version knows scheduling.flash-sched.io/v1alpha1");
     }
     let mut tasks: Vec<TaskSpec> = Vec::new();
     let (mut image, mut grace, mut queue) = (None, None, None);
+    let count = spec.tasks.len();
     for (index, Template { metadata, spec: pod }) in spec.tasks.into_iter().enumerate() {
         let field = format!("spec.tasks[{index}].spec");
         let Ok([container]) = <[Container; 1]>::try_from(pod.containers) else {
@@ -246,6 +251,9 @@ pub(crate) fn job(place: &str, document: Value) -> Result<JobSpec, Error> {
     if tasks.is_empty() {
         return wrong("spec.tasks", "write at least one task");
     }
+    let Some(min_available) = u32::try_from(spec.min_available.unwrap_or(0)).ok().filter(|least| *least as usize <= count) else {
+        return wrong("spec.minAvailable", &format!("write a number from 0 (all of them) to {count}, the number of spec.tasks"));
+    };
     let micros = |seconds: u64| Duration(seconds.saturating_mul(1_000_000));
     Ok(JobSpec {
         name: metadata.name,
@@ -254,7 +262,7 @@ pub(crate) fn job(place: &str, document: Value) -> Result<JobSpec, Error> {
         priority: spec.priority,
         image: image.filter(|image| !image.is_empty()),
         tasks,
-        min_available: spec.min_available.filter(|least| *least > 0),
+        min_available: Some(min_available).filter(|least| *least > 0),
         time_limit: spec.active_deadline_seconds.map(micros),
         retry: spec.retry.map(|retry| Retry { max_attempts: retry.max_attempts }),
         stop: grace.flatten().map(|seconds| Stop { signal: None, grace: Some(micros(seconds)) }),
@@ -376,8 +384,16 @@ mod tests {
                 json!({"tasks": [task(json!({})), task(json!({"image": "other"}))]}),
                 "spec.tasks[1].spec.containers[0].image: the tasks",
             ),
-            (json!({"tasks": [task(json!({}))], "minAvailable": -1}), "spec.minAvailable: "),
+            (
+                json!({"tasks": [task(json!({}))], "minAvailable": -1}),
+                "spec.minAvailable: write a number from 0 (all of them) to 1, ",
+            ),
+            (
+                json!({"tasks": [task(json!({}))], "minAvailable": 2}),
+                "spec.minAvailable: write a number from 0 (all of them) to 1, ",
+            ),
             (json!({"tasks": [task(json!({}))], "dependsOn": [{"name": "a"}]}), "spec.dependsOn: unknown field"),
+            (json!({"tasks": [task(json!({}))], "dependsOn": []}), "; whatever else a FlashJob can have `kubectl apply` takes"),
         ] {
             let error = job("f: document 2", document(spec)).unwrap_err();
             assert_eq!(error.exit_code(), 2);

@@ -93,7 +93,8 @@ pub fn doctor(settings: Settings) -> anyhow::Result<()> {
     }
     let machine = executors::node::inventory();
     let cpus = machine.cpu_millis as f64 / 1_000.0;
-    line(Some(true), "machine", format!("{}: {cpus} CPUs, {} bytes of memory", machine.hostname, machine.memory_bytes));
+    let gib = (machine.memory_bytes >> 20) as f64 / 1_024.0;
+    line(Some(true), "machine", format!("{}: {cpus} CPUs, {gib:.1}Gi of memory", machine.hostname));
     let (good, detail) = look_at_gpus(&config)?;
     line(good, "GPUs", detail);
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -117,7 +118,8 @@ fn look_at_gpus(config: &Config) -> anyhow::Result<(Option<bool>, String)> {
     let driver = view.survey.driver.as_ref().map(|driver| format!("driver {}, CUDA {}", driver.version, driver.cuda));
     let good = if problems.is_empty() { Some(true) } else { None };
     let parts: Vec<String> = driver.into_iter().chain((!models.is_empty()).then(|| models.join(", "))).chain(problems).collect();
-    Ok((good, format!("{} {}", models.len(), parts.join("; "))))
+    let count = models.len().to_string();
+    Ok((good, [vec![count], parts].concat().join("; ")))
 }
 
 /// A closed standard output is nobody's fault.

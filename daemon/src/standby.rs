@@ -9,7 +9,6 @@
 //! - Its doors are handed on: connections that come while it takes over wait for the new leader; streams end, and are resumed by revision.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -72,24 +71,51 @@ pub(crate) struct Leads {
     pub(crate) readable: bool,
 }
 
-/// Who leads, kept up to date for answers, and whether the table is read.
+/// Who leads and whether the table is read, kept up to date for answers.
 #[derive(Clone, Default)]
-struct Leader {
-    words: Arc<RwLock<String>>,
-    reads: Arc<AtomicBool>,
+struct Leader(Arc<RwLock<Known>>);
+
+#[derive(Default)]
+struct Known {
+    /// Who leads.
+    words: String,
+    reads: bool,
+    /// Why the table is not read now, for whoever asks.
+    trouble: Option<String>,
 }
 
 impl Leader {
-    fn get(&self) -> String {
-        self.words.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn get(&self) -> Standby {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let leader = match &known.trouble {
+            Some(trouble) => format!("{}; it cannot read the job table: {trouble}", known.words),
+            None => known.words.clone(),
+        };
+        Standby { leader, reads: known.reads }
     }
 
-    /// Whether that is news.
-    fn set(&self, words: String) -> bool {
-        let mut present = self.words.write().unwrap_or_else(PoisonError::into_inner);
-        let is_news = *present != words;
-        *present = words;
-        is_news
+    /// What `change` says of what is known.
+    fn set<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Nothing is read, so nobody is known either.
+    fn unread(&self, trouble: &str) {
+        self.set(|known| {
+            known.reads = false;
+            known.trouble = Some(trouble.to_owned());
+        });
+    }
+}
+
+/// Why a table is not read, for whoever asks: where it is, and what it says of itself, is for those who run it.
+fn told(error: &StoreError) -> String {
+    match error {
+        StoreError::OtherVersion { found, known, .. } => {
+            format!("it has schema version {found}, this flashd reads version {known}")
+        }
+        StoreError::Away { .. } => "the database does not answer".to_owned(),
+        _ => "the log of this daemon says why".to_owned(),
     }
 }
 
@@ -103,7 +129,7 @@ struct Reader {
 
 impl Reader {
     fn refuse<T>(&self) -> Result<T, BackendError> {
-        Err(BackendError::Unavailable(self.leader.get()))
+        Err(BackendError::Unavailable(self.leader.get().leader))
     }
 }
 
@@ -146,7 +172,7 @@ impl Backend for Reader {
     }
 
     fn silence(&self) -> Option<String> {
-        Some(self.leader.get())
+        Some(self.leader.get().leader)
     }
 
     fn watch(&self) -> Watch {
@@ -162,11 +188,11 @@ impl Backend for Reader {
     }
 
     fn ready(&self) -> Readiness {
-        Readiness::NotReady(self.leader.get())
+        Readiness::NotReady(self.leader.get().leader)
     }
 
     fn standby(&self) -> Option<Standby> {
-        Some(Standby { leader: self.leader.get(), reads: self.leader.reads.load(Ordering::Acquire) })
+        Some(self.leader.get())
     }
 }
 
@@ -258,8 +284,13 @@ impl Waiting {
     async fn tell(&mut self, config: &Config, place: &impl Place, refused: &StoreError) {
         let Leads { words, readable } = place.leader(refused);
         self.readable = readable;
-        if self.leader.set(words) {
-            tracing::warn!(reason = %refused, "{}", self.leader.get());
+        let is_news = self.leader.set(|known| {
+            let is_news = known.words != words;
+            known.words.clone_from(&words);
+            is_news
+        });
+        if is_news {
+            tracing::warn!(reason = %refused, "{words}");
             // It is what it was started to be.
             if let Err(error) = notify(Notice::Ready) {
                 tracing::warn!(%error, "telling systemd failed");
@@ -286,7 +317,11 @@ impl Waiting {
         tokio::time::sleep(LOOK).await;
         let Some(doors) = &self.doors else { return };
         if !self.readable {
-            self.leader.reads.store(false, Ordering::Release);
+            self.leader.unread("it is on another machine");
+            return;
+        }
+        if !doors.knows_callers {
+            self.leader.unread("users of the cluster cannot be recognised, and the log of this daemon says why");
             return;
         }
         match doors.store.standing().await {
@@ -295,14 +330,21 @@ impl Waiting {
                 if standing.last_revision > doors.feed.revision() {
                     doors.feed.publish(standing.last_revision, Vec::new);
                 }
-                if doors.knows_callers && !self.leader.reads.swap(true, Ordering::AcqRel) {
+                let is_news = self.leader.set(|known| {
+                    known.trouble = None;
+                    !std::mem::replace(&mut known.reads, true)
+                });
+                if is_news {
                     tracing::info!(tcp = doors.address.map(tracing::field::display), "this standby serves what can be read");
                 }
             }
             // Whoever asks meanwhile hears of that.
-            Err(error @ StoreError::Away { .. }) => tracing::debug!(%error, "the table is not read"),
+            Err(error @ StoreError::Away { .. }) => {
+                tracing::debug!(%error, "the table is not read");
+                self.leader.set(|known| known.trouble = Some(told(&error)));
+            }
             Err(error) => {
-                self.leader.reads.store(false, Ordering::Release);
+                self.leader.unread(&told(&error));
                 self.trouble("the table is not read", &error.to_string());
             }
         }

@@ -65,11 +65,11 @@ impl<'de> Deserialize<'de> for LogLevel {
     }
 }
 
-/// The library that watches a cluster warns at each of its tries, several times a second. What it meets is said once, by us, with what mends it;
-/// whoever wants to hear the library as well says so, or `debug`.
+/// The libraries that talk to a cluster complain at each of their tries, several times a second. What it meets is said once, by us, with what mends it;
+/// whoever wants to hear the libraries as well says so, or `debug`.
 fn filter(level: &LogLevel) -> String {
     match level.0.trim() {
-        level @ ("info" | "warn") => format!("{level},kube_runtime=error"),
+        level @ ("info" | "warn") => format!("{level},kube_runtime=error,kube_client=off"),
         said => said.to_owned(),
     }
 }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_library_that_repeats_itself_is_heard_where_that_is_asked_for() {
         let of = |text: &str| filter(&text.parse().unwrap_or_default());
-        assert_eq!((of("info"), of("debug")), ("info,kube_runtime=error".to_owned(), "debug".to_owned()));
+        assert_eq!((of("info"), of("debug")), ("info,kube_runtime=error,kube_client=off".to_owned(), "debug".to_owned()));
         assert_eq!(of("warn,kube_runtime=warn"), "warn,kube_runtime=warn");
     }
 

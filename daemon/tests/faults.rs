@@ -101,6 +101,39 @@ async fn a_full_disk_refuses_keeps_and_recovers_by_itself() {
     assert_eq!(revisions, (1..=revisions.len() as u64).collect::<Vec<_>>(), "what was refused has left no gap");
 }
 
+/// What could not be made durable is decided again, and is one start and one end all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_at_the_second_try_is_counted_once() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: mounting a small file system is not allowed here");
+        return;
+    };
+    let daemon = Daemon::start(&disk.0.path().join("data"), CONFIG);
+    let gate = tempfile::tempdir().unwrap();
+    let waits = format!("while [ ! -e {}/open ]; do sleep 0.05; done", gate.path().display());
+    let job = daemon.submit(shell(&waits)).await;
+    daemon.until(&job, "running").await;
+    disk.fill();
+    std::fs::write(gate.path().join("open"), "").unwrap();
+    readiness(&daemon, StatusCode::SERVICE_UNAVAILABLE).await;
+    disk.empty();
+    assert_eq!(daemon.finished(&job).await["outcome"]["result"], "succeeded");
+    let (_, text) = daemon.send(common::request("GET", "/metrics", String::new(), &[])).await.unwrap();
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    for (series, count) in [
+        ("commit_failures_total", None),
+        ("starts_total", Some(1)),
+        ("exits_total{result=\"succeeded\"}", Some(1)),
+        ("start_latency_seconds_count", Some(1)),
+        ("decisions_total{event=\"submitted\"}", Some(1)),
+        ("decisions_total{event=\"ended\"}", Some(1)),
+    ] {
+        let told = text.lines().find_map(|line| line.strip_prefix(&format!("flashd_{series} ")));
+        let told: u64 = told.unwrap_or_else(|| panic!("no {series}\n{text}")).parse().unwrap();
+        assert!(count.map_or(told > 0, |count| told == count), "{series} {told}");
+    }
+}
+
 /// A change of a queue that could not be made durable has not been made, in the core neither.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_is_not_written_is_not_there() {

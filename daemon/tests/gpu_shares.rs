@@ -211,6 +211,12 @@ async fn what_cannot_be_given_in_part_is_refused_with_what_there_is() {
         let (found, detail) = (problem["field"].as_str().unwrap_or_default(), problem["detail"].as_str().unwrap());
         assert!(found.ends_with(field) && detail.contains(said), "{resources}: {problem}");
     }
+    let many = json!({"tasks": [{"name": "main", "replicas": 5, "command": ["true"],
+        "resources": {"cpu": "100m", "gpu": 1, "migProfile": "1g.10gb"}}], "workingDir": "/tmp"});
+    let (_, problem) = machine.daemon.post("/api/v1/jobs", many).await;
+    let said = "the job's tasks ask for 5 MIG instances of the profile \"1g.10gb\" together, all nodes have 1: at most 1 of the tasks \"main\" can run at once";
+    assert_eq!((&problem["code"], problem["detail"].as_str().unwrap()), (&json!("too-large-for-cluster"), said), "{problem}");
+    assert!(problem["field"].as_str().unwrap().ends_with("resources.gpu"), "{problem}");
     let refused = flash(&machine.daemon, &["submit", "-g", "1.5", "--", "true"]);
     assert!(refused.code == Some(4) && refused.err.contains("more than one GPU and not whole"), "{}", refused.err);
     let refused = flash(&machine.daemon, &["submit", "--gpu-mps-units", "0", "--", "true"]);

@@ -71,11 +71,7 @@ async fn reads_and_takes_over(server: Option<&Server>) {
     let socket = second.socket();
     let mut waiting = standby(&dir, server, &["--socket", socket.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     waiting.restart();
-    let begun = Instant::now();
-    while !waiting.log().contains("serves what can be read") {
-        assert!(begun.elapsed() < PATIENCE, "{}", waiting.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    waiting.logged(|log| log.contains("serves what can be read")).await;
     let to = address(&waiting);
     let leads = format!("this is a standby: the daemon with pid {} leads on", leader.pid().as_raw_nonzero());
     let refuses = |(status, problem): (StatusCode, Value)| {
@@ -186,5 +182,32 @@ async fn one_takes_over(server: Option<&Server>) {
     last.restart();
     for id in ids {
         assert_eq!(last.finished(&id).await["outcome"]["result"], "succeeded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_cannot_know_who_asks_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    let mut leader = daemon(&dir, None);
+    leader.restart();
+    let socket = folder.path().join("flashd.sock");
+    let mut waiting =
+        standby(&dir, None, &["--socket", socket.to_str().unwrap(), "--auth-kubernetes", "--kubernetes-kubeconfig", "/none"]);
+    waiting.restart();
+    let second = Client { dir: folder.path().to_owned() };
+    let begun = Instant::now();
+    loop {
+        // Nobody may be at the door yet.
+        if let Ok((status, problem)) = second.call("GET", "/readyz", None, &[]).await {
+            let says = problem["detail"].as_str().unwrap_or_default();
+            let leads = says.starts_with("this is a standby: the daemon with pid ");
+            assert!(status == StatusCode::SERVICE_UNAVAILABLE && leads, "{problem}");
+            if says.contains("it cannot read the job table: users of the cluster cannot be recognised") {
+                break;
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE, "{}", waiting.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

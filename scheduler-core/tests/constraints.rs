@@ -227,6 +227,13 @@ fn a_constraint_that_nothing_satisfies_is_named_with_what_there_is() {
         refused(&job(1).asks(1, 1, 3).wants(&mig("1g.10gb"))).to_string(),
         "task \"main\" asks for 3 MIG instances of the profile \"1g.10gb\", the largest node has 2"
     );
+    // Other GPUs, and instances of other profiles, do not count.
+    for tasks in [3, 30] {
+        assert_eq!(
+            refused(&job(1).asks(tasks, 1, 1).wants(&mig("1g.10gb"))),
+            Refused::TooFewInstancesInAll { task: task(), of: "1g.10gb".into(), asked: tasks.into(), total: 2, possible: 2 }
+        );
+    }
     let apart = Constraints { nodes: vec![within("zone", &["y"])], ..models(&["A100"]) };
     assert_eq!(refused(&job(1).asks(1, 1, 1).wants(&apart)), Refused::NoNodeForAll { task: task() });
 }

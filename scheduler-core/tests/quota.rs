@@ -6,8 +6,10 @@ mod common;
 use common::{World, at, config, id, job, node, queue};
 use proptest::prelude::*;
 use scheduler_core::amounts::CpuMillis;
+use scheduler_core::time::Span;
 use scheduler_core::{
-    ChangeError, CohortConfig, Config, Counted, Limits, QueueConfig, Refused, Resource, Scheduler, TenantLimits, Whose, Why,
+    ChangeError, CohortConfig, Config, Counted, FairShare, Limits, QueueConfig, Refused, Resource, Scheduler, TenantLimits,
+    Whose, Why,
 };
 
 fn cores(cores: u64) -> Limits {
@@ -166,6 +168,52 @@ fn queues_come_change_and_go_while_jobs_wait() {
     assert_eq!(world.run(at(5)), [22]);
 }
 
+/// Who starts changes whose turn it is, and so for whom a slot is kept.
+#[test]
+fn a_pass_that_may_not_be_the_last_says_so() {
+    for fair_share in [Some(FairShare::equal(Span::from_secs(3600))), None] {
+        let fair = fair_share.is_some();
+        let mut world = world(vec![QueueConfig { max_concurrent: Some(2), fair_share, ..queue("q", 0) }, queue("other", 1)]);
+        world.submit(&job(1).queue("other").asks(1, 10, 0), at(0));
+        assert_eq!(world.run(at(0)), [1]);
+        world.submit(&job(2).namespace("a").asks(1, 60, 0), at(1));
+        world.submit(&job(3).namespace("a").asks(1, 1, 0), at(1));
+        world.submit(&job(4).namespace("b").asks(1, 1, 0), at(1));
+        assert_eq!((world.run(at(1)), world.core.is_unsettled()), (vec![3], fair), "a slot is kept for job 2, which was first");
+        assert_eq!(
+            (world.run(at(1)), world.core.is_unsettled()),
+            (if fair { vec![4] } else { vec![] }, false),
+            "it is the turn of `b`"
+        );
+        assert_eq!((world.run(at(1)), world.core.is_unsettled()), (vec![], false));
+    }
+}
+
+#[test]
+fn jobs_of_other_queues_do_not_notice_that_one_is_removed() {
+    let mut world = world(vec![queue("gone", 5), member("x", 4, 8), member("y", 4, 8), queue("z", 0)]);
+    world.submit(&job(1).queue("x").asks(1, 4, 0), at(0));
+    world.submit(&job(2).queue("y").namespace("b").asks(1, 8, 0), at(0));
+    world.submit(&job(4).queue("z"), at(0));
+    assert_eq!(world.run(at(0)), [1, 4]);
+    world.core.remove_queue(&"gone".into(), at(1)).unwrap();
+    world.core.check_invariants().unwrap();
+    assert_eq!(world.core.queues().map(|queue| queue.name.to_string()).collect::<Vec<_>>(), ["x", "y", "z"]);
+    world.submit(&job(5).queue("z"), at(1));
+    assert_eq!(world.run(at(1)), [5]);
+    world.done(1, at(2));
+    assert_eq!(world.run(at(2)), [2], "what `x` gave back goes to its cohort");
+    for done in [2, 4, 5] {
+        world.done(done, at(3));
+        world.core.check_invariants().unwrap();
+    }
+    world.core.set_queue(queue("gone", 5), at(4)).unwrap();
+    assert_eq!(world.core.queues().last().unwrap().name.as_str(), "gone", "it is another one");
+    world.submit(&job(6).queue("gone"), at(4));
+    assert_eq!(world.run(at(4)), [6]);
+    world.core.check_invariants().unwrap();
+}
+
 #[test]
 fn an_acceptance_is_checked_anew_after_a_change() {
     let mut world = world(vec![queue("q", 0)]);
@@ -212,6 +260,7 @@ enum Step {
     End(usize),
     Plan,
     Limit { queue: usize, limit: u64, jobs: u32 },
+    Remove(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -221,6 +270,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..50_usize).prop_map(Step::End),
         5 => Just(Step::Plan),
         1 => (0..3_usize, 6..20_u64, 1..6_u32).prop_map(|(queue, limit, jobs)| Step::Limit { queue, limit, jobs }),
+        1 => (0..3_usize).prop_map(Step::Remove),
     ]
 }
 
@@ -299,6 +349,13 @@ proptest! {
                 Step::Limit { queue, limit, jobs } => {
                     let config = QueueConfig { max_concurrent: Some(jobs), ..member(QUEUES[queue], 6, limit) };
                     world.core.set_queue(config, at(0)).unwrap();
+                }
+                // Where it has no jobs; others, which have, move up meanwhile.
+                Step::Remove(queue) => {
+                    if world.core.remove_queue(&QUEUES[queue].into(), at(0)).is_ok() {
+                        world.core.check_invariants().map_err(|violation| TestCaseError::fail(violation.to_string()))?;
+                        world.core.set_queue(member(QUEUES[queue], 6, 18), at(0)).unwrap();
+                    }
                 }
             }
             world.core.check_invariants().map_err(|violation| TestCaseError::fail(violation.to_string()))?;

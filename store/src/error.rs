@@ -49,6 +49,18 @@ pub enum StoreError {
         /// Newest version this binary has a migration for.
         known: i64,
     },
+    /// Its schema is not the one that this binary reads, and whoever writes the table has it so.
+    #[error(
+        "the database {subject} has schema version {found}, this binary reads version {known}; run the same flashd as the one that leads"
+    )]
+    OtherVersion {
+        /// Path or address of the database.
+        subject: String,
+        /// Version found in it.
+        found: i64,
+        /// The version that this binary reads.
+        known: i64,
+    },
     /// Not a database, or damaged.
     #[error("{op}: the database {subject} is damaged or not one of flashd: {detail}; it was left as it is")]
     Corrupt {

@@ -16,16 +16,31 @@ const BUILD_LIMIT_SECS: &str = "480";
 
 const COMMANDS: [&str; 4] = ["build", "up", "down", "status"];
 
+const USAGE: &str = "\
+usage: cargo xtask cluster build | up | down | status
+
+  build    compile etcd, kube-apiserver and the others from their Go modules into target/control-plane (some minutes, once; needs Go)
+  up       start a cluster that stays, and say how to reach it: [--nodes N] plain nodes and [--gpu-nodes N] with 8 GPUs, 2 each unless said
+  down     stop it; what was in it is gone
+  status   show it, and how to reach it
+";
+
 /// `cargo xtask cluster build | up [--nodes N] [--gpu-nodes N] | down | status`
 pub(crate) fn command(args: &[String]) -> Result<()> {
     match args.first() {
+        _ if args.iter().any(|arg| arg == "--help" || arg == "-h") => {
+            print!("{USAGE}");
+            Ok(())
+        }
         Some(command) if COMMANDS.contains(&command.as_str()) => flash_cluster(args),
-        _ => bail!("cluster takes one of {}, not `{}`", COMMANDS.join(", "), args.join(" ")),
+        Some(other) => bail!("unknown command `cluster {other}`\n\n{USAGE}"),
+        None => bail!("cluster needs a command\n\n{USAGE}"),
     }
 }
 
 fn flash_cluster(args: &[String]) -> Result<()> {
-    let mut command = cargo(["run", "--quiet", "--locked", "--package", "control-plane", "--bin", "flash-cluster", "--"]);
+    // Not quiet: the first time it compiles for minutes, and has to say so.
+    let mut command = cargo(["run", "--locked", "--package", "control-plane", "--bin", "flash-cluster", "--"]);
     command.args(args);
     run(command)
 }

@@ -70,6 +70,7 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     add("used", job.usage.as_ref().map(usage::of_job));
     add("time limit", spec.time_limit.map(|limit| limit.to_string()));
     add("placed", spec.placement.filter(|placement| *placement == api::Arrangement::Spread).map(|_| "spread".to_owned()));
+    add("image", spec.image.clone());
     add("folder", folder(spec));
     let tasks: Vec<String> = spec.tasks.iter().map(|task| task_line(task, spec.resources.as_ref())).collect();
     add("tasks", (!tasks.is_empty()).then(|| tasks.join("\n")));
@@ -172,6 +173,7 @@ mod tests {
         job.spec.resources = serde_json::from_value(serde_json::json!({"cpu": "2", "gpu": "1", "memory": "0"})).unwrap();
         job.spec.retry = Some(api::Retry { max_attempts: Some(3) });
         job.spec.env.insert("A".into(), "1\n2".into());
+        job.spec.image = Some("train:7".into());
         job.spec.tasks[0].working_dir = Some("/data".into());
         job.spec.tasks[0].node_selector = Some([("zone".to_owned(), api::AnyOf(vec!["a".into(), "b".into()]))].into());
         job.spec.tasks[0].node_expressions =
@@ -182,6 +184,7 @@ mod tests {
             "state:       running\n",
             "attempt:     2 of 3\n",
             "(30s ago)\n",
+            "image:       train:7\n",
             "folder:      /data\n",
             "tasks:       task (cpu 2, gpu 1) on nodes with zone=a|b, old DoesNotExist: python 'a b.py'\n",
             "placement:   task on box with GPU-1\n",

@@ -12,6 +12,7 @@ use scheduler_core::time::Timestamp;
 use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, LogEntry, Notice, NoticeKind, NoticeRecord, Submit};
 use tokio::sync::oneshot;
 
+use super::counts::Counts;
 use super::fleet::{self, Fleet};
 use super::idempotency::Known;
 use super::notices::World;
@@ -19,7 +20,6 @@ use super::{Command, DECISIONS, Engine, STARTS, change, health, lock};
 use crate::backend::{Action, BackendError, SubmitRequest, Update};
 use crate::clock;
 use crate::flashjobs::Compared;
-use crate::metrics::RunEnd;
 use crate::objects::edit::{Change, Changed};
 use crate::objects::nodes::Order;
 
@@ -84,9 +84,10 @@ pub(super) struct Turn {
     pub(super) orders: Vec<(NoticeKind, Name, Name)>,
     pub(super) effects: Vec<Effect>,
     pub(super) waiters: Waiters,
+    pub(super) counts: Counts,
     /// The reconciler is to look as soon as this is durable.
     pub(super) nudge: bool,
-    /// A bound was reached: there is more to decide at once.
+    /// There may be more to decide at once: a bound was reached, or it is others' turn now.
     pub(super) again: bool,
 }
 
@@ -222,7 +223,7 @@ impl Engine {
         let begun = std::time::Instant::now();
         let starts = if is_silent { Vec::new() } else { core.plan(now, STARTS) };
         self.parts.metrics.plan_seconds.observe(begun.elapsed().as_secs_f64());
-        turn.again = due.len() == DECISIONS || starts.len() == STARTS;
+        turn.again = due.len() == DECISIONS || starts.len() == STARTS || (!is_silent && core.is_unsettled());
         for transition in due.into_iter().chain(starts) {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);
@@ -242,7 +243,7 @@ impl Engine {
         let settled = fleet.settle(core, &self.directory, turn, now);
         let is_silent = fleet.silence().is_some();
         if settled.lost > 0 {
-            self.parts.metrics.exits.get_or_create(&RunEnd { result: "lost" }).inc_by(settled.lost as u64);
+            turn.counts.ended("lost", settled.lost as u64);
             // What is left of them where somebody still answers is ended.
             turn.nudge = true;
         }
@@ -339,12 +340,10 @@ impl Engine {
     /// A report that changes nothing is no fault: executors repeat themselves. An end that is on record already is forgotten there,
     /// after this turn's commit, so that whatever put it on record is durable by then.
     fn report(&mut self, core: &mut Recorded, turn: &mut Turn, report: Report, now: Timestamp) {
+        let mut latency = None;
         let (run, event, ended) = match report {
             Report::Started { run, at } => {
-                if let Some(view) = core.view(run.job).filter(|_| run.attempt == FIRST) {
-                    let latency = at.since(view.submitted_at).to_std();
-                    self.parts.metrics.start_latency_seconds.observe(latency.as_secs_f64());
-                }
+                latency = core.view(run.job).filter(|_| run.attempt == FIRST).map(|view| at.since(view.submitted_at));
                 (run, Event::Started { attempt: run.attempt, at }, None)
             }
             Report::Ended { run, result, started_at, at } => {
@@ -376,8 +375,8 @@ impl Engine {
             }
         };
         match (turn.handle(core, run.job, event, now), ended) {
-            (Ok(()), Some(result)) => drop(self.parts.metrics.exits.get_or_create(&RunEnd { result }).inc()),
-            (Ok(()), None) => drop(self.parts.metrics.starts.inc()),
+            (Ok(()), Some(result)) => turn.counts.ended(result, 1),
+            (Ok(()), None) => turn.counts.started(latency),
             (Err(rejected), Some(_)) => {
                 tracing::debug!(%run, %rejected, "end was on record already");
                 turn.effects.push(Effect::Forget { run });

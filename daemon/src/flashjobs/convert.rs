@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
 use executors::kubernetes::flashjob::is_gated;
-use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks, has, uncounted, unreadable};
+use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks, has, uncounted};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
 use scheduler_core::scheduler::PRIORITY_LIMIT;
 
 use super::depends::depend;
-use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID};
+use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID, amounts};
 use crate::cluster::{ANY_PART, TOLERATED};
 use crate::names;
 
@@ -157,9 +157,8 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
             "{path}.{wish}, which flash-scheduler does not look at: leave it out, or write what is preferred ({known})"
         ));
     }
-    if let Some((at, amount)) = unreadable(pod) {
-        let amount = amount.escape_debug();
-        return Err(format!("{path}.{at} is `{amount}`: write an amount that is not below zero, as 500m, 4 or 16Gi"));
+    if let Some(wrong) = amounts::wrong(path, pod) {
+        return Err(wrong);
     }
     let asked = asks(pod);
     let (gpu, mig_profile) = gpus(path, &asked.gpus)?;

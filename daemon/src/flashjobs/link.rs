@@ -24,6 +24,7 @@ use super::compared::Compared;
 use crate::backend::{Action, BackendError, Caller, IdempotencyKey, SubmitRequest, Via};
 use crate::clock;
 use crate::http::App;
+use crate::http::why::words;
 use crate::watch::Watch;
 
 /// Who it is that holds and releases because of an object of the cluster; who cancels says why, too.
@@ -162,7 +163,7 @@ impl Link {
         let key = IdempotencyKey { scope: self.scope.to_owned(), key: uid.to_owned(), fingerprint: [0; 32] };
         match self.app.backend.submit(SubmitRequest { jobs: vec![admitted], key: Some(key) }).await {
             Ok(ids) => ids.first().copied().ok_or(NotSubmitted::NotNow(BackendError::NotFound)),
-            Err(BackendError::Refused { refused, .. }) => Err(NotSubmitted::Wrong(refused.to_string())),
+            Err(BackendError::Refused { refused, .. }) => Err(NotSubmitted::Wrong(words::refused(&refused))),
             Err(other) => Err(NotSubmitted::NotNow(other)),
         }
     }

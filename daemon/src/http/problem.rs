@@ -141,7 +141,7 @@ impl ApiError {
                 let field = if asked.is_some() { "resources.migProfile" } else { "resources.gpu" };
                 return Self::new(codes::NO_SUCH_NODE, refused.to_string()).at(field);
             }
-            Refused::TooFewInstances { .. } => {
+            Refused::TooFewInstances { .. } | Refused::TooFewInstancesInAll { .. } => {
                 return Self::new(codes::TOO_LARGE_FOR_CLUSTER, refused.to_string()).at("resources.gpu");
             }
             Refused::Duplicate { .. } => return Self::internal(refused),

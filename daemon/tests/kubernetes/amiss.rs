@@ -146,3 +146,44 @@ async fn a_kubeconfig_that_is_wrong_is_read_again_once_it_is_replaced() {
     site.daemon.restart();
     site.until_ready(StatusCode::OK, "").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_the_environment_are_read_again_once_they_are_replaced() {
+    let Some(mut site) = prepare("a kubeconfig of the environment that is wrong") else { return };
+    let path = site.kubeconfig();
+    site.daemon.extra.retain(|word| *word != path && word != "--kubernetes-kubeconfig");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let folder = std::path::Path::new(&path).with_file_name("home");
+    let users = folder.join(".kube/config");
+    std::fs::create_dir_all(folder.join(".kube")).unwrap();
+    site.daemon.envs.push(("HOME".to_owned(), folder.to_str().unwrap().to_owned()));
+    // Who it is in one file, and where in another.
+    let part = |fields: &[&str], token: Option<&str>| {
+        let mut part: Value = serde_json::from_str(&good).unwrap();
+        if let Some(token) = token {
+            part["users"][0]["user"]["token"] = json!(token);
+        }
+        part.as_object_mut().unwrap().retain(|key, _| fields.contains(&key.as_str()));
+        part.to_string()
+    };
+    let fields = ["apiVersion", "kind", "users"];
+    let (who, place) = (folder.join("who"), folder.join("where"));
+    std::fs::write(&place, part(&["apiVersion", "kind", "clusters", "contexts", "current-context"], None)).unwrap();
+    std::fs::write(&who, part(&fields, Some("stale"))).unwrap();
+    let list = format!("{}:{}:{}", folder.join("absent").display(), who.display(), place.display());
+    site.daemon.envs.push(("KUBECONFIG".to_owned(), list.clone()));
+    site.daemon.restart_unready();
+    let command = format!("`KUBECONFIG={list} kubectl get nodes` has to work");
+    let mended = part(&fields, None);
+    site.wrong_until("the credentials are not taken", &command, |_| std::fs::write(&who, mended).unwrap()).await;
+    assert!(site.daemon.terminate().success());
+
+    // Without it, that of the user.
+    site.daemon.envs.pop();
+    site.daemon.envs.push(("KUBECONFIG".to_owned(), String::new()));
+    let stale = part(&["apiVersion", "kind", "users", "clusters", "contexts", "current-context"], Some("stale"));
+    std::fs::write(&users, stale).unwrap();
+    site.daemon.restart_unready();
+    let command = format!("`kubectl --kubeconfig {} get nodes` has to work", users.display());
+    site.wrong_until("the credentials are not taken", &command, |_| std::fs::write(&users, &good).unwrap()).await;
+}

@@ -24,7 +24,7 @@ mod review;
 mod watch;
 mod world;
 
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, Files, connect};
 pub use executor::{JobExecutor, JobOptions};
 pub use objects::{News, ObjectKey};
 pub use quantity::thousandths;

@@ -57,6 +57,12 @@ pub(crate) async fn programs_that_cannot_be_started(mut rig: Rig) {
         let message = start_message(&rig.result(order(vec![command("main", &[program])])).await);
         assert!(message.contains(words) && message.contains(program), "{program}: {message}");
     }
+    // A PATH may be long: it is part of the job, and not of what its people read.
+    let mut long = order(vec![command("main", &["no-such-program"])]);
+    let path: Vec<String> = (0..100).map(|at| format!("/opt/of/somebody/tool-{at}/bin")).collect();
+    long.tasks[0].env.insert("PATH".to_owned(), path.join(":"));
+    let message = start_message(&rig.result(long).await);
+    assert!(message.contains("\"no-such-program\" was not found in PATH (100 folders)") && message.len() < 200, "{message}");
 }
 
 /// Orders that make no sense fail for that reason.

@@ -93,6 +93,7 @@ fn flash_job_rules(schema: &mut Value) {
     without_descriptions(template);
     quantities(template);
     template["required"] = json!(["spec"]);
+    template["properties"]["spec"]["description"] = "The pod; `kubectl explain pod.spec` says what each field is.".into();
     template["x-kubernetes-validations"] = json!([rule(
         "size(self.spec.containers) > 0",
         "a task needs at least one container: write spec.containers with a name and an image",
@@ -100,6 +101,7 @@ fn flash_job_rules(schema: &mut Value) {
     )]);
     if let Some(metadata) = template.pointer_mut("/properties/metadata") {
         // Identity is given by us; what a template may say is this.
+        metadata["description"] = "Labels and annotations of the pod. Its name is given to it.".into();
         metadata["properties"] = json!({
             "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
             "labels": {"type": "object", "additionalProperties": {"type": "string"}},

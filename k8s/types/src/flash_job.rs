@@ -70,7 +70,7 @@ pub struct FlashJobSpec {
     /// What happens when infrastructure loses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// It is deleted so long after it has finished, in seconds. Left out: never.
+    /// It is deleted so long after it has finished, in seconds. Left out: as its queue says, else never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i32>,

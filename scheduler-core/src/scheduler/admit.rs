@@ -11,9 +11,9 @@ use crate::intern::Found;
 use crate::job::{Policy, Shape, TaskGroup};
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::{GpuKind, PRIORITY_LIMIT, Resource, TASK_LIMIT};
-use crate::scheduler::errors::{Refused, SHOWN};
 use crate::scheduler::place::Rooms;
 use crate::scheduler::place::filter::{Filter, Lane};
+use crate::scheduler::refused::{Refused, SHOWN};
 use crate::scheduler::table::ShapeIx;
 
 impl Scheduler {
@@ -73,10 +73,16 @@ impl Scheduler {
         }
         let misfit = trial.pack_whole().err();
         for resource in Resource::ALL {
-            let (asked, total) = (demand.total[resource as usize], self.nodes.capacity()[resource as usize]);
+            let of = instances(shape).filter(|_| resource == Resource::Gpu);
+            let asked = demand.total[resource as usize];
+            let total = of.map_or_else(|| self.nodes.capacity()[resource as usize], |of| self.of_profile(of, trial.whole()));
             if let Some(misfit) = misfit.filter(|_| asked > total && demand.least == demand.tasks) {
-                let task = shape.tasks[usize::from(misfit.group)].name.clone();
-                return Err(Refused::JobTooLarge { resource, asked, total, task, possible: misfit.possible });
+                let (task, possible) = (shape.tasks[usize::from(misfit.group)].name.clone(), misfit.possible);
+                let Some(of) = of.cloned() else {
+                    return Err(Refused::JobTooLarge { resource, asked, total, task, possible });
+                };
+                let [asked, total] = [asked, total].map(|millis| millis / u128::from(GPU_MILLIS));
+                return Err(Refused::TooFewInstancesInAll { task, of, asked, total, possible });
             }
         }
         if let Some((resource, limit, whose)) = self.tree.over_limit(&shape.queue, &demand.total) {
@@ -122,6 +128,16 @@ impl Scheduler {
             }
         }
         Ok(())
+    }
+
+    /// MIG instances of a profile on all nodes, in thousandths of GPUs.
+    fn of_profile(&self, of: &Name, whole: &Rooms) -> u128 {
+        let is_one = |lane: &Lane| matches!(&lane.kind, GpuKind::Mig { profile } if profile == of);
+        let have = whole.iter().zip(self.nodes.all()).map(|(room, node)| {
+            let lanes = node.traits.lanes.iter().enumerate().filter(|(_, lane)| is_one(lane));
+            u128::from(room.gpus.of(lanes.fold(0, |mask, (at, _)| mask | 1 << at)))
+        });
+        have.sum::<u128>() * u128::from(GPU_MILLIS)
     }
 
     /// The first constraint of a group that no node satisfies, with what there is. Nothing where there are no nodes at all, or none with
@@ -192,6 +208,7 @@ impl Refused {
             | Self::NoGpuKind { task, .. }
             | Self::NoReplica { task, .. }
             | Self::TooFewInstances { task, .. }
+            | Self::TooFewInstancesInAll { task, .. }
             | Self::BadGpus { task, .. }
             | Self::NoSuchGpu { task, .. }
             | Self::OtherGpu { task, .. }
@@ -215,6 +232,14 @@ impl Refused {
             | Self::NoFit { .. } => None,
         }
     }
+}
+
+/// The profile of which a job asks for MIG instances, where it asks for no other GPUs.
+fn instances(shape: &Shape) -> Option<&Name> {
+    let mut profiles =
+        shape.tasks.iter().filter(|group| group.request.gpus > 0).map(|group| group.constraints.mig_profile.as_ref());
+    let first = profiles.next()?;
+    first.filter(|_| profiles.all(|other| other == first))
 }
 
 /// What is wrong with the share that tasks ask for.

@@ -5,9 +5,9 @@ use crate::ids::Name;
 use crate::job::{Shape, TaskGroup};
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::GpuKind;
-use crate::scheduler::errors::{Refused, SHOWN};
 use crate::scheduler::explain::{NAMED, TakenGpu};
 use crate::scheduler::nodes::Device;
+use crate::scheduler::refused::{Refused, SHOWN};
 use crate::scheduler::table::JobIx;
 
 impl Scheduler {

@@ -19,35 +19,33 @@
 //! start have reservations, not the first alone ([`agenda`](crate::scheduler::agenda)). Each is taken out of its bucket for the rest of the
 //! pass, so that the next one of its shape has its turn; when there are as many as there may be, buckets are put aside and narrowed as above.
 //!
+//! What a pass finds and puts aside on its way is in [`pass`](crate::scheduler::pass).
+//!
 //! When a pass found nothing to start, the next one has nothing to look at until something is given back or another shape is queued.
 
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::event::{Event, Transition};
-use crate::hash::Build;
 use crate::intern::Interner;
 use crate::job::Policy;
 use crate::scheduler::Scheduler;
-use crate::scheduler::agenda::{Agenda, Reservation};
+use crate::scheduler::agenda::Agenda;
 use crate::scheduler::backfill::{Run, Shadow};
 use crate::scheduler::config::Discipline;
-use crate::scheduler::explain::trace::{Finding, Note};
-use crate::scheduler::misfits::Misfits;
+use crate::scheduler::pass::{Head, Pass, Verdict};
 use crate::scheduler::place::{Demand, Packing};
 use crate::scheduler::preempt::Claim;
 use crate::scheduler::runs::End;
 use crate::scheduler::table::{Job, JobIx, PolicyIx};
 use crate::scheduler::tree::key::Rank;
-use crate::scheduler::tree::ledger::{Barrier, Counted, Gate};
-use crate::scheduler::tree::share::Amounts;
-use crate::scheduler::tree::{BucketIx, QueueIx, Stay, TenantIx, Unit};
+use crate::scheduler::tree::ledger::Barrier;
+use crate::scheduler::tree::{BucketIx, Stay, Unit};
 use crate::state::{JobState, StateKind};
-use crate::time::{Span, Timestamp};
+use crate::time::Timestamp;
 
 /// For so many jobs a pass looks for victims at most.
 const PREEMPTORS: usize = 16;
@@ -55,75 +53,12 @@ const PREEMPTORS: usize = 16;
 /// Room for more transitions than this is not made beforehand.
 const AT_ONCE: usize = 1024;
 
-/// What a pass knows of the first job that did not fit.
-#[expect(clippy::large_enum_variant, reason = "there is one a pass")]
-enum Head {
-    /// Nobody was blocked so far.
-    None,
-    /// This one; its reservation is worked out when somebody behind it would fit.
-    Blocked(BucketIx),
-    /// This is held for it.
-    Reserved(Shadow),
-    /// Nothing can be held for it.
-    Hopeless,
-}
-
-/// What becomes of the first job of the order.
-pub(super) enum Verdict {
-    Start(Packing),
-    NoRoom,
-    /// There is room, but it stays too long to take it from those for whom it is kept. Those that stay no longer than this may still pass.
-    WouldDelay(Option<Span>),
-    /// Room is kept for it.
-    Reserved {
-        /// At this time, if it is known.
-        at: Option<Timestamp>,
-        /// There is room for it now, which it would take from others for whom it is kept.
-        fits: bool,
-    },
-    /// A limit is in the way.
-    Limited(Barrier),
-    /// Somebody ahead waits for the same limit.
-    KeptBack,
-    /// It would borrow, and others have not had what is theirs yet.
-    Later,
-}
-
-/// What a pass has found so far.
-pub(super) struct Pass {
-    head: Head,
-    /// Instead of the head, where several jobs have reservations.
-    pub(super) agenda: Option<Agenda>,
-    /// Those who have, taken out of their buckets.
-    taken_out: Vec<JobIx>,
-    /// What is kept of the limits: for the head, and for those for whom runs are being ended.
-    pub(super) kept: Vec<(BucketIx, Amounts)>,
-    closed: SmallVec<[Gate; 4]>,
-    /// Buckets that are put aside or narrowed.
-    buckets: Vec<BucketIx>,
-    tenants: Vec<TenantIx>,
-    queues: Vec<QueueIx>,
-    /// Queues whose first jobs would borrow, while those within their guarantees are looked at.
-    later: Option<Vec<QueueIx>>,
-    no_room: usize,
-    misfits: Misfits,
-    /// Jobs that found no room since it was last asked whether anybody could.
-    pub(super) since_asked: usize,
-    /// The buckets whose turn comes next in the units that had theirs last, latest first.
-    pub(super) ahead: [Option<BucketIx>; 2],
-    /// Jobs for which victims were looked for.
-    preemptors: usize,
-    /// Shapes of a queue that limits kept back.
-    limited: HashMap<QueueIx, usize, Build>,
-    /// Somebody was kept back who may not be next time, though nothing was given back.
-    pub(super) undecided: bool,
-}
-
 impl Scheduler {
     /// Starts queued jobs, at most `limit`, those first for whom there is room, then whoever is lined up
     /// ([`lineup`](crate::scheduler::lineup)), and ends runs to make room where that is on; what is returned is entered already.
     pub fn plan(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let mut made = Vec::new();
+        self.unsettled = false;
         if !self.lineup.is_idle() {
             self.review_lines(now);
         }
@@ -191,12 +126,19 @@ impl Scheduler {
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
         // So may those for whom no run would give way so far: waiting may put them before it.
         self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
+        self.unsettled = pass.undecided && !made.is_empty() && self.tree.shares();
         self.end_pass(pass, now);
         self.made_before = made.len().min(AT_ONCE);
         if !self.lineup.is_idle() {
             self.line_up(now, limit, &mut made);
         }
         made
+    }
+
+    /// Whether another pass at the same time may start more than the last one did: it started somebody, which changed whose turn it is, and it
+    /// kept others back for somebody whose turn it was.
+    pub const fn is_unsettled(&self) -> bool {
+        self.unsettled
     }
 
     /// Everybody who has a first job, by its rank.
@@ -218,13 +160,13 @@ impl Scheduler {
                 return Verdict::KeptBack;
             }
         }
-        let verdict = self.find_place(bucket, job, now, pass);
-        if let Verdict::Start(packing) = &verdict
-            && let Some(barrier) = self.too_large(bucket, packing)
-        {
-            return Verdict::Limited(barrier);
+        if !kind.demand.has_replicas {
+            return self.find_place(bucket, job, now, pass);
         }
-        verdict
+        match self.find_place(bucket, job, now, pass) {
+            Verdict::Start(packing) => self.too_large(bucket, &packing).map_or(Verdict::Start(packing), Verdict::Limited),
+            verdict => verdict,
+        }
     }
 
     /// The limit, if there is one, that is in the way of what a job would have there: parts that device plugins give out can be larger than
@@ -333,128 +275,6 @@ impl Scheduler {
         made
     }
 
-    /// Writes down what became of the first job of a bucket, where somebody wants to know.
-    fn note(&mut self, bucket: BucketIx, verdict: &Verdict, pass: &Pass) {
-        let kind = self.tree.bucket(bucket);
-        let (Some(trace), Some(job)) = (&mut self.trace, kind.front()) else { return };
-        let finding = match verdict {
-            Verdict::Start(_) => return,
-            Verdict::NoRoom => {
-                let blocked = matches!(pass.head, Head::Blocked(head) if head == bucket);
-                trace.head = trace.head.or(blocked.then_some(job));
-                Finding::NoRoom
-            }
-            Verdict::Reserved { fits: false, .. } => {
-                // The first is what others would delay; those after it are told of it as well.
-                trace.head = trace.head.or(Some(job));
-                Finding::NoRoom
-            }
-            Verdict::WouldDelay(_) | Verdict::Reserved { .. } => Finding::WouldDelay,
-            Verdict::Limited(barrier) => Finding::Limited(*barrier),
-            Verdict::KeptBack => {
-                let closed = pass.closed.iter().find(|gate| self.tree.concerns(**gate, bucket, &kind.demand.total));
-                Finding::KeptBack(closed.copied())
-            }
-            Verdict::Later => Finding::Later,
-        };
-        trace.notes.push(Note { bucket, job, finding });
-    }
-
-    /// Takes those out of the pass for whom the verdict stands.
-    fn put_aside(&mut self, (bucket, job): (BucketIx, JobIx), verdict: &Verdict, pass: &mut Pass) {
-        self.note(bucket, verdict, pass);
-        let mut upto = None;
-        let queue = self.tree.bucket(bucket).queue;
-        match verdict {
-            Verdict::Limited(barrier) => {
-                pass.undecided = pass.undecided || self.limited_by_kept(bucket, pass);
-                if barrier.can_open() {
-                    pass.close(barrier.gate);
-                    if let Gate::Pool(_, resource) = barrier.gate {
-                        pass.close(Gate::Queue(queue, Counted::Amount(resource)));
-                    }
-                    // Nobody else gets through a gate that counts jobs.
-                    match barrier.gate {
-                        Gate::Tenant(tenant, Counted::Jobs) => return self.put_tenant_aside(tenant, pass),
-                        Gate::Queue(queue, Counted::Jobs) => return self.put_queue_aside(queue, pass),
-                        Gate::Tenant(..) | Gate::Queue(..) | Gate::Pool(..) => {}
-                    }
-                }
-            }
-            Verdict::Later => {
-                self.tree.park_queue(queue, true);
-                pass.later.get_or_insert_default().push(queue);
-                return;
-            }
-            Verdict::KeptBack => pass.undecided = true,
-            // If that was not enough for this one, nobody may.
-            Verdict::WouldDelay(stay) => upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto)),
-            Verdict::Reserved { at, .. } => {
-                if let Some(key) = self.key_of(job) {
-                    self.tree.remove(bucket, job, key, self.stay_of(job));
-                    pass.taken_out.push(job);
-                }
-                self.reservations.push(Reservation { job: self.jobs[job].id, at: *at });
-                return;
-            }
-            Verdict::Start(_) | Verdict::NoRoom => {}
-        }
-        if self.tree.narrow(bucket, upto) {
-            pass.buckets.push(bucket);
-            pass.no_room += usize::from(matches!(verdict, Verdict::Start(_) | Verdict::NoRoom | Verdict::WouldDelay(_)));
-        }
-        if matches!(verdict, Verdict::Limited(_) | Verdict::KeptBack) {
-            let shapes = pass.limited.entry(queue).or_default();
-            *shapes += 1;
-            if *shapes >= self.scan_limit {
-                pass.undecided = true;
-                self.put_queue_aside(queue, pass);
-            }
-        }
-    }
-
-    /// Whether nothing but what is kept of the limits for those before it is in a job's way. Then it matters who is before it, and the order
-    /// changes without anything being given back: by time, and by a job of the same shape that ranks higher.
-    fn limited_by_kept(&mut self, bucket: BucketIx, pass: &Pass) -> bool {
-        if pass.kept.is_empty() {
-            return false;
-        }
-        for (kept, amounts) in &pass.kept {
-            self.tree.unreserve(*kept, amounts);
-        }
-        let free = self.tree.barriers(bucket, &self.tree.bucket(bucket).demand.total).is_empty();
-        for (kept, amounts) in &pass.kept {
-            self.tree.reserve(*kept, amounts);
-        }
-        free
-    }
-
-    fn put_tenant_aside(&mut self, tenant: TenantIx, pass: &mut Pass) {
-        self.tree.park_tenant(tenant, true);
-        pass.tenants.push(tenant);
-    }
-
-    fn put_queue_aside(&mut self, queue: QueueIx, pass: &mut Pass) {
-        self.tree.park_queue(queue, true);
-        pass.queues.push(queue);
-    }
-
-    fn end_pass(&mut self, pass: Pass, now: Timestamp) {
-        for job in pass.taken_out {
-            if let Some(key) = self.key_of(job) {
-                self.tree.push(self.jobs[job].bucket, job, key, self.stay_of(job), now);
-            }
-        }
-        for (bucket, amounts) in pass.kept {
-            self.tree.unreserve(bucket, &amounts);
-        }
-        pass.queues.into_iter().chain(pass.later.into_iter().flatten()).for_each(|queue| self.tree.park_queue(queue, false));
-        pass.tenants.into_iter().for_each(|tenant| self.tree.park_tenant(tenant, false));
-        for bucket in pass.buckets {
-            self.tree.narrow(bucket, Some(Stay::UNLIMITED));
-        }
-    }
-
     /// What is held for a job that does not fit now. `None` if it would not fit even after everything that runs has ended.
     pub(super) fn shadow(&self, demand: &Demand, now: Timestamp) -> Option<Shadow> {
         Shadow::new(demand, &self.nodes, || self.runs(now))
@@ -479,35 +299,5 @@ pub(super) fn latest_end(job: &Job, policies: &Interner<PolicyIx, Policy>) -> En
         (JobState::Running { since, .. }, Some(stay)) => End::At(*since + stay),
         (_, Some(stay)) => End::In(stay),
         (_, None) => End::Never,
-    }
-}
-
-impl Pass {
-    fn new(discipline: Discipline) -> Self {
-        let agenda = if let Discipline::Conservative { heads } = discipline { Some(Agenda::new(heads as usize)) } else { None };
-        Self {
-            head: Head::None,
-            agenda,
-            taken_out: Vec::new(),
-            kept: Vec::new(),
-            closed: SmallVec::new(),
-            buckets: Vec::new(),
-            tenants: Vec::new(),
-            queues: Vec::new(),
-            later: Some(Vec::new()),
-            no_room: 0,
-            misfits: Misfits::new(),
-            since_asked: 0,
-            ahead: [None; 2],
-            preemptors: 0,
-            limited: HashMap::default(),
-            undecided: false,
-        }
-    }
-
-    fn close(&mut self, gate: Gate) {
-        if !self.closed.contains(&gate) {
-            self.closed.push(gate);
-        }
     }
 }

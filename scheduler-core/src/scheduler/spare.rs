@@ -5,8 +5,8 @@
 
 use crate::scheduler::Scheduler;
 use crate::scheduler::config::Resource;
+use crate::scheduler::pass::Pass;
 use crate::scheduler::place::Room;
-use crate::scheduler::plan::Pass;
 use crate::scheduler::tree::Unit;
 
 /// Looking at so many nodes costs no more than looking at a job.

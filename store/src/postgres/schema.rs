@@ -37,10 +37,7 @@ pub(super) async fn readable(db: &mut PgConnection, address: &Address) -> Result
     let (found, known) = (version(db, address).await?, MIGRATIONS.len() as i64);
     match found {
         0 => Err(address.at("read").other("there is no job table yet")),
-        _ if found != known => {
-            let detail = format!("it has schema version {found}, this binary reads version {known}");
-            Err(address.at("read").other(detail))
-        }
+        _ if found != known => Err(StoreError::OtherVersion { subject: address.to_string(), found, known }),
         _ => Ok(()),
     }
 }

@@ -150,8 +150,7 @@ pub(super) fn readable(db: &mut Connection, path: &Path) -> Result<Head, ReadErr
     }
     let (found, known) = (db.first(VERSION, &[], |row| row.int(0))?.unwrap_or(0), latest());
     if found != known {
-        let detail = format!("it has schema version {found}, this binary reads version {known}");
-        return Err(ReadError::Store(at.other(detail)));
+        return Err(ReadError::Store(StoreError::OtherVersion { subject: path.display().to_string(), found, known }));
     }
     Ok(head(db)?)
 }

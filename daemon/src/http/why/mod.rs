@@ -6,7 +6,7 @@ mod history;
 mod reason;
 #[cfg(test)]
 mod tests;
-pub(in crate::http) mod words;
+pub(crate) mod words;
 
 use api::{Basis, JobSpec, Suggestion};
 pub(in crate::http) use history::kept_events;
@@ -29,7 +29,10 @@ pub async fn answer(backend: &dyn Backend, id: JobId) -> ApiResult<api::Why> {
     let attempts = history::attempts(backend, &record).await?;
     Ok(match explained {
         Some(explained) => {
-            let why = unfinished(&explained, &record, &spec, attempts, &backend.directory());
+            // What keeps a node of a cluster closed is known with the node.
+            let snapshot = if matches!(explained.why, Why::NodesClosed { .. }) { backend.snapshot().await.ok() } else { None };
+            let nodes = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.nodes);
+            let why = unfinished(&explained, &record, &spec, attempts, &backend.directory(), nodes);
             let mut why = kept_back(backend.silence(), why);
             for warning in backend.warnings(id) {
                 why.message = format!("{} {warning}.", why.message);
@@ -59,6 +62,7 @@ fn unfinished(
     spec: &JobSpec,
     attempts: Vec<api::Attempt>,
     directory: &Directory,
+    nodes: &[api::Node],
 ) -> api::Why {
     let state = match explained.why {
         Why::Held | Why::NotBefore(_) | Why::Backoff { .. } => api::State::Waiting,
@@ -67,7 +71,7 @@ fn unfinished(
         Why::Stopping { .. } => api::State::Stopping,
         _ => api::State::Queued,
     };
-    let (reason, message) = reason::reason(explained, record, spec, directory);
+    let (reason, message) = reason::reason(explained, record, spec, directory, nodes);
     let position = explained.position.as_ref();
     api::Why {
         job: record.id.0,

@@ -90,20 +90,28 @@ fn shortfall(lacks: &Shortfall) -> api::Shortfall {
     }
 }
 
-/// A node that takes no tasks, with what was said when that was ordered.
-fn closed(node: &Name, directory: &Directory) -> String {
+/// A node that takes no tasks, with what was said when that was ordered, or what its cluster says.
+fn closed(node: &Name, directory: &Directory, nodes: &[api::Node]) -> String {
     let mark = directory.nodes.get(node);
-    match mark.and_then(|mark| Some((&mark.by, mark.reason.as_ref()?))) {
-        Some((by, reason)) => format!("{node} ({by}: {reason})"),
-        None => node.to_string(),
+    let seen = || nodes.iter().find(|seen| seen.name == node.as_str())?.reason.as_ref();
+    match (mark.and_then(|mark| Some((&mark.by, mark.reason.as_ref()?))), seen()) {
+        (Some((by, reason)), _) => format!("{node} ({by}: {reason})"),
+        (None, Some(reason)) => format!("{node} ({reason})"),
+        (None, None) => node.to_string(),
     }
 }
 
 /// The reason of an unfinished job, and its sentence.
-pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec, directory: &Directory) -> (Reason, String) {
+pub(super) fn reason(
+    explained: &Explanation,
+    record: &JobRecord,
+    spec: &JobSpec,
+    directory: &Directory,
+    nodes: &[api::Node],
+) -> (Reason, String) {
     let number = record.seq;
     match &explained.why {
-        Why::Held => (Reason::Held, format!("It is held: it waits until somebody releases it (`flash release {number}`).")),
+        Why::Held => (Reason::Held, words::held(number, spec, &record.namespace)),
         Why::NotBefore(at) => {
             let message = format!("It waits for its time: it joins queue \"{}\" at {}.", record.queue, words::by(*at));
             (Reason::NotBefore { at: wire_time(*at) }, message)
@@ -120,16 +128,16 @@ pub(super) fn reason(explained: &Explanation, record: &JobRecord, spec: &JobSpec
             let detail = words::refused(refused);
             (Reason::Never { detail: detail.clone() }, format!("It cannot start even if nothing else runs: {detail}."))
         }
-        Why::NodesClosed { nodes, more } => {
-            let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            let said: Vec<String> = nodes.iter().map(|node| closed(node, directory)).collect();
+        Why::NodesClosed { nodes: shut, more } => {
+            let names: Vec<String> = shut.iter().map(ToString::to_string).collect();
+            let said: Vec<String> = shut.iter().map(|node| closed(node, directory, nodes)).collect();
             let which = if names.len() == 1 && *more == 0 { "node" } else { "nodes" };
             let others = if *more > 0 { format!(" and {more} more") } else { String::new() };
             let text = format!(
-                "It has room only on {which} {}{others}, which {} no tasks now: it starts once {} resumed.",
+                "It has room only on {which} {}{others}, which {} no tasks now: it starts once {}.",
                 said.join(", "),
                 if which == "node" { "takes" } else { "take" },
-                if which == "node" { "that is" } else { "one of them is" },
+                if which == "node" { "that takes tasks again" } else { "enough of them take tasks again" },
             );
             (Reason::NodesClosed { nodes: names, more: *more as u64 }, text)
         }

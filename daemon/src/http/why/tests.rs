@@ -9,11 +9,13 @@ use scheduler_core::event::Event;
 use scheduler_core::ids::{JobId, Revision, Seq};
 use scheduler_core::job::{NewJob, Policy, Shape, TaskGroup};
 use scheduler_core::time::{Span, Timestamp};
-use scheduler_core::{CohortConfig, Config, FairShare, Limits, NodeConfig, Preemption, QueueConfig, Scheduler, TenantLimits};
+use scheduler_core::{
+    CohortConfig, Config, FairShare, Limits, NodeConfig, NodeState, Preemption, QueueConfig, Scheduler, TenantLimits,
+};
 use store::{JobRecord, Owner};
 use uuid::Uuid;
 
-use super::unfinished;
+use super::{unfinished, words};
 use crate::objects::Directory;
 
 /// 2026-11-21T10:00:00Z and some seconds.
@@ -68,6 +70,10 @@ impl World {
     }
 
     fn why(&self, number: u64, now: Timestamp) -> api::Why {
+        self.why_with(number, now, &[])
+    }
+
+    fn why_with(&self, number: u64, now: Timestamp, nodes: &[api::Node]) -> api::Why {
         let view = self.0.view(id(number)).unwrap();
         let record = JobRecord {
             id: view.id,
@@ -88,7 +94,7 @@ impl World {
             tasks: vec![api::TaskSpec { name: Some("task".to_owned()), ..api::TaskSpec::default() }],
             ..api::JobSpec::default()
         };
-        unfinished(&self.0.explain(view.id, now).unwrap(), &record, &spec, Vec::new(), &Directory::default())
+        unfinished(&self.0.explain(view.id, now).unwrap(), &record, &spec, Vec::new(), &Directory::default(), nodes)
     }
 }
 
@@ -182,4 +188,30 @@ fn preemption_is_told_to_both() {
     );
     let Reason::Stopping { for_job: Some(job), .. } = why.reason else { panic!() };
     assert_eq!((job.number, why.state), (Some(2), State::Stopping));
+}
+
+#[test]
+fn a_closed_node_is_told_with_what_keeps_it_closed() {
+    let mut world = World::new(vec![queue("batch")], Preemption::default());
+    world.submit(1, "batch", "a", 1, 0);
+    world.0.set_node_state(&"a".into(), NodeState::Cordoned, at(0)).unwrap();
+    let reason = "cordoned in the cluster; `kubectl uncordon a` opens it".to_owned();
+    let node = api::Node { name: "a".to_owned(), reason: Some(reason), ..api::Node::default() };
+    assert_eq!(
+        world.why_with(1, at(1), &[node]).message,
+        "It has room only on node a (cordoned in the cluster; `kubectl uncordon a` opens it), which takes no tasks now: it starts once that \
+         takes tasks again."
+    );
+    let bare = world.why(1, at(1)).message;
+    assert_eq!(bare, "It has room only on node a, which takes no tasks now: it starts once that takes tasks again.");
+}
+
+#[test]
+fn a_held_job_of_an_object_is_told_where_to_look() {
+    let spec = |key: &str| api::JobSpec { annotations: [(key.to_owned(), "after".to_owned())].into(), ..api::JobSpec::default() };
+    let said = |spec: &api::JobSpec| words::held(Seq(8), spec, &"team".into());
+    let of_a_flash_job = said(&spec(crate::flashjobs::FLASH_JOB_NAME));
+    assert!(of_a_flash_job.contains("`kubectl get flashjob after --namespace team --output wide` says"), "{of_a_flash_job}");
+    assert!(said(&spec(crate::flashjobs::POD_NAME)).contains("its pod after has scheduling gates"));
+    assert_eq!(said(&api::JobSpec::default()), "It is held: it waits until somebody releases it (`flash release 8`).");
 }

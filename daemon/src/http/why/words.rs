@@ -3,12 +3,14 @@
 //! What must hold: a sentence says only what is known; times in it are RFC 3339 in whole seconds, so that a client can put them into its
 //! own zone; jobs are named by their number.
 
+use api::JobSpec;
 use api::quantity::{Cpu, Duration, Memory};
 use scheduler_core::amounts::MemoryBytes;
-use scheduler_core::ids::Name;
+use scheduler_core::ids::{Name, Seq};
 use scheduler_core::time::{Span, Timestamp};
 use scheduler_core::{Ahead, Counted, Gang, JobRef, NoPart, Refused, Resource, Rule, Shortage, Shortfall, TakenGpu, Whose};
 
+use crate::flashjobs::{FLASH_JOB_NAME, POD_NAME};
 use crate::http::text::wire_time;
 use crate::http::view;
 
@@ -212,8 +214,23 @@ pub(super) fn lacking(lacks: &Shortfall, gpus: Gpus<'_>) -> String {
     parts.join("; ")
 }
 
+/// Who releases a held job. That of an object of the cluster goes by what the object says.
+pub(super) fn held(number: Seq, spec: &JobSpec, namespace: &Name) -> String {
+    let of = |annotation: &str| spec.annotations.get(annotation);
+    match (of(FLASH_JOB_NAME), of(POD_NAME)) {
+        (Some(name), _) => format!(
+            "It is held: its FlashJob is suspended or waits for others (`kubectl get flashjob {name} --namespace {namespace} --output wide` \
+             says for what), or somebody holds it. `flash release {number}` lets it go all the same."
+        ),
+        (None, Some(name)) => {
+            format!("It is held: its pod {name} has scheduling gates, or somebody holds it (`flash release {number}`).")
+        }
+        (None, None) => format!("It is held: it waits until somebody releases it (`flash release {number}`)."),
+    }
+}
+
 /// Why it could never start as things are.
-pub(super) fn refused(refused: &Refused) -> String {
+pub(crate) fn refused(refused: &Refused) -> String {
     match refused {
         Refused::TaskTooLarge { task, resource, asked, largest } => {
             let [asked, largest] = [*asked, *largest].map(|number| amount(*resource, number.into()));

@@ -24,7 +24,7 @@ use scheduler_core::ids::RunId;
 pub use follow::{NodeWatch, WatchOptions};
 pub use gpus::{GpuCounts, GpuResource};
 pub use read::{TAINTED, has};
-pub use requests::{requests as asks, uncounted, unreadable};
+pub use requests::{requests as asks, uncounted};
 pub use room::NodeRoom;
 
 /// Namespace and name of a pod.

@@ -1,36 +1,13 @@
 //! What a pod asks of its node, as schedulers count it. Pure.
 
-use std::collections::BTreeMap;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-use super::super::quantity::{Amounts, add, amounts, thousandths};
+use super::super::quantity::{Amounts, add, amounts};
 use super::{GpuResource, NodeAmounts};
 
 /// What a pod asks for, as the core counts it. Its other resources are looked at when it is bound.
 pub fn requests(pod: &PodSpec) -> NodeAmounts {
     of(&all_requests(pod), u128::div_ceil)
-}
-
-/// The first amount of a pod that is none, and where it stands: it would count as nothing.
-pub fn unreadable(pod: &PodSpec) -> Option<(String, String)> {
-    let of = |path: String, list: Option<&BTreeMap<String, Quantity>>| {
-        let wrong = list.into_iter().flatten().find(|(_, amount)| thousandths(amount).is_none());
-        wrong.map(|(resource, amount)| (format!("{path}.{resource}"), amount.0.clone()))
-    };
-    let both = |path: &str, resources: Option<&ResourceRequirements>| {
-        let requests = of(format!("{path}.requests"), resources.and_then(|resources| resources.requests.as_ref()));
-        requests.or_else(|| of(format!("{path}.limits"), resources.and_then(|resources| resources.limits.as_ref())))
-    };
-    let in_each = |kind: &str, containers: &[Container]| {
-        let mut all = containers.iter().enumerate();
-        all.find_map(|(at, container)| both(&format!("{kind}[{at}].resources"), container.resources.as_ref()))
-    };
-    in_each("containers", &pod.containers)
-        .or_else(|| in_each("initContainers", pod.init_containers.as_deref().unwrap_or_default()))
-        .or_else(|| both("resources", pod.resources.as_ref()))
-        .or_else(|| of("overhead".to_owned(), pod.overhead.as_ref()))
 }
 
 /// What a pod asks for that the core does not count, and that not every node has: what other device plugins give out.

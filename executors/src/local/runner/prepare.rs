@@ -225,7 +225,11 @@ fn program_problem(task: &TaskOrder, program: &str, errno: i32) -> String {
             format!("program {program:?} names an interpreter (its first line, #!) that does not exist")
         }
         libc::ENOENT if by_path => format!("program {program:?} does not exist"),
-        libc::ENOENT => format!("program {program:?} was not found in PATH {}", search_path(task)),
+        libc::ENOENT => {
+            let folders = search_path(task).split(':').count();
+            let folders = if folders == 1 { "1 folder".to_owned() } else { format!("{folders} folders") };
+            format!("program {program:?} was not found in PATH ({folders}): name it by its path, or set PATH in the job's env")
+        }
         libc::EACCES => format!("program {program:?} is not executable: permission denied"),
         libc::ENOEXEC => {
             format!("program {program:?} is not executable: neither a binary of this machine nor a script that begins with #!")

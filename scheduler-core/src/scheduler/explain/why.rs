@@ -3,7 +3,8 @@
 use crate::amounts::{CpuMillis, GpuShare, MemoryBytes};
 use crate::ids::{Attempt, JobId, Name, Seq};
 use crate::scheduler::config::Resource;
-use crate::scheduler::errors::{Refused, Whose};
+use crate::scheduler::errors::Whose;
+use crate::scheduler::refused::Refused;
 use crate::scheduler::tree::ledger::Counted;
 use crate::state::StopReason;
 use crate::time::{Span, Timestamp};

@@ -2,7 +2,7 @@
 
 use crate::scheduler::config::Resource;
 use crate::scheduler::tree::key::Turn;
-use crate::scheduler::tree::{Bucket, Stay, Tree, Unit};
+use crate::scheduler::tree::{Bucket, Queue, Stay, Tree, Unit};
 use crate::slab::Index;
 
 impl Tree {
@@ -71,6 +71,9 @@ impl Tree {
             .units
             .iter()
             .all(|unit| matches!(unit, Unit::Cohort(_)) || matches!(unit, Unit::Queue(queue) if !grouped(queue.position())));
-        sound && cohorts && units
+        let named =
+            |(at, queue): (usize, &Queue)| self.find_queue(&queue.config.name).is_some_and(|found| found.position() == at);
+        let names = self.by_name.len() == self.queues.len() && self.queues.iter().enumerate().all(named);
+        sound && cohorts && units && names
     }
 }

@@ -1,7 +1,7 @@
 //! How queues, tenants and buckets come and go.
 //!
-//! A bucket lives as long as it has unfinished jobs, a tenant as long as it has buckets or use that counts, a queue for good: one
-//! that is removed accepts nothing and is not shown.
+//! A bucket lives as long as it has unfinished jobs, a tenant as long as it has buckets or use that counts, a queue until it is removed. One that
+//! only restored jobs name is not shown without them, and goes with the next that is removed.
 
 use crate::ids::Name;
 use crate::job::Shape;
@@ -188,17 +188,42 @@ impl Tree {
         }
     }
 
-    /// Nobody may submit to it any more. The caller has checked that it has no jobs.
+    /// Removes a queue. The caller has checked that it has no jobs, and relates those that are left.
     pub(crate) fn retire(&mut self, index: QueueIx) {
-        let name = self.queue(index).config.name.clone();
         let queue = self.queue_mut(index);
-        queue.config = QueueConfig::named(name);
+        // Nobody's use is remembered.
+        queue.config.fair_share = None;
         queue.configured = false;
-        queue.usage = Usage::default();
-        queue.share = 0;
         let own: Vec<_> = self.tenants.iter().filter(|(_, tenant)| tenant.queue == index).map(|(tenant, _)| tenant).collect();
         for tenant in own {
             self.release_tenant(tenant);
+        }
+        self.close_gaps();
+    }
+
+    /// Takes out the queues that are not configured and have no jobs. Those behind them move up, so that their order stays what it is.
+    fn close_gaps(&mut self) {
+        let mut stays: Vec<bool> = self.queues.iter().map(|queue| queue.configured).collect();
+        self.tenants.iter().for_each(|(_, tenant)| stays[tenant.queue.position()] = true);
+        let mut before = 0;
+        let places: Vec<QueueIx> = stays
+            .iter()
+            .map(|stays| {
+                before += usize::from(*stays);
+                QueueIx::new(before.saturating_sub(1))
+            })
+            .collect();
+        let moved = |queue: QueueIx| places[queue.position()];
+        self.by_name.retain(|_, queue| stays[queue.position()]);
+        self.by_name.values_mut().for_each(|queue| *queue = moved(*queue));
+        self.tenants.iter_mut().for_each(|tenant| tenant.queue = moved(tenant.queue));
+        self.buckets.iter_mut().for_each(|bucket| bucket.queue = moved(bucket.queue));
+        self.by_namespace =
+            self.by_namespace.drain().map(|((queue, namespace), tenant)| ((moved(queue), namespace), tenant)).collect();
+        let mut stays = stays.into_iter();
+        self.queues.retain(|_| stays.next().unwrap_or(true));
+        if self.queues.capacity() > 64 && self.queues.len() * 4 < self.queues.capacity() {
+            self.queues.shrink_to(self.queues.len() * 2);
         }
     }
 }
@@ -209,5 +234,26 @@ fn lower(smallest: &mut [u64; 3], demand: &Demand) {
         for (least, resource) in smallest.iter_mut().zip(Resource::ALL) {
             *least = group.of(resource).min(*least);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_that_are_removed_leave_nothing_behind() {
+        let queue = |name: &str| QueueConfig::named(name.into());
+        let mut tree = Tree::new(&["first", "gone", "last"].map(queue), &[], [1_000; 3]);
+        for round in 0..1_000 {
+            let name = if round == 0 { "gone".to_owned() } else { format!("passing-{round}") };
+            tree.configure(queue(&name), Timestamp(round));
+            tree.retire(tree.find_queue(&name.as_str().into()).unwrap_or(QueueIx::new(0)));
+            tree.relate(Vec::new(), Timestamp(round));
+            assert!(tree.is_consistent());
+        }
+        let names: Vec<_> = tree.queues().iter().map(|queue| queue.config.name.as_str()).collect();
+        assert_eq!(names, ["first", "last"]);
+        assert_eq!((tree.units.len(), tree.by_name.len(), tree.queues.capacity() < 64), (2, 2, true));
     }
 }
