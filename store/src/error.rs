@@ -51,7 +51,7 @@ pub enum StoreError {
     },
     /// Its schema is not the one that this binary reads, and whoever writes the table has it so.
     #[error(
-        "the database {subject} has schema version {found}, this binary reads version {known}; run the same flashd as the one that leads"
+        "the database {subject} is not read: it has schema version {found}, this binary reads version {known}; run the same flashd as the one that leads"
     )]
     OtherVersion {
         /// Path or address of the database.
