@@ -97,6 +97,25 @@ fn a_reservation_counts_at_those_that_begin_while_it_lasts() {
     assert_eq!(world.plan(at(0)), [6]);
 }
 
+/// Job 2 takes all of the twelve cores from 60 s on and for good. Jobs 3 and 5 ask for the same, a GPU among it; job 3 would not be over by then.
+#[test]
+fn what_is_kept_for_a_short_job_does_not_hang_on_a_long_one_of_its_shape() {
+    let mut world = World { core: core(TWO, &[(12, 4)]) };
+    world.submit(&job(1).asks(1, 1, 2).limit(60 - GRACE_S), at(0));
+    assert_eq!(world.run(at(0)), [1]);
+    world.submit(&job(2).asks(1, 12, 0), at(0));
+    world.submit(&job(3).asks(1, 3, 1).limit(61 - GRACE_S), at(0));
+    world.submit(&job(4).asks(2, 1, 1).limit(30 - GRACE_S), at(0));
+    world.submit(&job(5).asks(1, 3, 1).limit(15 - GRACE_S), at(0));
+    assert_eq!(world.plan(at(0)), [4]);
+    let kept = [(id(2), Some(at(60))), (id(5), Some(at(30)))];
+    assert_eq!(reserved(&world), kept, "job 3 has room in this pass, and would delay job 2");
+    world.submit(&job(6).limit(15 - GRACE_S), at(0));
+    assert_eq!(world.plan(at(0)), [6]);
+    assert_eq!(reserved(&world), kept, "job 3 has none in this one");
+    assert!(matches!(world.core.explain(id(3), at(0)).unwrap().why, Why::Resources { .. } | Why::Behind { .. }));
+}
+
 #[test]
 fn an_explanation_knows_later_reservations() {
     let mut world = two_blocked(TWO);

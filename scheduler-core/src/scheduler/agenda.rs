@@ -150,6 +150,11 @@ impl Agenda {
         })
     }
 
+    /// The longest stay from now on that covers one point less than this one does, if there is one.
+    fn longest(&self, now: Timestamp, stay: Option<Span>) -> Option<Span> {
+        self.points[..self.covered(now, stay)].last()?.at.map(|at| at.since(now))
+    }
+
     /// Where a job that fits into `packing` may start now, if it may; what it takes is then taken. Else how long it could stay at most to be
     /// asked again, if that would help.
     pub(super) fn admit(
@@ -343,7 +348,11 @@ impl Scheduler {
         self.know_ends();
         let demand = &self.tree.bucket(bucket).demand;
         let future = Future::new(&self.nodes, self.runs(now));
-        let Ok(at) = agenda.reserve(demand, stay, &future, now) else { return refused };
+        let Ok(at) = agenda.reserve(demand, stay, &future, now) else {
+            // Those behind it in its bucket may be over in time. Where it fits now they are looked at, too: what is kept for one of them must not
+            // hang on that.
+            return if there_is_room { refused } else { Verdict::TooLong(agenda.longest(now, stay)) };
+        };
         let total = demand.total;
         pass.kept.push((bucket, total));
         self.tree.reserve(bucket, &total);

@@ -37,6 +37,9 @@ pub(super) enum Head {
 pub(super) enum Verdict {
     Start(Packing),
     NoRoom,
+    /// No room, and none can be kept for it: as long as it may stay it would be in the way of those for whom room is kept. For those that stay no
+    /// longer than this some may be kept.
+    TooLong(Option<Span>),
     /// There is room, but it stays too long to take it from those for whom it is kept. Those that stay no longer than this may still pass.
     WouldDelay(Option<Span>),
     /// Room is kept for it.
@@ -121,7 +124,7 @@ impl Scheduler {
         let (Some(trace), Some(job)) = (&mut self.trace, kind.front()) else { return };
         let finding = match verdict {
             Verdict::Start(_) => return,
-            Verdict::NoRoom => {
+            Verdict::NoRoom | Verdict::TooLong(_) => {
                 let blocked = matches!(pass.head, Head::Blocked(head) if head == bucket);
                 trace.head = trace.head.or(blocked.then_some(job));
                 Finding::NoRoom
@@ -170,7 +173,9 @@ impl Scheduler {
             }
             Verdict::KeptBack => pass.undecided = true,
             // If that was not enough for this one, nobody may.
-            Verdict::WouldDelay(stay) => upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto)),
+            Verdict::WouldDelay(stay) | Verdict::TooLong(stay) => {
+                upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto))
+            }
             Verdict::Reserved { at, .. } => {
                 if let Some(key) = self.key_of(job) {
                     self.tree.remove(bucket, job, key, self.stay_of(job));
@@ -183,7 +188,10 @@ impl Scheduler {
         }
         if self.tree.narrow(bucket, upto) {
             pass.buckets.push(bucket);
-            pass.no_room += usize::from(matches!(verdict, Verdict::Start(_) | Verdict::NoRoom | Verdict::WouldDelay(_)));
+            pass.no_room += usize::from(matches!(
+                verdict,
+                Verdict::Start(_) | Verdict::NoRoom | Verdict::TooLong(_) | Verdict::WouldDelay(_)
+            ));
         }
         if matches!(verdict, Verdict::Limited(_) | Verdict::KeptBack) {
             let shapes = pass.limited.entry(queue).or_default();

@@ -244,7 +244,7 @@ impl Scheduler {
                 let by_asked = !demand.has_replicas || !self.tree.barriers(bucket, total).is_empty();
                 by_asked && barrier.can_open() && !pass.closed.iter().any(|&gate| self.tree.concerns(gate, bucket, total))
             }
-            Verdict::Start(_) | Verdict::WouldDelay(_) | Verdict::KeptBack | Verdict::Later => false,
+            Verdict::Start(_) | Verdict::TooLong(_) | Verdict::WouldDelay(_) | Verdict::KeptBack | Verdict::Later => false,
         };
         let wants = first && self.may_preempt() && pass.preemptors < PREEMPTORS;
         pass.preemptors += usize::from(wants);
