@@ -142,16 +142,6 @@ const NO_CLUSTER: &str = r#"{"apiVersion": "v1", "kind": "Config", "current-cont
     "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "users": [{"name": "u", "user": {}}],
     "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}"#;
 
-/// Waits until a standby says that it can read.
-async fn serves(daemon: &Daemon) {
-    let reads = async {
-        while !daemon.log().contains("serves what can be read") {
-            tokio::time::sleep(Duration::from_millis(20)).await; // it tells nobody else
-        }
-    };
-    tokio::time::timeout(PATIENCE, reads).await.unwrap_or_else(|_| panic!("it does not read\n{}", daemon.log()));
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_with_a_folder_of_its_own_reads_and_takes_over() {
     let Some(server) = server_for_test("a standby that reads") else { return };
@@ -165,7 +155,7 @@ async fn a_standby_with_a_folder_of_its_own_reads_and_takes_over() {
     let config = format!("listen = \"off\"\nexecutors = [\"job\"]\n[kubernetes]\nkubeconfig = \"{}\"\n", kubeconfig.display());
     let mut standby = on(&server, &folder.path().join("two"), &config);
     standby.restart();
-    serves(&standby).await;
+    standby.logged(|log| log.contains("serves what can be read")).await;
 
     // What is in the table is read, as the leader tells it.
     for path in [&*format!("/api/v1/jobs/{done}"), "/api/v1/jobs", "/api/v1/notices", "/api/v1/tokens"] {
@@ -264,12 +254,7 @@ async fn a_standby_that_cannot_read_says_why() {
     let mut standby = on(&server, &folder.path().join("two"), &config);
     standby.restart();
     let leads = format!("(pid {}) leads and holds the job table", leader.pid().as_raw_nonzero());
-    let told = async {
-        while !standby.log().contains("the table is not read") {
-            tokio::time::sleep(Duration::from_millis(20)).await; // it tells nobody else
-        }
-    };
-    tokio::time::timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("{}", standby.log()));
+    standby.logged(|log| log.contains("the table is not read")).await;
     for path in ["/readyz", "/api/v1/jobs"] {
         let (status, problem) = standby.get(path).await;
         let says = problem["detail"].as_str().unwrap();

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use common::{Daemon, PATIENCE, gpus, shell};
 use hyper::StatusCode;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Runs that are looked at, and jobs of each tenant: none of them runs out of jobs before. Ends are told some at a time, so wherever one stops
@@ -207,4 +208,51 @@ async fn a_guarantee_that_is_given_later_counts_for_what_runs() {
     let job = daemon.finished(&borrower).await;
     assert_eq!((&job["attempt"], &job["outcome"]["result"]), (&json!(2), &json!("succeeded")), "{job}");
     daemon.kill();
+}
+
+/// Who starts changes whose turn it is. Whoever can start because of that does so at once, and not with the next word of a run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_turn_it_is_after_a_start_starts_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "listen = \"off\"\nnamespaces = [\"a\", \"b\"]\n[node]\ncpus = 8\nmemory = \"1Gi\"\n[[queues]]\nname = \"other\"\n\
+                  [[queues]]\nname = \"shared\"\nmax_concurrent = 2\nfair_share = { half_life = \"1h\" }\n";
+    let daemon = Daemon::start(&folder.path().join("data"), config);
+    let gate = folder.path().join("gate");
+    let job = |queue: &str, namespace: &str, cpus: &str| {
+        let mut job = in_queue(shell(&format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display())), queue, namespace);
+        job["resources"] = json!({"cpu": cpus});
+        job
+    };
+    let first = daemon.submit(job("other", "a", "2")).await;
+    daemon.until(&first, "running").await;
+    // From now on nobody hears of a start, or of anything else.
+    let runner = daemon.runners()[0];
+    kill_process(runner, Signal::STOP).unwrap();
+    let jobs = [job("shared", "a", "7"), job("shared", "a", "100m"), job("shared", "b", "100m")];
+    let (_, answer) = daemon.post("/api/v1/jobs:batch", json!({"jobs": jobs})).await;
+    let ids: Vec<&str> = answer["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect();
+    let starts = async {
+        let mut events = daemon.events("/api/v1/events?after=0").await;
+        let mut starting = Vec::new();
+        while starting.len() < 2 {
+            let event = events.next().await.expect("the stream ended early");
+            let id = event["job"].as_str().unwrap().to_owned();
+            if event["event"] == "placed" && id != first {
+                starting.push(id);
+            }
+        }
+        starting
+    };
+    // Left alone, the daemon looks again within a minute.
+    let starting = tokio::time::timeout(PATIENCE / 4, starts).await;
+    kill_process(runner, Signal::CONT).unwrap();
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(
+        starting.expect("the third waits for somebody's word"),
+        [ids[1], ids[2]],
+        "a slot was kept for the one that is too large"
+    );
+    for id in ids {
+        assert_eq!(daemon.finished(id).await["outcome"]["result"], "succeeded");
+    }
 }

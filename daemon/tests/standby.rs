@@ -71,11 +71,7 @@ async fn reads_and_takes_over(server: Option<&Server>) {
     let socket = second.socket();
     let mut waiting = standby(&dir, server, &["--socket", socket.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
     waiting.restart();
-    let begun = Instant::now();
-    while !waiting.log().contains("serves what can be read") {
-        assert!(begun.elapsed() < PATIENCE, "{}", waiting.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    waiting.logged(|log| log.contains("serves what can be read")).await;
     let to = address(&waiting);
     let leads = format!("this is a standby: the daemon with pid {} leads on", leader.pid().as_raw_nonzero());
     let refuses = |(status, problem): (StatusCode, Value)| {

@@ -6,8 +6,10 @@ mod common;
 use common::{World, at, config, id, job, node, queue};
 use proptest::prelude::*;
 use scheduler_core::amounts::CpuMillis;
+use scheduler_core::time::Span;
 use scheduler_core::{
-    ChangeError, CohortConfig, Config, Counted, Limits, QueueConfig, Refused, Resource, Scheduler, TenantLimits, Whose, Why,
+    ChangeError, CohortConfig, Config, Counted, FairShare, Limits, QueueConfig, Refused, Resource, Scheduler, TenantLimits,
+    Whose, Why,
 };
 
 fn cores(cores: u64) -> Limits {
@@ -164,6 +166,27 @@ fn queues_come_change_and_go_while_jobs_wait() {
     world.core.set_queue(queue("new", 0), at(5)).unwrap();
     world.submit(&job(22).queue("new"), at(5));
     assert_eq!(world.run(at(5)), [22]);
+}
+
+/// Who starts changes whose turn it is, and so for whom a slot is kept.
+#[test]
+fn a_pass_that_may_not_be_the_last_says_so() {
+    for fair_share in [Some(FairShare::equal(Span::from_secs(3600))), None] {
+        let fair = fair_share.is_some();
+        let mut world = world(vec![QueueConfig { max_concurrent: Some(2), fair_share, ..queue("q", 0) }, queue("other", 1)]);
+        world.submit(&job(1).queue("other").asks(1, 10, 0), at(0));
+        assert_eq!(world.run(at(0)), [1]);
+        world.submit(&job(2).namespace("a").asks(1, 60, 0), at(1));
+        world.submit(&job(3).namespace("a").asks(1, 1, 0), at(1));
+        world.submit(&job(4).namespace("b").asks(1, 1, 0), at(1));
+        assert_eq!((world.run(at(1)), world.core.is_unsettled()), (vec![3], fair), "a slot is kept for job 2, which was first");
+        assert_eq!(
+            (world.run(at(1)), world.core.is_unsettled()),
+            (if fair { vec![4] } else { vec![] }, false),
+            "it is the turn of `b`"
+        );
+        assert_eq!((world.run(at(1)), world.core.is_unsettled()), (vec![], false));
+    }
 }
 
 #[test]

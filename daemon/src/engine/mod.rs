@@ -10,6 +10,7 @@
 
 mod change;
 mod counts;
+mod degraded;
 mod fleet;
 mod gpus;
 mod handle;
@@ -42,7 +43,7 @@ use crate::decision_log::Tapper;
 use crate::flashjobs::Compared;
 use crate::metrics::Metrics;
 use crate::objects::edit::{Change, Changed};
-use crate::objects::{Directory, LoadError, Seeds, SharedDirectory};
+use crate::objects::{Directory, Seeds, SharedDirectory};
 use crate::watch::Feed;
 
 pub use gpus::{Aside, Cause, GatedEnd, GpuCommands, GpuRun, Observed, holders, runs};
@@ -65,8 +66,6 @@ const DECISIONS: usize = 512;
 const STARTS: usize = 128;
 /// How long the news that a run has started waits for company.
 const STARTED_GATHER: Duration = Duration::from_millis(4);
-/// Pause after a failed commit: doubled each time, up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The core, shared with readers.
 pub type SharedCore = Arc<Mutex<Recorded>>;
@@ -155,16 +154,8 @@ pub struct Engine {
     boot: Boot,
     ids: crate::ids::JobIds,
     /// After a failed commit: no other try before this, and what is wrong.
-    degraded: Option<Degraded>,
+    degraded: Option<degraded::Degraded>,
     degraded_flag: tokio::sync::watch::Sender<Option<String>>,
-}
-
-struct Degraded {
-    until: tokio::time::Instant,
-    pause: Duration,
-    why: String,
-    /// The core is ahead of the table, which could not be read: nothing is decided before it has been rebuilt.
-    ahead: bool,
 }
 
 /// An engine's channels.
@@ -365,114 +356,6 @@ impl Engine {
     fn finish(&self, waiters: Waiters, effects: Vec<Effect>) {
         waiters.tell();
         if !effects.is_empty() && self.parts.orders.try_send(effects).is_err() {
-            self.parts.nudge.notify_one();
-        }
-    }
-
-    /// While the store cannot be written: callers hear so at once, and reports are dropped, because reconciling brings them back.
-    fn refuse(&mut self, commands: &mut Vec<Command>, reports: &mut Vec<Report>) {
-        let why = self.degraded.as_ref().map(|degraded| degraded.why.clone()).unwrap_or_default();
-        for command in commands.drain(..) {
-            match command {
-                Command::Submit { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
-                Command::Act { reply, .. } | Command::Update { reply, .. } => {
-                    drop(reply.send(Err(BackendError::Unavailable(why.clone()))));
-                }
-                Command::Change { reply, .. } => drop(reply.send(Err(BackendError::Unavailable(why.clone())))),
-                // Reconciling brings the end back; the next look, what a run does.
-                Command::Checked(_) | Command::Samples(_) | Command::Idle { .. } | Command::Notices(_) => {}
-                Command::Gpus(observed) => self.observe(*observed),
-            }
-        }
-        reports.clear();
-    }
-
-    /// Whether the store can be written again, asked while there is nothing to write: readiness must not wait for somebody's submit.
-    /// Nothing was decided, so nothing has to be rebuilt.
-    async fn probe(&mut self, empty: store::Batch) -> Result<(), EngineError> {
-        match self.parts.store.commit(empty).await {
-            Ok(_) => self.recovered(),
-            Err(error @ (StoreError::Fenced { .. } | StoreError::Closed { .. })) => {
-                self.failed(Waiters::default(), error).await?;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the store still takes no writes");
-                self.degrade(error.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    /// No other try before a pause.
-    fn degrade(&mut self, why: String) {
-        let pause = self.degraded.as_ref().map_or(BACKOFF.0, |degraded| (degraded.pause * 2).min(BACKOFF.1));
-        let ahead = self.degraded.as_ref().is_some_and(|degraded| degraded.ahead);
-        self.degraded = Some(Degraded { until: tokio::time::Instant::now() + pause, pause, why: why.clone(), ahead });
-        self.degraded_flag.send_replace(Some(why));
-    }
-
-    async fn failed(&mut self, mut waiters: Waiters, error: StoreError) -> Result<(), EngineError> {
-        let why = error.to_string();
-        tracing::error!(error = %why, "commit failed; rebuilding from the store");
-        waiters.refuse_jobs(&why);
-        self.parts.metrics.commit_failures.inc();
-        match error {
-            StoreError::Fenced { .. } => return Err(EngineError::Fenced(error)),
-            StoreError::Closed { .. } => return Err(EngineError::StoreEnded(error)),
-            _ => {}
-        }
-        self.keys.clear();
-        self.teller.failed();
-        self.degrade(why.clone());
-        self.rebuild_core().await?;
-        waiters.refuse(&why);
-        Ok(())
-    }
-
-    /// Makes the core anew from the store; false where that cannot be read for now.
-    async fn rebuild_core(&mut self) -> Result<bool, EngineError> {
-        let now = clock::now();
-        let used = lock(&self.parts.core).usage_snapshot(now);
-        if let Some(fleet) = &mut self.fleet {
-            self.parts.seeds.base.nodes = fleet.configs();
-            fleet.forget_all();
-        }
-        let rebuilt = rebuild(&self.parts.seeds, self.parts.tapper.as_ref(), self.parts.store.as_ref(), Some(used), now).await;
-        let (mut fresh, directory) = match rebuilt {
-            Ok(rebuilt) => rebuilt,
-            Err(
-                RebuildError::Objects(LoadError::Read(error @ StoreError::Fenced { .. }))
-                | RebuildError::Read(error @ StoreError::Fenced { .. }),
-            ) => {
-                return Err(EngineError::Fenced(error));
-            }
-            Err(error) if error.may_pass() => {
-                tracing::warn!(%error, "the store cannot be read; nothing is decided until it can");
-                if let Some(degraded) = &mut self.degraded {
-                    degraded.ahead = true;
-                }
-                let why = self.degraded.as_ref().map_or_else(|| error.to_string(), |degraded| degraded.why.clone());
-                self.degrade(why);
-                return Ok(false);
-            }
-            Err(error) => return Err(EngineError::Rebuild(error)),
-        };
-        gpus::set_aside(&mut fresh, &directory, &self.parts.observed);
-        *lock(&self.parts.core) = fresh;
-        self.parts.directory.set(directory.clone());
-        self.directory = directory;
-        self.usage.touch();
-        if let Some(degraded) = &mut self.degraded {
-            degraded.ahead = false;
-        }
-        Ok(true)
-    }
-
-    fn recovered(&mut self) {
-        if self.degraded.take().is_some() {
-            tracing::info!("the store takes writes again");
-            self.degraded_flag.send_replace(None);
-            // Reports were dropped meanwhile.
             self.parts.nudge.notify_one();
         }
     }

@@ -87,7 +87,7 @@ pub(super) struct Turn {
     pub(super) counts: Counts,
     /// The reconciler is to look as soon as this is durable.
     pub(super) nudge: bool,
-    /// A bound was reached: there is more to decide at once.
+    /// There may be more to decide at once: a bound was reached, or it is others' turn now.
     pub(super) again: bool,
 }
 
@@ -223,7 +223,7 @@ impl Engine {
         let begun = std::time::Instant::now();
         let starts = if is_silent { Vec::new() } else { core.plan(now, STARTS) };
         self.parts.metrics.plan_seconds.observe(begun.elapsed().as_secs_f64());
-        turn.again = due.len() == DECISIONS || starts.len() == STARTS;
+        turn.again = due.len() == DECISIONS || starts.len() == STARTS || (!is_silent && core.is_unsettled());
         for transition in due.into_iter().chain(starts) {
             let Some(namespace) = core.view(transition.job).map(|view| view.shape.namespace.clone()) else { continue };
             turn.change(namespace, transition);

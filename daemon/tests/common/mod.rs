@@ -23,9 +23,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 
 /// How long a test waits for a signal before it gives up: generous, because it only ever runs out when something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -182,6 +184,21 @@ impl std::ops::Deref for Daemon {
 impl Client {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("flashd.log")).unwrap_or_default()
+    }
+
+    /// Waits until the log is so; woken by each write to it, for what is told nowhere else.
+    pub async fn logged(&self, so: impl Fn(&str) -> bool) {
+        let writes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&writes, self.dir.join("flashd.log"), inotify::WatchFlags::MODIFY).unwrap();
+        // It is read as a pipe is.
+        let writes = pipe::Receiver::from_file_unchecked(writes.into()).unwrap();
+        let look = async {
+            while !so(&self.log()) {
+                writes.readable().await.unwrap();
+                while writes.try_read(&mut [0; 4_096]).is_ok() {}
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("it is never said in\n{}", self.log()));
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -149,14 +149,10 @@ async fn what_was_not_made_yet_is_made_and_not_taken_for_deleted() {
     site.may_make(false);
     let id = site.sent("late", "50ms").await;
     site.daemon.until(&id, "starting").await;
-    let begun = std::time::Instant::now();
     let said = |log: &str| {
         log.contains("cannot create resource") && log.contains("`kubectl apply --server-side -k k8s` gives the rights")
     };
-    while !said(&site.daemon.log()) {
-        assert!(begun.elapsed() < PATIENCE, "{}", site.daemon.log());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    site.daemon.logged(said).await;
     site.daemon.kill();
     let there = site.cluster.kubectl(&["get", "flashjobs", "--output", "name"]).unwrap();
     assert_eq!(there, "", "it was ordered, and could not be made");

@@ -3,13 +3,14 @@
 use control_plane::{NodeSpec, Watched};
 use hyper::StatusCode;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_types::FlashJob;
 use postgres_server::{Server, server_for_test};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{Daemon, PATIENCE};
+use crate::common::Daemon;
 use crate::rig::{FLASH_JOBS, Site, daemon, endless, flash_job, job};
 
 /// Name and version of all that executors make and write to, seen by somebody else.
@@ -119,21 +120,13 @@ async fn frozen(what: &str, config: &str) {
     assert_eq!((&lease(&site)["leaseTransitions"], &site.daemon.job(&waits).await["state"]), (&json!(3), &json!("running")));
 }
 
-/// Looks at the Lease until somebody holds it in this term.
+/// Waits until somebody holds the Lease in this term.
 async fn until_term(site: &Site, term: u64) {
-    let look = async {
-        loop {
-            let found = site.cluster.kubectl(&["get", "lease", "flashd", "--namespace", "flash-system", "--output", "json"]);
-            let found: Value = found.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
-            let spec = &found["spec"];
-            if spec["leaseTransitions"] == term && spec["holderIdentity"].is_string() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    let outcome = tokio::time::timeout(PATIENCE, look).await;
-    assert!(outcome.is_ok(), "never term {term}: {}\n{}", lease(site), site.daemon.log());
+    let leases = Watched::all::<Lease>(site.cluster.kubeconfig()).await;
+    let key = ("flash-system".to_owned(), "flashd".to_owned());
+    let held = |lease: &Value| lease["spec"]["leaseTransitions"] == term && lease["spec"]["holderIdentity"].is_string();
+    let found = leases.try_find("the term", |all| all.get(&key).is_some_and(|lease| held(lease)).then_some(())).await;
+    found.unwrap_or_else(|late| panic!("never term {term}: {late}\n{}", site.daemon.log()));
 }
 
 /// The term that the next opening of this daemon's table begins with.

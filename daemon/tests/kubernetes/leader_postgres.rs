@@ -50,12 +50,7 @@ async fn settled(site: &Site, count: usize) {
 }
 
 async fn stands_by(daemon: &Daemon, leader: &Daemon) {
-    let reads = async {
-        while !daemon.log().contains("serves what can be read") {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await; // it tells nobody else
-        }
-    };
-    tokio::time::timeout(PATIENCE, reads).await.unwrap_or_else(|_| panic!("it does not read\n{}", daemon.log()));
+    daemon.logged(|log| log.contains("serves what can be read")).await;
     let (status, why) = daemon.post("/api/v1/jobs", job(json!({}))).await;
     let leads = format!("(pid {}) leads", leader.pid().as_raw_nonzero());
     assert!(status == StatusCode::SERVICE_UNAVAILABLE && why.to_string().contains(&leads), "{status} {why}");

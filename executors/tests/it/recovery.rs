@@ -49,9 +49,7 @@ async fn what_ends_while_no_daemon_is_there_is_told_to_the_next() {
     let pid = ready.pid().await;
     drop(first);
     std::fs::write(go.path().to_string(), "go\n").unwrap();
-    while lives(pid) {
-        tokio::task::yield_now().await;
-    }
+    gone(pid).await;
     let mut second = site.daemon().await;
     assert_eq!(second.inbox.ended(run).await, exit_code("main", 6));
 }
@@ -80,9 +78,7 @@ async fn a_grace_holds_without_a_daemon() {
     // The order is carried out once this is answered.
     first.executor.observe().await.unwrap();
     drop(first);
-    while lives(pid) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    gone(pid).await;
     let mut second = site.daemon().await;
     assert_eq!(second.inbox.ended(run).await, signalled("main", 9));
 }
@@ -406,9 +402,7 @@ async fn an_idle_runner_ends_and_one_with_a_record_does_not() {
     rig.executor.forget(vec![run]).await.unwrap();
     rig.executor.observe().await.unwrap();
     drop(rig);
-    while lives(runner) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    gone(runner).await;
     let mut rig = site.daemon().await;
     assert_ne!(site.runner_pid(), runner);
     assert_eq!(rig.result(script("true")).await, RunResult::Succeeded);

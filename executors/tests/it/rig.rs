@@ -277,6 +277,16 @@ pub(crate) fn lives(pid: i32) -> bool {
     !stat.rsplit(')').next().unwrap().trim_start().starts_with(['Z', 'X'])
 }
 
+/// Waits until a process is gone in this sense.
+pub(crate) async fn gone(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    // One that cannot be opened has been reaped.
+    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK) else { return };
+    // Its end makes it readable, as bytes do a pipe.
+    let process = pipe::Receiver::from_file_unchecked(process.into()).unwrap();
+    timeout(PATIENCE, process.readable()).await.expect("its end in time").unwrap();
+}
+
 /// Waits until something is so that nobody says.
 pub(crate) async fn until(so: impl Fn() -> bool) {
     let look = async {

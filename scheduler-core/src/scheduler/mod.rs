@@ -27,6 +27,7 @@ mod plan;
 mod policy;
 mod preempt;
 mod refused;
+mod restore;
 mod runs;
 mod spare;
 mod table;
@@ -36,7 +37,6 @@ mod view;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use priority_queue::PriorityQueue;
 
 pub use admin::UsageRecord;
@@ -60,14 +60,13 @@ pub use tree::ledger::Counted;
 pub use tree::standing::{CohortStanding, QueueStanding, Standing, TenantStanding};
 pub use view::{GpuUse, JobView, NodeUse, QueueUse};
 
-use crate::amounts::GPU_MILLIS;
 use crate::apply::{apply, initial};
 use crate::event::{Event, Rejected, Transition};
 use crate::hash::Build;
 use crate::ids::{JobId, Name, RunId, Seq};
 use crate::intern::{Found, Interner};
 use crate::jitter;
-use crate::job::{Constraints, LiveJob, NewJob, Policy, Shape};
+use crate::job::{NewJob, Policy, Shape};
 use crate::scheduler::explain::trace::Trace;
 use crate::scheduler::lineup::Lineup;
 use crate::scheduler::nodes::Nodes;
@@ -76,7 +75,7 @@ use crate::scheduler::runs::{Active, Runs};
 use crate::scheduler::table::{Job, JobIx, PolicyIx, ShapeIx, Table};
 use crate::scheduler::tree::key::Key;
 use crate::scheduler::tree::{BucketIx, Stay, Tree};
-use crate::state::{JobState, Lifecycle, Placement, Slot, StateKind, WaitFor};
+use crate::state::{JobState, Lifecycle, StateKind, WaitFor};
 use crate::time::{Span, Timestamp};
 
 /// The core. See the module for what holds.
@@ -109,6 +108,8 @@ pub struct Scheduler {
     reservations: Vec<Reservation>,
     /// The last pass found no room for anything that is queued, and there has been no more room and no other shape since.
     exhausted: bool,
+    /// The last pass started somebody and so changed whose turn it is, and had kept others back before.
+    unsettled: bool,
     /// What the last pass found; kept in copies that are made to explain, never in the core itself.
     trace: Option<Box<Trace>>,
 }
@@ -141,51 +142,9 @@ impl Scheduler {
             preemption: config.preemption,
             reservations: Vec::new(),
             exhausted: false,
+            unsettled: false,
             trace: None,
         })
-    }
-
-    /// Takes over a stored job, in any order. Timers that are due meanwhile are served by the next [`tick`](Self::tick).
-    ///
-    /// What a job holds is put on the books even where the node is smaller now or not configured any more, and a queue that is not
-    /// configured any more is kept for its jobs, at base priority 0.
-    ///
-    /// # Errors
-    /// The table is damaged: a job twice, a GPU twice, a placement that does not match the job's tasks.
-    pub fn restore(&mut self, job: LiveJob, now: Timestamp) -> Result<(), RestoreError> {
-        let id = job.id;
-        if self.jobs.find(id).is_some() {
-            return Err(RestoreError::Duplicate { job: id });
-        }
-        if job.lifecycle.state.kind() == StateKind::Finished {
-            return Err(RestoreError::Finished { job: id });
-        }
-        if job.shape.tasks.is_empty() {
-            return Err(RestoreError::Malformed { job: id, detail: "it has no tasks" });
-        }
-        if let Some(placement) = job.lifecycle.state.placement() {
-            if !matches(placement, &job.shape) {
-                return Err(RestoreError::Malformed {
-                    job: id,
-                    detail: "its placement is not one slot for every task that has to start",
-                });
-            }
-            if let Some(uuid) = twice(placement) {
-                return Err(RestoreError::GpuTaken { job: id, uuid, owner: id });
-            }
-            if let Some((uuid, owner)) = self.nodes.conflict(placement) {
-                return Err(RestoreError::GpuTaken { job: id, uuid, owner: self.jobs[owner].id });
-            }
-        }
-        let LiveJob { seq, shape, policy, submitted_at, start_after, lifecycle, .. } = job;
-        self.restored = self.restored.max(now);
-        let found = self.shapes.find(&shape);
-        let new = NewJob { id, seq, shape, policy, submitted_at, start_after, hold: false };
-        let index = self.insert(new, found, lifecycle, now);
-        if let Some(active) = self.active.get(self.jobs[index].order) {
-            self.nodes.tolerate(&active.held);
-        }
-        Ok(())
     }
 
     /// Accepts a job: held, waiting for its time, or queued.
@@ -453,42 +412,4 @@ fn is_ahead(state: &JobState) -> bool {
 /// Whether a job was ordered into a line, and has not been heard of since.
 fn is_to_begin(state: &JobState) -> bool {
     matches!(state, JobState::Starting { placement } if placement.line.is_some())
-}
-
-/// Enough slots, the first replicas of each group in order, each with as many GPUs as it asked for.
-fn matches(placement: &Placement, shape: &Shape) -> bool {
-    let mut slots = placement.slots.iter().peekable();
-    for (index, group) in shape.tasks.iter().enumerate() {
-        let own = (0..group.replicas).take_while(|&replica| {
-            let right = |slot: &&Slot| {
-                let (has, asked) = [slot.share, group.constraints.gpu_share].map(|share| share.map(|share| share.millis)).into();
-                let is_part = if group.constraints.gpu_replica { has.is_some() && has >= asked } else { has == asked };
-                (usize::from(slot.group), slot.replica) == (index, replica)
-                    && slot.gpus.len() == group.request.gpus as usize
-                    && is_part
-                    && are_named(&slot.gpus, &group.constraints)
-            };
-            slots.next_if(right).is_some()
-        });
-        own.count();
-    }
-    placement.slots.len() as u64 >= shape.least_tasks() && slots.next().is_none()
-}
-
-/// Whether GPUs are those that were asked for, where certain ones were.
-fn are_named(gpus: &[Name], asked: &Constraints) -> bool {
-    asked.gpu_uuids.is_empty() || gpus.iter().all(|uuid| asked.gpu_uuids.contains(uuid))
-}
-
-/// The first GPU of which a placement has more than there is.
-fn twice(placement: &Placement) -> Option<Name> {
-    let mut seen = HashMap::<&Name, u32, Build>::default();
-    let gpus = placement.slots.iter().flat_map(|slot| slot.gpus.iter().map(move |uuid| (slot.share, uuid)));
-    gpus.map(|(share, uuid)| (share.map_or(GPU_MILLIS, |share| share.millis), uuid))
-        .find(|(millis, uuid)| {
-            let sum = seen.entry(*uuid).or_default();
-            *sum = sum.saturating_add(*millis);
-            *sum > GPU_MILLIS
-        })
-        .map(|(_, uuid)| uuid.clone())
 }

@@ -58,6 +58,7 @@ impl Scheduler {
     /// ([`lineup`](crate::scheduler::lineup)), and ends runs to make room where that is on; what is returned is entered already.
     pub fn plan(&mut self, now: Timestamp, limit: usize) -> Vec<Transition> {
         let mut made = Vec::new();
+        self.unsettled = false;
         if !self.lineup.is_idle() {
             self.review_lines(now);
         }
@@ -125,12 +126,19 @@ impl Scheduler {
         // A reservation is only worked out when somebody fits; those that it held back may be let go by time alone.
         // So may those for whom no run would give way so far: waiting may put them before it.
         self.exhausted = exhausted && !pass.undecided && pass.preemptors == 0 && !matches!(pass.head, Head::Reserved(_));
+        self.unsettled = pass.undecided && !made.is_empty() && self.tree.shares();
         self.end_pass(pass, now);
         self.made_before = made.len().min(AT_ONCE);
         if !self.lineup.is_idle() {
             self.line_up(now, limit, &mut made);
         }
         made
+    }
+
+    /// Whether another pass at the same time may start more than the last one did: it started somebody, which changed whose turn it is, and it
+    /// kept others back for somebody whose turn it was.
+    pub const fn is_unsettled(&self) -> bool {
+        self.unsettled
     }
 
     /// Everybody who has a first job, by its rank.

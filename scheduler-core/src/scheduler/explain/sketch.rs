@@ -101,6 +101,7 @@ impl Scheduler {
             preemption: self.preemption,
             reservations: Vec::new(),
             exhausted: false,
+            unsettled: false,
             trace: None,
         };
         let mut copier = Copier { from: self, to, kinds: HashMap::default() };

@@ -359,6 +359,12 @@ impl Tree {
         self.cohorts[root.position()].queues.set(slot, turn);
     }
 
+    /// Whether anybody shares fairly: whoever starts then changes whose turn it is.
+    pub(crate) fn shares(&self) -> bool {
+        self.queues.iter().any(|queue| queue.config.fair_share.is_some())
+            || self.cohorts.iter().any(|cohort| cohort.config.fair_share.is_some())
+    }
+
     /// Who is compared with whom at the top.
     pub(crate) fn units(&self) -> &[Unit] {
         &self.units
