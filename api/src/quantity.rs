@@ -226,6 +226,11 @@ impl utoipa::ToSchema for Weight {}
 const DURATION_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000_000), ("h", 3_600_000_000), ("ms", 1_000), ("m", 60_000_000), ("s", 1_000_000)];
 
+impl Duration {
+    /// Ten years: what is said to be longer is no duration of ours.
+    pub const LONGEST: Self = Self(3_650 * 86_400_000_000);
+}
+
 impl FromStr for Duration {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {
@@ -242,7 +247,7 @@ impl FromStr for Duration {
             total = total.checked_add(part).ok_or_else(error)?;
             rest = &rest[number + unit.len()..];
         }
-        if total > 3_650 * 86_400_000_000 { Err(error()) } else { Ok(Self(total)) }
+        if total > Self::LONGEST.0 { Err(error()) } else { Ok(Self(total)) }
     }
 }
 

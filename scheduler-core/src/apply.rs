@@ -60,7 +60,7 @@ pub fn apply(
         Event::Place { placement } => step.place(placement),
         Event::Started { attempt, at } => step.started(*attempt, *at),
         Event::Ended { attempt, result, at, retry_at } => step.ended(*attempt, result, *at, *retry_at),
-        Event::NotBegun { attempt, at } => step.not_begun(*attempt, *at),
+        Event::NotBegun { attempt, at, retry_at } => step.not_begun(*attempt, *at, *retry_at),
         Event::Cancel { by } => step.cancel(event, Outcome::Cancelled { by: by.clone() }),
         Event::Requeue { .. } => step.requeue(event),
         Event::TimeLimit => step.time_limit(event),
@@ -188,9 +188,10 @@ impl Step<'_> {
         }
     }
 
-    fn not_begun(&self, attempt: Attempt, at: Timestamp) -> Applied {
+    fn not_begun(&self, attempt: Attempt, at: Timestamp, retry_at: Timestamp) -> Applied {
         self.same_attempt(attempt)?;
         let state = match &self.lifecycle.state {
+            JobState::Starting { .. } if retry_at > self.now => JobState::Waiting { on: WaitFor::NotBefore(retry_at) },
             JobState::Starting { placement } => {
                 JobState::Queued { since: placement.line.map_or(self.now, |line| line.since.min(self.now)) }
             }

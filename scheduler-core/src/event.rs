@@ -84,6 +84,9 @@ pub enum Event {
         attempt: Attempt,
         /// When that was settled.
         at: Timestamp,
+        /// Not to be placed before this time: it has been in vain, and what it would hold meanwhile others can use. Given from outside.
+        #[serde(default)]
+        retry_at: Timestamp,
     },
     /// A user cancels it.
     Cancel {

@@ -42,7 +42,7 @@ fn is_ahead(world: &World, number: u64) -> bool {
 
 fn not_begun(world: &mut World, runs: Vec<RunId>, now: Timestamp) {
     for run in runs {
-        world.core.handle(run.job, Event::NotBegun { attempt: run.attempt, at: now }, now).unwrap();
+        world.core.handle(run.job, Event::NotBegun { attempt: run.attempt, at: now, retry_at: now }, now).unwrap();
         world.core.check_invariants().unwrap();
     }
 }

@@ -239,7 +239,9 @@ impl World {
                 }
                 (run, self.core.handle(run.job, Event::Ended { attempt: run.attempt, result, at, retry_at: now }, now))
             }
-            Report::NotBegun(run, at) => (run, self.core.handle(run.job, Event::NotBegun { attempt: run.attempt, at }, now)),
+            Report::NotBegun(run, at) => {
+                (run, self.core.handle(run.job, Event::NotBegun { attempt: run.attempt, at, retry_at: at }, now))
+            }
         };
         match made {
             Ok(made) => self.orders.extend(made.effects),

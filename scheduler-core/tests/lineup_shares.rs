@@ -186,7 +186,7 @@ impl Machine {
         for report in reports {
             let (run, event) = match report {
                 Report::Started(run, at) => (run, Event::Started { attempt: run.attempt, at }),
-                Report::NotBegun(run, at) => (run, Event::NotBegun { attempt: run.attempt, at }),
+                Report::NotBegun(run, at) => (run, Event::NotBegun { attempt: run.attempt, at, retry_at: at }),
                 Report::Ended(run, started, result, at) => {
                     let started = started.unwrap();
                     let (runs, held) = &mut self.got[self.owners[&run.job]];

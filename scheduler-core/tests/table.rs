@@ -37,6 +37,7 @@ succeeded 1      | stale           | stale           | stale           | stale  
 lost 3, now      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | stale                      | end
 succeeded 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | stale                      | end
 not begun 2      | stale           | same            | same            | same            | same            | queued@1000!forget         | queued@600!forget          | -                          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | queued@1000!forget         | idle unused@995!forget     | end
+not begun 2, later | stale         | same            | same            | same            | same            | later@1060!forget          | later@1060!forget          | -                          | cancelled ann@995!forget | limit@995!forget    | queued@1000!forget         | queued@400!forget          | queued@1000!forget         | idle unused@995!forget     | end
 not begun 1      | stale           | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | stale                      | end
 not begun 0      | -               | stale           | stale           | stale           | stale           | stale                      | stale                      | stale                      | stale             | stale                      | stale                      | stale                      | stale                      | stale                      | end
 cancel           | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | cancelled bob@1000 | s-cancel bob@1030!stop | s-cancel bob@1030!stop | s-cancel bob@1030!stop | same     | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | s-cancel bob@1010          | end
@@ -121,7 +122,11 @@ fn event(row: &str) -> Event {
         "succeeded" => ended(RunResult::Succeeded),
         "failed" => ended(RunResult::Failed { reason: FailReason::ExitCode { task: "main".into(), code: 7 } }),
         "lost" => ended(RunResult::Lost { message: "reboot".into() }),
-        "not" => Event::NotBegun { attempt: Attempt(rest.split_once(' ').unwrap().1.parse().unwrap()), at: time(995) },
+        "not" => Event::NotBegun {
+            attempt: Attempt(number.split_once(' ').unwrap().1.parse().unwrap()),
+            at: time(995),
+            retry_at: time(if when == "later" { 1060 } else { 1000 }),
+        },
         "cancel" => Event::Cancel { by },
         "requeue" => Event::Requeue { by },
         "time" => Event::TimeLimit,

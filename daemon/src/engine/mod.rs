@@ -22,6 +22,7 @@ mod rebuild;
 mod snapshot;
 mod turn;
 mod usage;
+mod vain;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,6 +151,8 @@ pub struct Engine {
     usage: usage::UsageClock,
     /// Failures in a row, by node.
     rows: health::Rows,
+    /// What a cluster took back again and again.
+    in_vain: vain::InVain,
     teller: notices::Teller,
     boot: Boot,
     ids: crate::ids::JobIds,
@@ -204,6 +207,7 @@ impl Engine {
             directory,
             usage: usage::UsageClock::new(),
             rows,
+            in_vain: vain::InVain::default(),
             teller,
             commands,
             reports,

@@ -344,9 +344,11 @@ impl Engine {
         let (run, event, ended) = match report {
             Report::Started { run, at } => {
                 latency = core.view(run.job).filter(|_| run.attempt == FIRST).map(|view| at.since(view.submitted_at));
+                self.in_vain.begun(run.job);
                 (run, Event::Started { attempt: run.attempt, at }, None)
             }
             Report::Ended { run, result, started_at, at } => {
+                self.in_vain.begun(run.job);
                 let word = result_word(&result);
                 let closed = core.view(run.job).filter(|view| view.lifecycle.attempt == run.attempt).and_then(|view| {
                     let node = health::node_of(&view.lifecycle.state)?;
@@ -366,7 +368,8 @@ impl Engine {
             }
             Report::NotBegun { run, message, at } => {
                 tracing::debug!(%run, message, "not begun");
-                (run, Event::NotBegun { attempt: run.attempt, at }, Some("notBegun"))
+                let retry_at = if self.fleet.is_some() { self.in_vain.again(core, run, now) } else { now };
+                (run, Event::NotBegun { attempt: run.attempt, at, retry_at }, Some("notBegun"))
             }
             Report::Disturbed { message } => {
                 tracing::warn!(%message, "executor disturbed");

@@ -87,7 +87,7 @@ mod tests {
         for (container, words) in [
             (json!({"image": ""}), "spec.containers[0].image is missing: write the image"),
             (requests(json!({"cpu": "-1"})), "resources.requests.cpu is `-1`: write an amount of 0 or more"),
-            (requests(json!({"cpu": "1e30"})), "resources.requests.cpu is `1e30`: write an amount"),
+            (requests(json!({"cpu": "1e1.5"})), "resources.requests.cpu is `1e1.5`: write an amount"),
             (limits(json!({"memory": "4Gigs"})), "resources.limits.memory is `4Gigs`: write an amount of 0 or more, as \"16Gi\""),
             (limits(json!({gpu: "0.5"})), "resources.limits.nvidia.com/gpu is `0.5`: write a whole number"),
             (requests(json!({gpu: "1"})), "resources.limits.nvidia.com/gpu is not what requests say: write \"1\" in both"),

@@ -61,12 +61,16 @@ pub(super) fn job_spec(job: &FlashJob) -> Result<JobSpec, String> {
                 if pod.restart_policy.as_deref() == Some("Always") {
                     return Err(format!("{path}.restartPolicy is Always; a pod of a FlashJob ends: write Never or OnFailure"));
                 }
+                if pod.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+                    return Err(format!(
+                        "{path}.schedulingGates would keep its gang half bound: leave them out, and write spec.suspend: true until it may be queued"
+                    ));
+                }
                 tasks.push((pod, task(&path, index, pod)?));
             }
         }
     }
     let own = [(FLASH_JOB_UID, job.metadata.uid.clone().unwrap_or_default()), (FLASH_JOB_NAME, name.clone())];
-    let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000);
     let positive = |number: i32| u32::try_from(number).unwrap_or(1);
     Ok(JobSpec {
         name: Some(names::to_label(&name, "flashjob")),
@@ -76,7 +80,7 @@ pub(super) fn job_spec(job: &FlashJob) -> Result<JobSpec, String> {
         image: spec.tasks.first().and_then(|task| task.spec.as_ref()?.containers.first()?.image.clone()),
         tasks: tasks.into_iter().map(|(_, task)| task).collect(),
         min_available,
-        time_limit: spec.active_deadline_seconds.map(|limit| Duration(seconds(limit))),
+        time_limit: spec.active_deadline_seconds.map(|limit| seconds(u64::try_from(limit).unwrap_or(0))),
         retry: spec.retry.as_ref().and_then(|retry| retry.max_attempts).map(|most| Retry { max_attempts: Some(positive(most)) }),
         hold: spec.suspend.unwrap_or(false) || depend(job),
         labels: labels(&job.metadata),
@@ -113,7 +117,7 @@ pub(super) fn pod_job_spec(pod: &Pod) -> Result<JobSpec, String> {
     let own = [(POD_UID, pod.metadata.uid.clone().unwrap_or_default()), (POD_NAME, name.clone())];
     // Its kubelet ends it at the deadline; we would delete it.
     let deadline = spec.active_deadline_seconds.and_then(|deadline| u64::try_from(deadline).ok());
-    let limit = deadline.map(|deadline| Duration(deadline.saturating_add(SLACK_SECS).saturating_mul(1_000_000)));
+    let limit = deadline.map(|deadline| seconds(deadline.saturating_add(SLACK_SECS)));
     Ok(JobSpec {
         name: Some(names::to_label(&name, "pod")),
         namespace: pod.metadata.namespace.clone(),
@@ -129,6 +133,11 @@ pub(super) fn pod_job_spec(pod: &Pod) -> Result<JobSpec, String> {
         annotations: own.map(|(key, value)| (key.to_owned(), value)).into(),
         ..JobSpec::default()
     })
+}
+
+/// What is meant to be for ever is as long as a job can say, else its stored spec could not be read.
+fn seconds(seconds: u64) -> Duration {
+    Duration(seconds.saturating_mul(1_000_000).min(Duration::LONGEST.0))
 }
 
 /// Those that a job can have; a cluster takes nothing else.
@@ -279,16 +288,29 @@ mod tests {
         assert_eq!((spec.queue.as_deref(), spec.min_available, spec.hold), (Some("noted"), Some(3), true));
         assert_eq!((spec.annotations[FLASH_JOB_UID].as_str(), spec.annotations[FLASH_JOB_NAME].as_str()), ("u-1", "train.v1"));
         assert_eq!(read(json!({"tasks": [task(0, json!({}))], "queueName": "said"})).unwrap().queue.as_deref(), Some("said"));
+        let ever = read(json!({"tasks": [task(0, json!({}))], "activeDeadlineSeconds": i64::MAX})).unwrap();
+        let limit = ever.time_limit.unwrap();
+        assert_eq!(limit.to_string().parse::<Duration>().unwrap(), limit, "what is stored can be read");
     }
 
     #[test]
     fn what_is_wrong_is_said_with_what_to_write() {
         let one = || json!([task(0, json!({}))]);
+        let amount = |kind: &str, resource: &str, amount: &str| {
+            let resources = json!({kind: {resource: amount}});
+            task(0, json!({"containers": [{"name": "c", "image": "img", "resources": resources}]}))
+        };
         for (spec, words) in [
             (json!({"tasks": []}), "spec.tasks is empty: write at least one"),
             (json!({"tasks": [{}]}), "spec.tasks[0].spec is missing"),
             (json!({"tasks": [task(0, json!({"containers": []}))]}), "spec.tasks[0].spec.containers is empty: write one"),
             (json!({"tasks": [task(0, json!({"restartPolicy": "Always"}))]}), "write Never or OnFailure"),
+            (json!({"tasks": [task(0, json!({"schedulingGates": [{"name": "g"}]}))]}), "write spec.suspend: true until"),
+            (
+                json!({"tasks": [amount("requests", "cpu", "-1")]}),
+                "spec.tasks[0].spec.containers[0].resources.requests.cpu is `-1`",
+            ),
+            (json!({"tasks": [amount("limits", "memory", "1e1.5")]}), "resources.limits.memory is `1e1.5`: write an amount"),
             (json!({"tasks": one(), "minAvailable": -1}), "write a number from 0 (all of them) to 1"),
             (json!({"tasks": one(), "minAvailable": 2}), "spec.minAvailable is 2"),
             (json!({"tasks": one(), "dependsOn": [{"name": "train.v1"}]}), "names the FlashJob itself"),

@@ -8,9 +8,9 @@ use executors::kubernetes::flashjob::{FlashJobKey, FlashJobs, Stand, is_finished
 use executors::kubernetes::lease::Leadership;
 use executors::kubernetes::{News, ObjectKey};
 use k8s_types::FlashJob;
-use scheduler_core::ids::{JobId, Name};
+use scheduler_core::ids::{Attempt, JobId, Name, RunId};
 use scheduler_core::state::{JobState, Lifecycle, WaitFor};
-use store::EventRecord;
+use store::{EventRecord, StoreError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use super::depends::{Readiness, depend, readiness};
 use super::link::{Kind, Link, NotSubmitted, Side, WHO, keep_in_step};
 use super::stand::stand;
 use crate::backend::Action;
+use crate::engine::run_of;
 use crate::http::App;
 
 /// What FlashJobs are here.
@@ -46,6 +47,8 @@ pub struct Importer {
     /// By uid.
     imported: HashMap<String, Imported>,
     targets: HashMap<JobId, Target>,
+    /// Whether a FlashJob that says so was made for a job, by uid.
+    made: HashMap<String, bool>,
     /// Those that wait for others, by key, and for what.
     depending: BTreeMap<ObjectKey, (Arc<FlashJob>, String)>,
     /// Generation of those that are invalid, by uid.
@@ -62,6 +65,7 @@ impl Importer {
             link: Link::new(app, leadership, &KIND, compared),
             imported: HashMap::new(),
             targets: HashMap::new(),
+            made: HashMap::new(),
             depending: BTreeMap::new(),
             invalid: HashMap::new(),
             submits: HashMap::new(),
@@ -84,7 +88,8 @@ impl Importer {
             }
             Err(NotSubmitted::Wrong(message)) => {
                 self.invalid.insert(uid.clone(), job.metadata.generation);
-                self.board.say(&key_of(&job), JobId(uuid::Uuid::nil()), Some(uid), Stand::Invalid(message));
+                let none = RunId { job: JobId(uuid::Uuid::nil()), attempt: Attempt(0) };
+                self.board.say(&key_of(&job), none, Some(uid), Stand::Invalid(message));
             }
             Err(NotSubmitted::NotNow(error)) => {
                 tracing::debug!(%error, uid, "a FlashJob is not submitted yet");
@@ -149,6 +154,19 @@ impl Importer {
         }
     }
 
+    /// The job that a FlashJob was made for by us. One that was copied to another namespace says so too, and is somebody else's.
+    async fn made(&mut self, job: &FlashJob) -> Result<Option<JobId>, StoreError> {
+        let (Some(id), Some(uid)) = (made_for(job), &job.metadata.uid) else { return Ok(None) };
+        if let Some(is_made) = self.made.get(uid) {
+            return Ok(is_made.then_some(id));
+        }
+        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+        // Of one that is not in the table nobody knows better.
+        let is_made = self.link.record(id).await?.is_none_or(|record| record.namespace.as_str() == namespace);
+        self.made.insert(uid.clone(), is_made);
+        Ok(is_made.then_some(id))
+    }
+
     fn waits_for(&self, key: &ObjectKey) -> Option<String> {
         self.depending.get(key).map(|(_, why)| why.clone())
     }
@@ -178,7 +196,7 @@ impl Importer {
             _ => stand(lifecycle, target.queue.as_str()),
         };
         let is_over = matches!(stand, Stand::Succeeded { .. } | Stand::Failed { .. });
-        self.board.say(&target.key, id, target.uid.clone(), stand);
+        self.board.say(&target.key, run_of(id, lifecycle), target.uid.clone(), stand);
         is_over
     }
 }
@@ -199,7 +217,15 @@ impl Side for Importer {
         if is_finished(&job) && !self.depending.is_empty() {
             self.settle_all(Some(&job)).await;
         }
-        if let Some(id) = made_for(&job) {
+        let made = match self.made(&job).await {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::warn!(%error, uid, "whose a FlashJob is, is not known yet");
+                self.submits.insert(uid, job);
+                return;
+            }
+        };
+        if let Some(id) = made {
             if !is_finished(&job) && !self.targets.contains_key(&id) {
                 self.follow(id, key_of(&job), None).await;
             }
@@ -212,6 +238,10 @@ impl Side for Importer {
             return;
         }
         if job.metadata.deletion_timestamp.is_some() {
+            if made_for(&job).is_some() {
+                // A copy of one of ours has our finalizer, too, and no job that it was made for.
+                self.board.let_go(&job);
+            }
             // A finalizer of somebody else keeps the object; it is to go all the same.
             return self.gone(&job).await;
         }
@@ -229,7 +259,9 @@ impl Side for Importer {
         self.submits.remove(&uid);
         self.invalid.remove(&uid);
         self.depending.remove(&key_of(job));
-        let imported = self.imported.remove(&uid).map(|imported| imported.job).or_else(|| made_for(job));
+        let made = self.made(job).await.ok().flatten();
+        self.made.remove(&uid);
+        let imported = self.imported.remove(&uid).map(|imported| imported.job).or(made);
         if let Some(id) = self.link.of_gone(&uid, imported).await {
             self.targets.remove(&id);
             self.link.cancel(id).await;
@@ -256,8 +288,8 @@ impl Side for Importer {
     }
 
     async fn again(&mut self, wrong_too: bool) {
-        for (uid, job) in std::mem::take(&mut self.submits) {
-            self.import(uid, job).await;
+        for (_, job) in std::mem::take(&mut self.submits) {
+            self.applied(job).await;
         }
         if !wrong_too {
             return;

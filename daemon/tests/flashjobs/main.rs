@@ -5,8 +5,10 @@
 mod common;
 mod deleted;
 mod depends;
+mod going;
 mod leader;
 mod mig;
+mod odd;
 mod one_queue;
 mod parts;
 mod pods;

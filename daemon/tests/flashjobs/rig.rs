@@ -24,12 +24,17 @@ impl Site {
     }
 
     pub(crate) async fn with(what: &str, nodes: Vec<NodeSpec>) -> Option<Self> {
+        Self::configured(what, nodes, "").await
+    }
+
+    /// One whose daemon's configuration begins with this.
+    pub(crate) async fn configured(what: &str, nodes: Vec<NodeSpec>, config: &str) -> Option<Self> {
         let cluster = for_test(what, Options { nodes, ..Options::default() })?;
         let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s");
         cluster.kubectl(&["apply", "--server-side", "--kustomize", manifests]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let admin = connect(Some(cluster.kubeconfig())).await.unwrap();
-        let mut daemon = daemon(&cluster, folder.path(), "data");
+        let mut daemon = configured(&cluster, folder.path(), "data", config);
         daemon.restart();
         Some(Self { daemon, cluster, folder, admin })
     }
@@ -111,11 +116,17 @@ impl Site {
 
 /// A daemon that has not been started, with a folder of its own in this one.
 pub(crate) fn daemon(cluster: &Cluster, folder: &std::path::Path, name: &str) -> Daemon {
+    configured(cluster, folder, name, "")
+}
+
+fn configured(cluster: &Cluster, folder: &std::path::Path, name: &str, config: &str) -> Daemon {
     let kubeconfig = folder.join("kubeconfig");
     std::fs::write(&kubeconfig, cluster.kubeconfig_of("flash-system", "flashd").unwrap()).unwrap();
     let mut daemon = Daemon::prepare(
         &folder.join(name),
-        "listen = \"off\"\nexecutors = [\"flashjob\"]\n[kubernetes]\nnamespace = \"flash-system\"\nlease_duration = \"3s\"\n",
+        &format!(
+            "{config}\nlisten = \"off\"\nexecutors = [\"flashjob\"]\n[kubernetes]\nnamespace = \"flash-system\"\nlease_duration = \"3s\"\n"
+        ),
     );
     daemon.extra = vec!["--kubernetes-kubeconfig".to_owned(), kubeconfig.to_str().unwrap().to_owned()];
     daemon

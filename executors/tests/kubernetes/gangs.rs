@@ -287,6 +287,37 @@ async fn what_can_never_start_ends_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn what_is_refused_holds_no_room() {
+    let Some(site) = Site::shared() else { return };
+    let mut rig = site.gang_daemon(&instance()).await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one", "namespace": "full"},
+        "spec": {"hard": {"pods": "1"}}});
+    site.cluster.kubectl(&["create", "namespace", "full"]).unwrap();
+    site.cluster.kubectl_with(&["create", "--filename", "-"], &quota.to_string()).unwrap();
+    // As its controller does it, which does not run here.
+    let status = json!({"status": {"hard": {"pods": "1"}, "used": {"pods": "0"}}}).to_string();
+    let patch = ["patch", "resourcequota", "one", "--namespace=full", "--subresource=status", "--type=merge", "--patch", &status];
+    site.cluster.kubectl(&patch).unwrap();
+    // Most of a node's memory; nobody else asks for some.
+    let large = |namespace: &str, nodes: &[&str]| {
+        let mut order = on(nodes, 0, order("2h", "0"));
+        order.tasks.iter_mut().for_each(|task| task.memory_bytes = 40 << 30);
+        order.pod = order.pod.map(|pod| PodOrder { namespace: namespace.to_owned(), ..pod });
+        order
+    };
+    // One of the two is made before the other is refused.
+    let refused = rig.start(large("full", &["node-0", "node-1"])).await;
+    assert!(not_begun(&mut rig, refused).await.contains("exceeded quota"));
+    rig.executor.forget(vec![refused]).await.unwrap();
+    assert_eq!(pods(site, &of_run(refused)), Vec::<Value>::new());
+    let taken = rig.start(large("default", &["node-0", "node-1"])).await;
+    rig.started(taken).await;
+    rig.executor.stop(taken, stop_after(1)).await.unwrap();
+    rig.ended(taken).await;
+    rig.executor.forget(vec![taken]).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_admission_adds_is_known_after_the_first_pod_of_a_namespace() {
     let Some(site) = Site::shared() else { return };
     let mut rig = site.gang_daemon(&instance()).await;

@@ -68,6 +68,11 @@ impl Assembly {
     /// From an order.
     pub(super) async fn begin(self, order: StartOrder) {
         let outcome = self.make(&order).await;
+        if let (Err(Fault::NotNow(why)), Ok((pod, gang))) = (&outcome, parts(&order))
+            && !gang.lone
+        {
+            self.hub.board.taken_back(&(pod.namespace.clone(), gang.flash_job.clone()), why).await;
+        }
         self.finish(outcome).await;
     }
 
@@ -196,6 +201,8 @@ impl Assembly {
     }
 
     pub(super) async fn set_aside(&self, pods: &[Pod]) -> Result<(), Fault> {
+        // Known of before it is done: whatever becomes of them, and whether or not they come to be, it is given back.
+        self.hub.runs().aside.entry(self.run).or_default().extend(pods.iter().map(key));
         self.ask(|| async {
             let mut outcome = Ok(());
             self.hub.room.send_if_modified(|room| {
@@ -340,7 +347,8 @@ impl Assembly {
                 (_, Meaning::Missing) => {
                     Answer::Fault(Fault::NotNow(format!("pod {name} was deleted, or node {target} is gone")))
                 }
-                (_, Meaning::Refused(message)) => Answer::Fault(Fault::NotNow(format!("pod {name} was not bound: {message}"))),
+                // Who is placed anew at once, and refused at once, would be a busy loop.
+                (_, Meaning::Refused(message)) => Answer::Soon(format!("pod {name} was not bound: {message}")),
                 (kube::Error::Api(status), _) if status.code == 409 => match api.get_opt(&name).await {
                     Ok(Some(found)) => bound_where(&found, &target),
                     Ok(None) => Answer::Fault(Fault::NotNow(format!("pod {name} was deleted"))),
@@ -365,8 +373,8 @@ impl Assembly {
             _ = told.wait_for(|told| *told) => return Err(Fault::Cancelled),
         };
         let Ok(room) = room else { return Ok(()) };
-        let mut nodes = pods.iter().filter_map(node).map(|called| room.node(called));
-        match nodes.find_map(|node| room.lacks(node)) {
+        let mut placed = pods.iter().filter_map(|pod| Some((room.node(node(pod)?), pod.spec.as_ref()?)));
+        match placed.find_map(|(node, spec)| room.lacks(node, spec)) {
             Some(lack) => Err(Fault::NotNow(lack)),
             None => Ok(()),
         }
@@ -406,7 +414,7 @@ impl Assembly {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE.1);
         };
-        self.hub.give_up(&left.iter().map(key).collect::<Vec<_>>());
+        self.hub.give_up_all(self.run);
         let at = now();
         if left.is_empty() {
             self.hub.runs().unmade.insert(self.run);

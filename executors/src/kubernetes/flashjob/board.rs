@@ -6,7 +6,8 @@
 //! - Ends are written as they come. What is told in between, and events, has a rate over all FlashJobs and gives way to ends: where thousands wait and
 //!   run for a moment each, an API server is to be left what it needs for their pods.
 //! - One that we made is let go of ([`keep`](super::keep)) after its last status, and tried again until that is done.
-//! - What is said of a job reaches only its own FlashJob, also where another one has its name by now.
+//! - What is said of a job, and counted of the pods of a run, reaches only its own FlashJob, also where another one has its name by now; and what was
+//!   counted of one run says nothing of the next.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,11 +16,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_types::{DEFAULT_QUEUE, FlashJob, FlashJobStatus};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::{Event as Note, EventType, Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
-use scheduler_core::ids::{Attempt, JobId};
+use scheduler_core::ids::RunId;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ use super::super::objects::{self, News, ObjectKey, key_of, slim};
 use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
 use super::keep::{goes, without};
+use super::lone::cut;
 use super::pace::Pace;
 use super::status::{Counts, Stand, is_finished, status_of};
 use crate::kubernetes::lease::Leadership;
@@ -52,10 +54,10 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// What is to be told of one FlashJob.
 #[derive(Debug, Default)]
 struct Entry {
-    /// Of which job, the uid of the FlashJob where it was not made for that, and how it stands.
-    said: Option<(JobId, Option<String>, Stand)>,
-    attempt: Attempt,
-    counts: Counts,
+    /// Of which job and its latest run, the uid of the FlashJob where it was not made for that, and how it stands.
+    said: Option<(RunId, Option<String>, Stand)>,
+    /// What the pods of a run say, the latest that is known.
+    counted: Option<(RunId, Counts)>,
     /// Not to be written before.
     not_before: Option<Instant>,
     /// It is in line among those that are no end.
@@ -100,14 +102,22 @@ impl Books {
     fn due(&self, key: &FlashJobKey) -> Option<Due> {
         let (job, entry) = (self.jobs.get(key)?, self.entries.get(key)?);
         let (of, uid, stand) = entry.said.as_ref()?;
-        let own = if uid.is_some() { job.uid() == *uid } else { made_for(job) == Some(*of) };
-        let status = status_of(job, stand, &entry.counts, now()).filter(|_| own)?;
+        let own = if uid.is_some() { job.uid() == *uid } else { made_for(job) == Some(of.job) };
+        let counts = entry.counted.as_ref().filter(|(run, _)| run == of).map(|(_, counts)| counts);
+        let status = status_of(job, stand, counts, now()).filter(|_| own)?;
         Some(Due { key: key.clone(), job: job.clone(), status, is_final: stand.is_final() })
     }
 
     /// The one of this key, if it is to be let go of.
     fn going(&self, key: &FlashJobKey) -> Option<Arc<FlashJob>> {
         self.jobs.get(key).filter(|job| goes(job, &self.instance, self.nobodys.contains(key))).cloned()
+    }
+
+    fn gone(&mut self, key: &FlashJobKey) {
+        self.jobs.remove(key);
+        self.entries.remove(key);
+        self.nobodys.remove(key);
+        self.dirty.remove(key);
     }
 
     fn not_later(&mut self, key: &FlashJobKey) {
@@ -206,13 +216,17 @@ impl FlashJobs {
         (job.metadata.uid.as_deref() == Some(uid) && job.metadata.deletion_timestamp.is_none()).then_some(job)
     }
 
-    /// How the job of a FlashJob stands. `uid` is that of the FlashJob where it was there before the job.
-    pub fn say(&self, key: &FlashJobKey, job: JobId, uid: Option<String>, stand: Stand) {
+    /// How the job of a FlashJob stands, in which run. `uid` is that of the FlashJob where it was there before the job.
+    pub fn say(&self, key: &FlashJobKey, run: RunId, uid: Option<String>, stand: Stand) {
         let mut books = self.books();
+        // It is gone, and whoever says this has not heard of that yet.
+        if !books.jobs.contains_key(key) {
+            return;
+        }
         let entry = books.entries.entry(key.clone()).or_default();
-        let said = Some((job, uid, stand));
+        let said = Some((run, uid, stand));
         // What is read from two sides may come out of step: the end of a job is the last word on it.
-        let over = entry.said.as_ref().is_some_and(|(before, _, stand)| *before == job && stand.is_final());
+        let over = entry.said.as_ref().is_some_and(|(before, _, stand)| before.job == run.job && stand.is_final());
         if entry.said == said || over {
             return;
         }
@@ -233,15 +247,28 @@ impl FlashJobs {
     }
 
     /// What the pods of a run say.
-    pub(super) fn count(&self, key: &FlashJobKey, attempt: Attempt, counts: Counts) {
+    pub(super) fn count(&self, key: &FlashJobKey, run: RunId, counts: Counts) {
         let mut books = self.books();
         let entry = books.entries.entry(key.clone()).or_default();
-        if attempt < entry.attempt || (entry.attempt == attempt && entry.counts == counts) {
+        // Pods outlive a FlashJob that was deleted, and another one may have its name by now.
+        let of_another = entry.said.as_ref().is_some_and(|(of, _, _)| !of.job.0.is_nil() && of.job != run.job);
+        let is_old = entry.counted.as_ref().is_some_and(|(before, known)| {
+            before.job == run.job && (run.attempt < before.attempt || (run.attempt == before.attempt && *known == counts))
+        });
+        if of_another || is_old {
             return;
         }
-        (entry.attempt, entry.counts) = (attempt, counts);
+        entry.counted = Some((run, counts));
         books.dirty.insert(key.clone());
         self.wake.notify_one();
+    }
+
+    /// The last pod of a run is gone: nothing is remembered of a FlashJob that went before it.
+    pub(super) fn uncount(&self, key: &FlashJobKey) {
+        let mut books = self.books();
+        if !books.jobs.contains_key(key) && books.entries.get(key).is_some_and(|entry| entry.said.is_none()) {
+            books.entries.remove(key);
+        }
     }
 
     /// Follows and writes until nobody wants news any more.
@@ -275,11 +302,7 @@ impl FlashJobs {
                         self.wake.notify_one();
                     }
                     News::Gone(job) => {
-                        let key = key_of(&**job);
-                        books.jobs.remove(&key);
-                        books.entries.remove(&key);
-                        books.nobodys.remove(&key);
-                        books.dirty.remove(&key);
+                        books.gone(&key_of(&**job));
                     }
                     News::Listed => {}
                 }
@@ -406,7 +429,11 @@ impl FlashJobs {
             // Somebody has written since it was read, and what is there now comes by the watch; or it is asked for.
             Meaning::Later(_) if matches!(error, kube::Error::Api(status) if status.code == 409) => {
                 if let Ok(Some(fresh)) = api.get_opt(&key.1).await {
-                    self.books().jobs.insert(key.clone(), slim(fresh));
+                    let mut books = self.books();
+                    // The watch may have told its end meanwhile, which it does once.
+                    if books.jobs.get(key).is_some_and(|now| now.uid() == fresh.uid()) {
+                        books.jobs.insert(key.clone(), slim(fresh));
+                    }
                 }
                 Some(GATHER)
             }
@@ -442,14 +469,25 @@ impl FlashJobs {
         } else {
             return;
         };
+        self.publish(after, type_, reason, note).await;
+    }
+
+    async fn publish(&self, job: &FlashJob, type_: EventType, reason: String, mut note: String) {
         if !self.books().events.take(Instant::now()) {
             return;
         }
+        cut(&mut note);
         let note = Note { type_, reason, note: Some(note), action: "Schedule".to_owned(), secondary: None };
-        let reference: ObjectReference = after.object_ref(&());
+        let reference: ObjectReference = job.object_ref(&());
         if let Err(error) = self.recorder.publish(&note, &reference).await {
             tracing::debug!(error = chain(&error), "an event was not written");
         }
+    }
+
+    /// Its pods could not be made or bound for now, and why: it is tried again and again, and nobody else says for what it waits.
+    pub(super) async fn taken_back(&self, key: &FlashJobKey, why: &str) {
+        let Some(job) = self.find(key) else { return };
+        self.publish(&job, EventType::Warning, "TakenBack".to_owned(), format!("not begun, and queued again: {why}")).await;
     }
 
     /// Deletes those that are finished and were to be kept for a time only.
@@ -457,13 +495,13 @@ impl FlashJobs {
         loop {
             tokio::time::sleep(SWEEP).await;
             let jobs: Vec<Arc<FlashJob>> = self.books().jobs.values().cloned().collect();
-            for job in jobs.into_iter().filter(|job| is_finished(job)) {
+            for job in jobs.into_iter().filter(|job| is_finished(job) && job.metadata.deletion_timestamp.is_none()) {
                 let ended = job.status.as_ref().and_then(|status| status.completion_time.as_ref()).map(|time| time.0.as_second());
                 let Some((ttl, ended)) = self.lifetime(&job).zip(ended) else { continue };
                 if ended.saturating_add(ttl) > now().0.div_euclid(1_000_000) {
                     continue;
                 }
-                let params = DeleteParams::background();
+                let params = this_one(&job);
                 let api: Api<FlashJob> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
                 if let Err(error) = api.delete(&job.name_any(), &params).await {
                     tracing::debug!(error = chain(&error), "a FlashJob whose time is over is still there");
@@ -471,6 +509,11 @@ impl FlashJobs {
             }
         }
     }
+}
+
+/// Deletes this very FlashJob: another one may have its name by now, which the watch has not told yet.
+fn this_one(job: &FlashJob) -> DeleteParams {
+    DeleteParams { preconditions: Some(Preconditions { uid: job.uid(), resource_version: None }), ..DeleteParams::background() }
 }
 
 /// A merge leaves what is not named as it is: what is to go is named.
@@ -488,3 +531,6 @@ fn whole(status: &FlashJobStatus) -> Result<serde_json::Value, serde_json::Error
 fn version(job: &FlashJob) -> Option<u64> {
     job.metadata.resource_version.as_ref()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ use super::status::Counts;
 use super::verdict::{Verdict, is_over, verdict};
 use crate::contract::{Report, RunPhase};
 
-/// Pause before the rest of a broken gang is deleted again, after that failed.
+/// Pause before the rest of a broken gang is deleted again, where it is still there.
 const AGAIN: Duration = Duration::from_secs(1);
 
 struct Follower {
@@ -135,6 +135,9 @@ impl Follower {
             if is_last { runs.forgotten.remove(&run) } else { runs.forgotten.contains(&run) }
         };
         if is_last {
+            if let Some(name) = flash_job(pod) {
+                self.hub.board.uncount(&(key(pod).0, name.to_owned()));
+            }
             self.started.remove(&run);
             self.ended.remove(&run);
             self.breaking.remove(&run);
@@ -225,7 +228,7 @@ impl Follower {
             placements,
             started_at: started_at(pods),
         };
-        self.hub.board.count(&(key(first).0, name.to_owned()), run.attempt, counts);
+        self.hub.board.count(&(key(first).0, name.to_owned()), run, counts);
     }
 
     /// Its last pod was taken away behind our back: the reconciler says what becomes of it.
@@ -246,8 +249,9 @@ impl Follower {
         tokio::spawn(async move {
             if let Err(error) = hub.delete("end the rest of a gang", &pods, None).await {
                 tracing::warn!(%run, %error, "a gang is not ended yet; trying again");
-                tokio::time::sleep(AGAIN).await;
             }
+            // Also where it went well: until the watch shows that, they look as they did, and would be deleted again and again.
+            tokio::time::sleep(AGAIN).await;
             hub.look_at(run);
         });
     }

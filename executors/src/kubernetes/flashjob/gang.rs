@@ -8,8 +8,9 @@ use k8s_types::{FlashJob, FlashJobSpec, GROUP, SCHEDULER_NAME, VERSION};
 use scheduler_core::ids::{JobId, RunId};
 
 use super::super::manifest::{ATTEMPT, DEADLINE_SLACK_SECS, FLASH_JOB, INSTANCE, JOB, TASK, pod_spec, toleration};
+use super::super::nodes::requests::requests;
 use super::keep::KEPT;
-use crate::contract::{GangOrder, PodOrder, StartOrder};
+use crate::contract::{GangOrder, GangPlace, PodOrder, StartOrder, TaskOrder};
 
 /// Label of a pod whose run is not forgotten; its value is the installation's name. What we watch has it.
 pub(super) const LIVE: &str = "scheduling.flash-sched.io/live";
@@ -139,6 +140,9 @@ pub(super) fn pods(order: &StartOrder, flash_job: &FlashJob, instance: &str) -> 
                 "task {number} is not there any more: the FlashJob has {count}, and had more when it was admitted"
             ));
         };
+        if own.is_none() {
+            admitted(number, template, task, place)?;
+        }
         let given = template.metadata.clone().unwrap_or_default();
         let mut labels = given.labels.unwrap_or_default();
         labels.extend(
@@ -190,6 +194,23 @@ pub(super) fn pods(order: &StartOrder, flash_job: &FlashJob, instance: &str) -> 
     Ok(made)
 }
 
+/// Whether what a template asks for by now is what its job was placed with, or less. More was never counted in a queue, and would be had beside
+/// its limits.
+fn admitted(number: usize, template: &PodTemplateSpec, task: &TaskOrder, place: &GangPlace) -> Result<(), String> {
+    let asked = template.spec.as_ref().map(requests).unwrap_or_default();
+    let other = asked.gpus.each().find(|(resource, count)| resource.name() != place.gpu_resource || *count > place.gpus);
+    let more = match other {
+        Some((resource, count)) => format!("{count} {}", resource.name()),
+        // The core knows no task without any.
+        None if asked.cpu_millis > task.cpu_millis.max(1) => format!("{}m cpu", asked.cpu_millis),
+        None if asked.memory_bytes > task.memory_bytes => format!("{} memory", asked.memory_bytes),
+        None => return Ok(()),
+    };
+    Err(format!(
+        "task {number} asks for {more} by now, which is more than when the FlashJob was admitted: delete it, and apply it anew"
+    ))
+}
+
 /// What binds this very pod to a node.
 pub(super) fn binding(pod: &Pod, node: &str) -> Binding {
     let metadata = ObjectMeta {
@@ -214,7 +235,6 @@ mod tests {
 
     use super::super::super::manifest::run_of;
     use super::*;
-    use crate::contract::{GangPlace, TaskOrder};
 
     fn order(uid: Option<&str>) -> StartOrder {
         let task = |name: &str| TaskOrder {
@@ -278,6 +298,29 @@ mod tests {
         assert_eq!(limits(head)["nvidia.com/gpu"].0, "2");
         assert!(!limits(worker).contains_key("nvidia.com/gpu"));
         assert_eq!(head.metadata.owner_references.as_ref().unwrap()[0].uid, "u");
+    }
+
+    #[test]
+    fn a_template_asks_for_no_more_than_was_admitted() {
+        let mut theirs = order(Some("u"));
+        theirs.tasks.truncate(1);
+        theirs.pod.as_mut().unwrap().gang.as_mut().unwrap().places.truncate(1);
+        let made = |limits: serde_json::Value| {
+            let container = serde_json::json!({"name": "c", "image": "img", "resources": {"limits": limits}});
+            let spec = serde_json::json!({"tasks": [{"spec": {"containers": [container]}}]});
+            pods(&theirs, &FlashJob::new("train-1", serde_json::from_value(spec).unwrap()), "here")
+        };
+        assert_eq!(made(serde_json::json!({"cpu": "100m", "nvidia.com/gpu": "2"})).unwrap().len(), 1);
+        assert_eq!(made(serde_json::json!({"nvidia.com/gpu": "1"})).unwrap().len(), 1, "less is less");
+        for (limits, words) in [
+            (serde_json::json!({"nvidia.com/gpu": "3"}), "task 0 asks for 3 nvidia.com/gpu by now"),
+            (serde_json::json!({"nvidia.com/mig-1g.10gb": "1"}), "asks for 1 nvidia.com/mig-1g.10gb by now"),
+            (serde_json::json!({"cpu": "1"}), "asks for 1000m cpu by now"),
+            (serde_json::json!({"memory": "1"}), "asks for 1 memory by now"),
+        ] {
+            let error = made(limits).unwrap_err();
+            assert!(error.contains(words) && error.contains("apply it anew"), "{error}");
+        }
     }
 
     #[test]

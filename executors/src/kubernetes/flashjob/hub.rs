@@ -71,6 +71,8 @@ pub(super) struct Runs {
     pub(super) forgotten: BTreeSet<RunId>,
     /// What is known of runs beside their pods.
     known: BTreeMap<RunId, Known>,
+    /// Pods for which room was set aside, also such as were never made.
+    pub(super) aside: BTreeMap<RunId, BTreeSet<Key>>,
 }
 
 impl Runs {
@@ -209,7 +211,14 @@ impl Hub {
             runs.unmade.remove(&run);
             runs.known.remove(&run);
         }
+        self.give_up_all(run);
         self.give_up(pods);
+    }
+
+    /// Nothing of it can run any more: what was set aside for it is free.
+    pub(super) fn give_up_all(&self, run: RunId) {
+        let pods: Vec<Key> = self.runs().aside.remove(&run).into_iter().flatten().collect();
+        self.give_up(&pods);
     }
 
     pub(super) fn give_up(&self, pods: &[Key]) {

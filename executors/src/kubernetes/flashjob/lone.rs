@@ -67,6 +67,11 @@ pub fn is_gated(pod: &Pod) -> bool {
     pod.spec.as_ref().is_some_and(|spec| spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()))
 }
 
+/// So that it is a note of an event.
+pub(super) fn cut(note: &mut String) {
+    note.truncate((0..=NOTE.min(note.len())).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0));
+}
+
 /// See the module.
 pub struct LonePods {
     client: Client,
@@ -153,7 +158,7 @@ impl LonePods {
 
     async fn note(&self, pod: &ObjectReference, message: &str) {
         let mut note = message.to_owned();
-        note.truncate((0..=NOTE.min(note.len())).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0));
+        cut(&mut note);
         let (reason, action) = ("FailedScheduling".to_owned(), "Scheduling".to_owned());
         let note = Note { type_: EventType::Warning, reason, note: Some(note), action, secondary: None };
         if let Err(error) = self.recorder.publish(&note, pod).await {

@@ -64,11 +64,14 @@ pub fn is_finished(job: &FlashJob) -> bool {
     conditions.filter(|condition| condition.type_ == "Complete").any(|condition| condition.status == "True")
 }
 
-/// The status that there is to be; `None` where it is so already, or is not to change any more.
-pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Timestamp) -> Option<FlashJobStatus> {
+/// The status that there is to be; `None` where it is so already, or is not to change any more. `counts` are those of the run that `stand` speaks of,
+/// if anybody has counted its pods since this daemon began.
+pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: Option<&Counts>, now: Timestamp) -> Option<FlashJobStatus> {
     if is_finished(job) {
         return None;
     }
+    let (is_counted, none) = (counts.is_some(), Counts::default());
+    let counts = counts.unwrap_or(&none);
     // The pods are a little ahead of whoever schedules them.
     let begun =
         usize::try_from(counts.active.saturating_add(counts.succeeded)).is_ok_and(|begun| begun >= counts.placements.len());
@@ -117,7 +120,10 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
             let counted = counts.succeeded.max(placed).max(old.succeeded);
             (0, if counted == 0 { desired } else { counted }, 0)
         }
-        Stand::Failed { .. } => (0, counts.succeeded, counts.failed.max(old.failed)),
+        Stand::Failed { .. } if is_counted => (0, counts.succeeded, counts.failed.max(old.failed)),
+        Stand::Failed { .. } => (0, old.succeeded, old.failed),
+        // As an earlier daemon has counted them.
+        Stand::Running | Stand::Stopping(_) if !is_counted => (old.active, old.succeeded, old.failed),
         _ => (counts.active, counts.succeeded, counts.failed),
     };
     let at = match stand {
@@ -131,6 +137,8 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
         desired,
         phase: Some(match stand {
             Stand::Invalid(_) | Stand::Held | Stand::Waiting(_) | Stand::Starting => Phase::Pending,
+            // It is ended before any of it ran.
+            Stand::Stopping(_) if counts.active == 0 && old.phase != Some(Phase::Running) => Phase::Pending,
             Stand::Running | Stand::Stopping(_) => Phase::Running,
             Stand::Succeeded { .. } => Phase::Succeeded,
             Stand::Failed { .. } => Phase::Failed,
@@ -142,6 +150,8 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: &Counts, now: Tim
         message: Some(message).filter(|message| !message.is_empty()),
         placements: match stand {
             Stand::Invalid(_) | Stand::Held | Stand::Waiting(_) => Vec::new(),
+            // Those that are said are of an earlier run.
+            Stand::Starting if !is_counted => Vec::new(),
             _ if counts.placements.is_empty() => old.placements.clone(),
             _ => counts.placements.clone(),
         },
@@ -185,6 +195,10 @@ mod tests {
     }
 
     fn next(job: &mut FlashJob, stand: &Stand, counts: &Counts, at: i64) -> bool {
+        told(job, stand, Some(counts), at)
+    }
+
+    fn told(job: &mut FlashJob, stand: &Stand, counts: Option<&Counts>, at: i64) -> bool {
         let status = status_of(job, stand, counts, Timestamp(at * SECOND));
         let written = status.is_some();
         job.status = status.or(job.status.take());
@@ -236,6 +250,26 @@ mod tests {
         assert!(next(&mut seen, &Stand::Running, &Counts { active: 1, placements, ..Counts::default() }, 4));
         assert!(next(&mut seen, &done, &none, 10));
         assert_eq!(seen.status.unwrap().succeeded, 1, "as many as were placed");
+    }
+
+    #[test]
+    fn what_an_earlier_daemon_counted_stands_until_somebody_counts_again() {
+        let mut job = job();
+        let placements = [0, 1].map(|task| TaskPlacement { task, ..TaskPlacement::default() }).to_vec();
+        let counts = Counts { active: 1, succeeded: 1, placements, started_at: Some(Timestamp(2 * SECOND)), ..Counts::default() };
+        assert!(next(&mut job, &Stand::Running, &counts, 3));
+        assert!(!told(&mut job, &Stand::Running, None, 4), "a daemon that has just begun has nothing else to say");
+        let mut failed = job.clone();
+        let end = Stand::Failed { reason: "Failed", message: String::new(), at: Timestamp(5 * SECOND) };
+        assert!(told(&mut failed, &end, None, 5));
+        assert_eq!(failed.status.unwrap().succeeded, 1, "a count does not go back");
+        // The next run has nothing of the one before.
+        assert!(told(&mut job, &Stand::Starting, None, 6));
+        let status = job.status.clone().unwrap();
+        assert_eq!((status.active, status.phase, status.placements.len()), (0, Some(Phase::Pending), 0));
+        assert!(!holds(&job, "Ready").0);
+        assert!(told(&mut job, &Stand::Stopping("being cancelled by ann".to_owned()), None, 7));
+        assert_eq!(job.status.unwrap().phase, Some(Phase::Pending), "nothing of it ran");
     }
 
     #[test]

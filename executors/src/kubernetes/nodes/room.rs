@@ -84,7 +84,7 @@ impl Room {
                 return Err(why);
             }
             self.aside.entry(node.clone()).or_default().insert(wish.key.clone(), takes(wish.pod));
-            self.over(&node).map_or(Ok(()), Err)
+            self.over(&node, wish.pod).map_or(Ok(()), Err)
         });
         if outcome.is_err() {
             self.given_up(&keys);
@@ -121,20 +121,22 @@ impl Room {
     }
 
     /// Why what was bound to a node cannot stay.
-    pub(in crate::kubernetes) fn lacks(&self, node: &str) -> Option<String> {
+    pub(in crate::kubernetes) fn lacks(&self, node: &str, pod: &PodSpec) -> Option<String> {
         if self.books.told(node).is_none() {
             return Some(format!("node {node} was deleted"));
         }
-        self.over(node).map(|over| format!("somebody else took the room: {over}"))
+        self.over(node, pod).map(|over| format!("somebody else took the room: {over}"))
     }
 
-    /// What a node has promised more of than it has.
-    pub(in crate::kubernetes) fn over(&self, node: &str) -> Option<String> {
+    /// What a node has promised more of than it has, of what this pod asks for. A device that fell ill while others have it is no reason to keep
+    /// away who wants none.
+    fn over(&self, node: &str, pod: &PodSpec) -> Option<String> {
         let allocatable = &self.books.told(node)?.allocatable;
+        let asked = takes(pod);
         let mut used = Amounts::new();
         let aside = self.aside.get(node).into_iter().flat_map(BTreeMap::values);
         self.books.asked_of(node).chain(aside).for_each(|amounts| add(&mut used, amounts));
-        used.iter().find_map(|(resource, used)| {
+        used.iter().filter(|(resource, _)| asked.get(*resource).is_some_and(|amount| *amount > 0)).find_map(|(resource, used)| {
             let have = allocatable.get(resource).copied().unwrap_or(0);
             (*used > have)
                 .then(|| format!("node {node} has {} {resource}, and its pods would ask for {}", shown(have), shown(*used)))
@@ -205,12 +207,12 @@ mod tests {
         let (mut room, eight) = (room(), spec(8, json!({})));
         room.set_aside(&[Wish { key: at("one"), node: "a", pod: &eight }]).unwrap();
         room.put_pod(&bound("one", "a", &eight));
-        assert!(room.over("a").is_none());
+        assert!(room.over("a", &eight).is_none());
         room.set_aside(&[Wish { key: at("one"), node: "a", pod: &eight }]).unwrap();
         room.put_pod(&bound("foreign", "a", &eight));
-        assert!(room.over("a").is_some());
+        assert!(room.over("a", &eight).is_some());
         room.books.drop_pod(&bound("one", "a", &eight));
-        assert!(room.over("a").is_none());
+        assert!(room.over("a", &eight).is_none());
         let mut over = bound("foreign", "a", &eight);
         over.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
         room.put_pod(&over);
@@ -239,8 +241,22 @@ mod tests {
         room.set_pods(Vec::new());
         assert!(shown(&room, 1), "they have ended, and were not seen");
         room.put_pod(&bound("foreign", "a", &spec(8, json!({}))));
-        assert!(room.lacks("a").unwrap().contains("somebody else took the room"));
+        assert!(room.lacks("a", &one).unwrap().contains("somebody else took the room"));
         room.books.drop_node("a");
-        assert_eq!(room.lacks("a").unwrap(), "node a was deleted");
+        assert_eq!(room.lacks("a", &one).unwrap(), "node a was deleted");
+    }
+
+    #[test]
+    fn who_asks_for_none_of_what_a_node_lacks_has_its_room() {
+        let (mut room, eight, none) = (room(), spec(8, json!({})), spec(0, json!({})));
+        room.put_pod(&bound("trains", "a", &eight));
+        // One of the eight falls ill while all are in use.
+        let ill = json!({"metadata": {"name": "a"}, "status": {"conditions": [{"type": "Ready", "status": "True"}],
+            "capacity": {"nvidia.com/gpu": "8"}, "allocatable": {"nvidia.com/gpu": "7", "cpu": "4", "pods": "10"}}});
+        room.books.put_node(serde_json::from_value(ill).unwrap(), Instant::now());
+        room.set_aside(&[Wish { key: at("counts"), node: "a", pod: &none }]).unwrap();
+        room.put_pod(&bound("counts", "a", &none));
+        assert_eq!(room.lacks("a", &none), None);
+        assert!(room.lacks("a", &spec(1, json!({}))).is_some());
     }
 }
