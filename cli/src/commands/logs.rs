@@ -66,6 +66,10 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
         return Ok(0);
     }
     let attempt = args.attempt.unwrap_or(job.attempt);
+    if let Some(where_it_is) = elsewhere(&job, attempt) {
+        output::note(&where_it_is);
+        return Ok(0);
+    }
     let mut sources = sources(&job, args.task.as_deref(), attempt, args.follow);
     sources.retain(|source| match source.channel {
         Channel::Out => !args.stderr,
@@ -93,6 +97,19 @@ pub(crate) async fn run(client: Arc<Client>, args: &Args) -> Result<u8, Error> {
         copied.map_err(Error::system("copying a log"))??;
     }
     Ok(0)
+}
+
+/// Where the output of a try is that the server does not have: pods keep their own.
+pub(super) fn elsewhere(job: &Job, attempt: u32) -> Option<String> {
+    if job.spec.executor.as_deref().is_none_or(|executor| executor == "local") {
+        return None;
+    }
+    let namespace = job.spec.namespace.as_deref().unwrap_or("default");
+    let label = |key: &str, value: &str| format!("scheduling.flash-sched.io/{key}={value}");
+    let run = format!("{},{}", label("job-id", &job.id.to_string()), label("attempt", &attempt.to_string()));
+    Some(format!(
+        "flash: its output is in the cluster, as long as its pods are there: `kubectl logs --namespace {namespace} --selector {run} --tail -1`"
+    ))
 }
 
 /// Both streams of each task (of one, if it is named) in one try.
@@ -142,6 +159,20 @@ async fn started(client: &Client, id: Uuid) -> Result<Job, Error> {
 mod tests {
     use super::*;
     use crate::commands::ls::tests::job;
+
+    #[test]
+    fn what_pods_print_is_asked_of_the_cluster() {
+        let id = "0199c0de-aaaa-7000-8000-000000000000";
+        let of = |executor: &str| {
+            let mut job = job(id, serde_json::json!({}));
+            job.spec = api::JobSpec { executor: Some(executor.into()), namespace: Some("team".into()), ..job.spec };
+            elsewhere(&job, 2)
+        };
+        assert_eq!(of("local"), None);
+        let labels = format!("scheduling.flash-sched.io/job-id={id},scheduling.flash-sched.io/attempt=2");
+        let said = of("flashjob").unwrap_or_default();
+        assert!(said.contains(&format!("`kubectl logs --namespace team --selector {labels} --tail -1`")), "{said}");
+    }
 
     #[test]
     fn one_task_needs_no_name_and_several_get_theirs() {

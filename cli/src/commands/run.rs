@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::commands::logs::sources;
+use crate::commands::logs::{elsewhere, sources};
 use crate::commands::{ls, submit, why};
 use crate::error::Error;
 use crate::place::PlaceArgs;
@@ -167,6 +167,9 @@ impl Follower {
             }
             self.shown = attempt;
             let job: Job = self.client.get(&self.path()).await?;
+            if let Some(where_it_is) = elsewhere(&job, attempt) {
+                output::note(&where_it_is);
+            }
             for source in sources(&job, None, attempt, true) {
                 let client = Arc::clone(&self.client);
                 self.tasks.spawn(async move { Done::Copied(source.copy(&client).await) });

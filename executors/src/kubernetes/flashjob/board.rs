@@ -438,7 +438,7 @@ impl FlashJobs {
                 Some(GATHER)
             }
             _ => {
-                tracing::warn!(namespace = key.0, name = key.1, why = said(error), what, "a FlashJob; trying again");
+                tracing::warn!(namespace = key.0, name = key.1, why = said(error), "a FlashJob: {what}; trying again");
                 Some(AGAIN)
             }
         }
