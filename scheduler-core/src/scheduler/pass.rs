@@ -174,7 +174,7 @@ impl Scheduler {
             Verdict::KeptBack => pass.undecided = true,
             // If that was not enough for this one, nobody may.
             Verdict::WouldDelay(stay) | Verdict::TooLong(stay) => {
-                upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto))
+                upto = stay.map(Stay::within).filter(|&upto| self.tree.is_wider(bucket, upto));
             }
             Verdict::Reserved { at, .. } => {
                 if let Some(key) = self.key_of(job) {

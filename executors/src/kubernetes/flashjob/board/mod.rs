@@ -9,7 +9,11 @@
 //! - What is said of a job, and counted of the pods of a run, reaches only its own FlashJob, also where another one has its name by now; and what was
 //!   counted of one run says nothing of the next.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod books;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -25,14 +29,13 @@ use serde_json::json;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use self::books::{Books, Due, Round};
 use super::super::error::{Meaning, chain, meaning, said};
 use super::super::objects::{self, News, ObjectKey, key_of, slim};
-use super::gang::made_for;
 use super::hub::{AT_ONCE, now};
-use super::keep::{goes, without};
+use super::keep::without;
 use super::lone::cut;
-use super::pace::Pace;
-use super::status::{Counts, Stand, is_finished, status_of};
+use super::status::{Counts, Stand, is_finished};
 use crate::kubernetes::lease::Leadership;
 
 /// Namespace and name of a FlashJob.
@@ -42,104 +45,10 @@ pub type FlashJobKey = ObjectKey;
 const GATHER: Duration = Duration::from_millis(100);
 /// Least time between two writes of one FlashJob, its end apart.
 const APART: Duration = Duration::from_secs(1);
-/// Statuses a second over all FlashJobs, those at once, and the time in which one that is no end is written in any case.
-const STATUSES: (f64, f64, Duration) = (20.0, 50.0, Duration::from_millis(200));
-/// Events, likewise. Those that are too many are left out: the conditions say the same.
-const EVENTS: (f64, f64, Duration) = (5.0, 50.0, Duration::from_secs(1));
 /// Pause after a write was not taken.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often those are looked for whose time is over.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// What is to be told of one FlashJob.
-#[derive(Debug, Default)]
-struct Entry {
-    /// Of which job and its latest run, the uid of the FlashJob where it was not made for that, and how it stands.
-    said: Option<(RunId, Option<String>, Stand)>,
-    /// What the pods of a run say, the latest that is known.
-    counted: Option<(RunId, Counts)>,
-    /// Not to be written before.
-    not_before: Option<Instant>,
-    /// It is in line among those that are no end.
-    is_later: bool,
-}
-
-struct Books {
-    instance: String,
-    jobs: BTreeMap<FlashJobKey, Arc<FlashJob>>,
-    /// Being deleted, and the table has no job that they were made for.
-    nobodys: BTreeSet<FlashJobKey>,
-    entries: BTreeMap<FlashJobKey, Entry>,
-    /// To be looked at.
-    dirty: BTreeSet<FlashJobKey>,
-    /// Looked at: no end, and too many for now. The first comes first.
-    later: VecDeque<FlashJobKey>,
-    pace: Pace,
-    events: Pace,
-}
-
-/// What is to be written now.
-#[derive(Default)]
-struct Round {
-    statuses: Vec<Due>,
-    /// To be let go of.
-    going: Vec<(FlashJobKey, Arc<FlashJob>)>,
-    /// Something waits for its time.
-    wait: bool,
-}
-
-/// A status that is to be written.
-struct Due {
-    key: FlashJobKey,
-    /// What it is based on.
-    job: Arc<FlashJob>,
-    status: FlashJobStatus,
-    is_final: bool,
-}
-
-impl Books {
-    /// What is to be written of a FlashJob, if anything.
-    fn due(&self, key: &FlashJobKey) -> Option<Due> {
-        let (job, entry) = (self.jobs.get(key)?, self.entries.get(key)?);
-        let (of, uid, stand) = entry.said.as_ref()?;
-        let own = if uid.is_some() { job.uid() == *uid } else { made_for(job) == Some(of.job) };
-        let counts = entry.counted.as_ref().filter(|(run, _)| run == of).map(|(_, counts)| counts);
-        let status = status_of(job, stand, counts, now()).filter(|_| own)?;
-        Some(Due { key: key.clone(), job: job.clone(), status, is_final: stand.is_final() })
-    }
-
-    /// The one of this key, if it is to be let go of.
-    fn going(&self, key: &FlashJobKey) -> Option<Arc<FlashJob>> {
-        self.jobs.get(key).filter(|job| goes(job, &self.instance, self.nobodys.contains(key))).cloned()
-    }
-
-    fn gone(&mut self, key: &FlashJobKey) {
-        self.jobs.remove(key);
-        self.entries.remove(key);
-        self.nobodys.remove(key);
-        self.dirty.remove(key);
-    }
-
-    fn not_later(&mut self, key: &FlashJobKey) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.is_later = false;
-        }
-    }
-
-    fn new(instance: String, now: Instant) -> Self {
-        let pace = |(rate, burst, least): (f64, f64, Duration)| Pace::new(rate, burst, least, now);
-        Self {
-            instance,
-            jobs: BTreeMap::new(),
-            nobodys: BTreeSet::new(),
-            entries: BTreeMap::new(),
-            dirty: BTreeSet::new(),
-            later: VecDeque::new(),
-            pace: pace(STATUSES),
-            events: pace(EVENTS),
-        }
-    }
-}
 
 /// See the module.
 pub struct FlashJobs {
@@ -218,24 +127,21 @@ impl FlashJobs {
 
     /// How the job of a FlashJob stands, in which run. `uid` is that of the FlashJob where it was there before the job.
     pub fn say(&self, key: &FlashJobKey, run: RunId, uid: Option<String>, stand: Stand) {
-        let mut books = self.books();
-        // It is gone, and whoever says this has not heard of that yet.
-        if !books.jobs.contains_key(key) {
-            return;
+        if self.books().say(key, run, uid, stand) {
+            self.wake.notify_one();
         }
-        let entry = books.entries.entry(key.clone()).or_default();
-        let said = Some((run, uid, stand));
-        // What is read from two sides may come out of step: the end of a job is the last word on it.
-        let over = entry.said.as_ref().is_some_and(|(before, _, stand)| before.job == run.job && stand.is_final());
-        if entry.said == said || over {
-            return;
+    }
+
+    /// What the pods of a run say.
+    pub(super) fn count(&self, key: &FlashJobKey, run: RunId, counts: Counts) {
+        if self.books().count(key, run, counts) {
+            self.wake.notify_one();
         }
-        if said.as_ref().is_some_and(|(_, _, stand)| stand.is_final()) {
-            entry.not_before = None;
-        }
-        entry.said = said;
-        books.dirty.insert(key.clone());
-        self.wake.notify_one();
+    }
+
+    /// The last pod of a run is gone: nothing is remembered of a FlashJob that went before it.
+    pub(super) fn uncount(&self, key: &FlashJobKey) {
+        self.books().uncount(key);
     }
 
     /// The table has no job that this one, which is being deleted, was made for.
@@ -244,31 +150,6 @@ impl FlashJobs {
         books.nobodys.insert(key_of(job));
         books.dirty.insert(key_of(job));
         self.wake.notify_one();
-    }
-
-    /// What the pods of a run say.
-    pub(super) fn count(&self, key: &FlashJobKey, run: RunId, counts: Counts) {
-        let mut books = self.books();
-        let entry = books.entries.entry(key.clone()).or_default();
-        // Pods outlive a FlashJob that was deleted, and another one may have its name by now.
-        let of_another = entry.said.as_ref().is_some_and(|(of, _, _)| !of.job.0.is_nil() && of.job != run.job);
-        let is_old = entry.counted.as_ref().is_some_and(|(before, known)| {
-            before.job == run.job && (run.attempt < before.attempt || (run.attempt == before.attempt && *known == counts))
-        });
-        if of_another || is_old {
-            return;
-        }
-        entry.counted = Some((run, counts));
-        books.dirty.insert(key.clone());
-        self.wake.notify_one();
-    }
-
-    /// The last pod of a run is gone: nothing is remembered of a FlashJob that went before it.
-    pub(super) fn uncount(&self, key: &FlashJobKey) {
-        let mut books = self.books();
-        if !books.jobs.contains_key(key) && books.entries.get(key).is_some_and(|entry| entry.said.is_none()) {
-            books.entries.remove(key);
-        }
     }
 
     /// Follows and writes until nobody wants news any more.
@@ -320,7 +201,7 @@ impl FlashJobs {
             while self.leadership.as_ref().is_some_and(|leadership| leadership.check().is_err()) {
                 tokio::time::sleep(AGAIN).await;
             }
-            let Round { statuses, going, wait } = self.due();
+            let Round { statuses, going, wait } = self.books().round(Instant::now());
             let requests: Vec<_> = statuses.into_iter().map(|due| self.write_one(due)).collect();
             futures::stream::iter(requests).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
             let requests: Vec<_> = going.into_iter().map(|(key, job)| self.let_one_go(key, job)).collect();
@@ -329,46 +210,6 @@ impl FlashJobs {
                 self.wake.notify_one();
             }
         }
-    }
-
-    fn due(&self) -> Round {
-        let now = Instant::now();
-        let mut books = self.books();
-        let mut round = Round::default();
-        for key in std::mem::take(&mut books.dirty) {
-            let (going, one) = (books.going(&key), books.due(&key));
-            if going.is_none() && one.is_none() {
-                continue;
-            }
-            if books.entries.get(&key).is_some_and(|entry| entry.not_before.is_some_and(|at| at > now)) {
-                round.wait = true;
-                books.dirty.insert(key);
-            } else if let Some(job) = going {
-                round.going.push((key, job));
-            } else if let Some(one) = one.filter(|one| one.is_final) {
-                books.pace.spend(now);
-                round.statuses.push(one);
-            } else if let Some(entry) = books.entries.get_mut(&key)
-                && !std::mem::replace(&mut entry.is_later, true)
-            {
-                books.later.push_back(key);
-            }
-        }
-        while let Some(key) = books.later.pop_front() {
-            // What has changed meanwhile is said as it is now, and what is over was said.
-            let Some(one) = books.due(&key).filter(|one| !one.is_final) else {
-                books.not_later(&key);
-                continue;
-            };
-            if !books.pace.take(now) {
-                books.later.push_front(key);
-                round.wait = true;
-                break;
-            }
-            books.not_later(&key);
-            round.statuses.push(one);
-        }
-        round
     }
 
     async fn write_one(&self, Due { key, job, status, .. }: Due) {
@@ -531,6 +372,3 @@ fn whole(status: &FlashJobStatus) -> Result<serde_json::Value, serde_json::Error
 fn version(job: &FlashJob) -> Option<u64> {
     job.metadata.resource_version.as_ref()?.parse().ok()
 }
-
-#[cfg(test)]
-mod tests;
