@@ -172,6 +172,25 @@ async fn what_it_does_is_counted() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_told_with_its_end_is_counted_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 1\n");
+    let mut jobs = Vec::new();
+    for _ in 0..40 {
+        jobs.push(daemon.submit(json!({"command": ["true"], "workingDir": "/"})).await);
+    }
+    for job in &jobs {
+        daemon.finished(job).await;
+    }
+    let (_, text) = daemon.send(request("GET", "/metrics", String::new(), &[])).await.unwrap();
+    let text = String::from_utf8_lossy(&text);
+    for line in ["flashd_starts_total 40", "flashd_exits_total{result=\"succeeded\"} 40", "flashd_start_latency_seconds_count 40"]
+    {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn metrics_tell_how_many_jobs_stand_in_each_queue() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(&folder.path().join("data"), "listen = \"off\"\n[node]\ncpus = 1\n");

@@ -87,7 +87,13 @@ fn page(job: &Job, now: Timestamp, wide: bool) -> String {
     if wide {
         add("environment", pairs(&spec.env));
     } else if !spec.env.is_empty() {
-        add("environment", Some(format!("{} variables (-o wide shows them)", spec.env.len())));
+        add(
+            "environment",
+            Some(match spec.env.len() {
+                1 => "1 variable (-o wide shows it)".to_owned(),
+                more => format!("{more} variables (-o wide shows them)"),
+            }),
+        );
     }
     add("revision", Some(job.revision.to_string()));
     table::facts(&facts)
@@ -188,7 +194,7 @@ mod tests {
             "folder:      /data\n",
             "tasks:       task (cpu 2, gpu 1) on nodes with zone=a|b, old DoesNotExist: python 'a b.py'\n",
             "placement:   task on box with GPU-1\n",
-            "environment: 1 variables (-o wide shows them)\n",
+            "environment: 1 variable (-o wide shows it)\n",
         ] {
             assert!(text.contains(said), "{said:?} is not in\n{text}");
         }

@@ -8,7 +8,7 @@ use scheduler_core::ids::{Attempt, JobId, Name, Revision, RunId};
 use scheduler_core::job::{NewJob, Shape};
 use scheduler_core::record::Recorded;
 use scheduler_core::scheduler::Refused;
-use scheduler_core::time::Timestamp;
+use scheduler_core::time::{Span, Timestamp};
 use store::{Batch, Committed, EventRecord, JobUpdate, KeyRecord, LogEntry, Notice, NoticeKind, NoticeRecord, Submit};
 use tokio::sync::oneshot;
 
@@ -340,10 +340,10 @@ impl Engine {
     /// A report that changes nothing is no fault: executors repeat themselves. An end that is on record already is forgotten there,
     /// after this turn's commit, so that whatever put it on record is durable by then.
     fn report(&mut self, core: &mut Recorded, turn: &mut Turn, report: Report, now: Timestamp) {
-        let mut latency = None;
+        let mut first_after = None;
         let (run, event, ended) = match report {
             Report::Started { run, at } => {
-                latency = core.view(run.job).filter(|_| run.attempt == FIRST).map(|view| at.since(view.submitted_at));
+                first_after = latency(core, run, at);
                 self.in_vain.begun(run.job);
                 (run, Event::Started { attempt: run.attempt, at }, None)
             }
@@ -360,8 +360,11 @@ impl Engine {
                 }
                 // Its start may have been reported to a daemon that is gone, or not at all.
                 if let Some(started) = started_at {
-                    let event = Event::Started { attempt: run.attempt, at: started };
-                    let _known_already = turn.handle(core, run.job, event, now);
+                    let (event, first_after) =
+                        (Event::Started { attempt: run.attempt, at: started }, latency(core, run, started));
+                    if turn.handle(core, run.job, event, now).is_ok() {
+                        turn.counts.started(first_after);
+                    }
                 }
                 let retry_at = core.retry_at(run, now);
                 (run, Event::Ended { attempt: run.attempt, result, at, retry_at }, Some(word))
@@ -379,7 +382,7 @@ impl Engine {
         };
         match (turn.handle(core, run.job, event, now), ended) {
             (Ok(()), Some(result)) => turn.counts.ended(result, 1),
-            (Ok(()), None) => turn.counts.started(latency),
+            (Ok(()), None) => turn.counts.started(first_after),
             (Err(rejected), Some(_)) => {
                 tracing::debug!(%run, %rejected, "end was on record already");
                 turn.effects.push(Effect::Forget { run });
@@ -387,6 +390,11 @@ impl Engine {
             (Err(rejected), None) => tracing::debug!(%run, %rejected, "start was on record already"),
         }
     }
+}
+
+/// From the acceptance of a job to the start of a run, if that is its first.
+fn latency(core: &Recorded, run: RunId, at: Timestamp) -> Option<Span> {
+    core.view(run.job).filter(|_| run.attempt == FIRST).map(|view| at.since(view.submitted_at))
 }
 
 /// The label of a run's end.

@@ -24,6 +24,31 @@ pub(crate) fn asking(mut object: Value, limits: &Value) -> Value {
     object
 }
 
+/// Why the job of a FlashJob does not run.
+pub(crate) async fn why(site: &Site, name: &str) -> String {
+    let job = site.job_of(name).await;
+    let (_, why) = site.daemon.get(&format!("/api/v1/jobs/{job}/why")).await;
+    why["message"].as_str().unwrap().to_owned()
+}
+
+/// A pod that somebody else put on a node runs there, with these.
+pub(crate) async fn taken_by_another(site: &Site, node: &str, limits: &Value) {
+    let container = json!({"name": "c", "image": "any", "env": [{"name": "SIM_DURATION", "value": "2h"}],
+        "resources": {"limits": limits}});
+    site.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "theirs", "namespace": "default"},
+        "spec": {"nodeName": node, "restartPolicy": "Never", "containers": [container]}}));
+    site.watch("Pod", "theirs", |pod| pod["status"]["phase"] == "Running").await;
+}
+
+/// Sixteen gangs of two that are soon over; their names.
+pub(crate) fn many_small(site: &Site, limits: &Value) -> Vec<String> {
+    let names: Vec<String> = (0..16).map(|number| format!("small-{number}")).collect();
+    for name in &names {
+        site.apply(&asking(flash_job(name, 2, 0, "100ms", "0"), limits));
+    }
+    names
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_are_counted_by_profile() {
     let Some(site) = Site::with("MIG instances", vec![node("mig-0", 7), node("mig-1", 7)]).await else { return };
@@ -39,24 +64,15 @@ async fn instances_are_counted_by_profile() {
     site.apply(&asking(lone("single", 0, "2h", "0", json!({})), &json!({SMALL: "1"})));
     site.watch("Pod", "single", |pod| pod["status"]["phase"] == "Running").await;
     site.apply(&asking(flash_job("waits", 2, 0, "50ms", "0"), &three));
-    let waits = site.job_of("waits").await;
-    let (_, why) = site.daemon.get(&format!("/api/v1/jobs/{waits}/why")).await;
-    let message = why["message"].as_str().unwrap();
-    assert!(message.contains("it needs 6 MIG instances 1g.10gb together, and 1 of 14 is free"), "{why:#}");
+    let why = why(&site, "waits").await;
+    assert!(why.contains("it needs 6 MIG instances 1g.10gb together, and 1 of 14 is free"), "{why}");
     site.cluster.kubectl(&["delete", "flashjob", "gang", "--wait=false"]).unwrap();
     site.phase("waits", "Succeeded").await;
 
     // What somebody else has on a node is not given out.
-    let theirs = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "theirs", "namespace": "default"}, "spec": {
-        "nodeName": "mig-0", "restartPolicy": "Never", "containers": [{"name": "c", "image": "any",
-            "env": [{"name": "SIM_DURATION", "value": "2h"}], "resources": {"limits": {SMALL: "6"}}}]}});
-    site.apply(&theirs);
-    site.watch("Pod", "theirs", |pod| pod["status"]["phase"] == "Running").await;
+    taken_by_another(&site, "mig-0", &json!({SMALL: "6"})).await;
     // Many small ones, one after the other, in what is left: three at a time.
-    let names: Vec<String> = (0..16).map(|number| format!("small-{number}")).collect();
-    for name in &names {
-        site.apply(&asking(flash_job(name, 2, 0, "100ms", "0"), &json!({SMALL: "1"})));
-    }
+    let names = many_small(&site, &json!({SMALL: "1"}));
     // A job that came by REST, of two kinds.
     let both = json!({"name": "both", "image": "any", "env": {"SIM_DURATION": "50ms"}, "tasks": [
         {"name": "part", "replicas": 2, "command": ["p"], "resources": {"cpu": "100m", "gpu": 2, "migProfile": "1g.10gb"}},

@@ -3,7 +3,7 @@
 use control_plane::{NodeSpec, Referee};
 use serde_json::{Value, json};
 
-use crate::mig::asking;
+use crate::mig::{asking, many_small, taken_by_another, why};
 use crate::rig::{Site, condition, flash_job, lone};
 
 const SHARED: &str = "nvidia.com/gpu.shared";
@@ -40,24 +40,15 @@ async fn a_pod_has_one_part_and_never_more_than_there_are() {
     site.apply(&asking(lone("single", 0, "2h", "0", json!({})), &one()));
     site.watch("Pod", "single", |pod| pod["status"]["phase"] == "Running").await;
     site.apply(&asking(flash_job("waits", 2, 0, "50ms", "0"), &one()));
-    let waits = site.job_of("waits").await;
-    let (_, why) = site.daemon.get(&format!("/api/v1/jobs/{waits}/why")).await;
-    let message = why["message"].as_str().unwrap();
-    assert!(message.contains("it needs 2 parts of GPUs together, and 1 of 8 is free"), "{why:#}");
+    let why = why(&site, "waits").await;
+    assert!(why.contains("it needs 2 parts of GPUs together, and 1 of 8 is free"), "{why}");
     site.cluster.kubectl(&["delete", "flashjob", "gang", "--wait=false"]).unwrap();
     site.phase("waits", "Succeeded").await;
 
     // What somebody else has on a node is not given out.
-    let theirs = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "theirs", "namespace": "default"}, "spec": {
-        "nodeName": "quarter-0", "restartPolicy": "Never", "containers": [{"name": "c", "image": "any",
-            "env": [{"name": "SIM_DURATION", "value": "2h"}], "resources": {"limits": {SHARED: "3"}}}]}});
-    site.apply(&theirs);
-    site.watch("Pod", "theirs", |pod| pod["status"]["phase"] == "Running").await;
+    taken_by_another(&site, "quarter-0", &json!({SHARED: "3"})).await;
     // Many small ones, one after the other, in what is left.
-    let names: Vec<String> = (0..16).map(|number| format!("small-{number}")).collect();
-    for name in &names {
-        site.apply(&asking(flash_job(name, 2, 0, "100ms", "0"), &one()));
-    }
+    let names = many_small(&site, &one());
     // A job that came by REST goes where the parts are as large as it asks.
     let half = json!({"name": "half", "image": "any", "env": {"SIM_DURATION": "50ms"}, "tasks": [
         {"name": "part", "replicas": 2, "command": ["p"], "resources": {"cpu": "100m", "gpu": "0.4"}},

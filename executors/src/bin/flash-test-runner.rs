@@ -1,7 +1,7 @@
 //! The runner as a program of its own: what `flashd runner` is in a release, for tests and examples of this crate.
 //!
 //! `flash-test-runner --dir DIR [--boot-id ID] [--idle-ms N] [--cgroup-root DIR] [--leftover-grace-ms N] [--gather-held-ms N]
-//! [--compact-bytes N] [--descriptors N]`
+//! [--fresh-ms N] [--compact-bytes N] [--descriptors N]`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +23,7 @@ fn options() -> Result<RunnerOptions, String> {
             "--idle-ms" => options.idle_exit = millis()?,
             "--leftover-grace-ms" => options.leftover_grace = millis()?,
             "--gather-held-ms" => (options.gather_held, options.fresh) = (millis()?, millis()?),
+            "--fresh-ms" => options.fresh = millis()?,
             "--descriptors" => options.descriptors = value.parse().map_err(|error| format!("{name} {value}: {error}"))?,
             "--compact-bytes" => options.compact_bytes = value.parse().map_err(|error| format!("{name} {value}: {error}"))?,
             _ => return Err(format!("{name}: not known")),

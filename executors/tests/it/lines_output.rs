@@ -18,7 +18,9 @@ fn names(site: &Site) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn what_was_written_is_there_and_what_was_not_has_no_file() {
-    let site = Site::new();
+    let mut site = Site::new();
+    // However slow the machine is, none of them goes on for so long that it is told.
+    site.runner_args.extend(["--fresh-ms", "600000"].map(Into::into));
     let mut rig = site.daemon().await;
     let texts = ["true", "echo out", "echo err >&2", "echo out; echo err >&2", "exit 3", "true", "printf x; printf y >&2"];
     let orders: Vec<_> = (0..140).map(|number| in_line(1, 2, script(texts[number % texts.len()]))).collect();

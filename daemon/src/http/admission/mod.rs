@@ -160,7 +160,12 @@ impl Admission {
             return Err(Invalid::new("", detail));
         }
         let namespace = spec.namespace.as_deref().unwrap_or_else(|| self.namespaces.first().map_or("", Name::as_str));
-        let namespace = known(self.namespaces.iter(), namespace, "namespace")?.clone();
+        let namespace = known(self.namespaces.iter(), namespace, "namespace");
+        let namespace = namespace.cloned().map_err(|Invalid { path, detail }| Invalid {
+            path,
+            // Queues and classes are made while the daemon runs; these are not.
+            detail: format!("{detail}; `namespaces` in flashd.toml names them"),
+        })?;
         let directory = self.directory.get();
         let queue = known(directory.queues.keys(), spec.queue.as_deref().unwrap_or(DEFAULT_QUEUE), "queue")?.clone();
         takes(&directory, &queue, &namespace)?;

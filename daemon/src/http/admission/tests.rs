@@ -174,7 +174,11 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
             "tasks",
             "18000 tasks in all",
         ),
-        (json!({"command": ["a"], "namespace": "nope"}), "namespace", "no namespace `nope`; there are: default, ml"),
+        (
+            json!({"command": ["a"], "namespace": "nope"}),
+            "namespace",
+            "no namespace `nope`; there are: default, ml; `namespaces` in flashd.toml names them",
+        ),
         (json!({"command": ["a"], "queue": "nope"}), "queue", "configfile-interactive, configfile-job, default-batch"),
         (json!({"command": ["a"], "executor": "job"}), "executor", "there is: local"),
         (json!({"command": ["a"], "env": {"A=B": "x"}}), "env", "without `=`"),

@@ -41,6 +41,8 @@ pub(super) struct Books {
     /// Being deleted, and the table has no job that they were made for.
     pub(super) nobodys: BTreeSet<FlashJobKey>,
     pub(super) entries: BTreeMap<FlashJobKey, Entry>,
+    /// The last write was refused, and whoever runs this was told so.
+    pub(super) refused: bool,
     /// To be looked at.
     pub(super) dirty: BTreeSet<FlashJobKey>,
     /// Looked at: no end, and too many for now. The first comes first.
@@ -104,6 +106,7 @@ impl Books {
             jobs: BTreeMap::new(),
             nobodys: BTreeSet::new(),
             entries: BTreeMap::new(),
+            refused: false,
             dirty: BTreeSet::new(),
             later: VecDeque::new(),
             pace: pace(STATUSES),

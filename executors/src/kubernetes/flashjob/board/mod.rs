@@ -223,6 +223,7 @@ impl FlashJobs {
             Ok(written) => {
                 self.note(&job, &written).await;
                 let mut books = self.books();
+                books.refused = false;
                 if books.jobs.get(&key).is_some_and(|now| now.uid() == written.uid()) {
                     books.jobs.insert(key.clone(), slim(written));
                 }
@@ -279,7 +280,17 @@ impl FlashJobs {
                 Some(GATHER)
             }
             _ => {
-                tracing::warn!(namespace = key.0, name = key.1, why = said(error), "a FlashJob: {what}; trying again");
+                // Thousands may be refused for one reason.
+                if std::mem::replace(&mut self.books().refused, true) {
+                    tracing::debug!(namespace = key.0, name = key.1, why = said(error), "a FlashJob: {what}; trying again");
+                } else {
+                    tracing::warn!(
+                        namespace = key.0,
+                        name = key.1,
+                        why = said(error),
+                        "a FlashJob: {what}; trying again, and so with others"
+                    );
+                }
                 Some(AGAIN)
             }
         }
