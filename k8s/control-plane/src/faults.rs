@@ -140,7 +140,9 @@ impl<'a> Injector<'a> {
                 // kwok may overlook a pod that is bound while it takes a node over. A kubelet looks at its pods again and again; here a
                 // change makes it look.
                 let there = format!("--field-selector=spec.nodeName={}", node.name);
-                kubectl(&["annotate", "pods", &there, "--overwrite", &format!("{MARK}={}", self.number)])?;
+                let looked = kubectl(&["annotate", "pods", &there, "--overwrite", &format!("{MARK}={}", self.number)]);
+                // One that was listed may be gone when it is written; the others are written all the same.
+                looked.or_else(|error| if error.to_string().contains("(NotFound)") { Ok(String::new()) } else { Err(error) })?;
                 return Ok(node.name);
             }
             Fault::NodeSilent => {
