@@ -38,6 +38,8 @@ struct Target {
     key: FlashJobKey,
     uid: Option<String>,
     queue: Name,
+    /// So many of its tasks were placed last, as far as is known.
+    tasks: usize,
 }
 
 /// See the module.
@@ -175,16 +177,19 @@ impl Importer {
     async fn follow(&mut self, id: JobId, key: FlashJobKey, uid: Option<String>) {
         match self.link.record(id).await {
             Ok(Some(record)) => {
-                self.say(id, &Target { key: key.clone(), uid: uid.clone(), queue: record.queue.clone() }, &record.lifecycle);
+                let placement = record.lifecycle.state.placement().or(record.last_placement.as_ref());
+                let tasks = placement.map_or(0, |placement| placement.slots.len());
+                let target = Target { key, uid, queue: record.queue, tasks };
+                self.say(id, &target, &record.lifecycle);
                 if !matches!(record.lifecycle.state, JobState::Finished { .. }) {
-                    self.targets.insert(id, Target { key, uid, queue: record.queue });
+                    self.targets.insert(id, target);
                 }
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, job = %id, "how a job stands is not known yet");
                 // Its next event tells.
-                self.targets.insert(id, Target { key, uid, queue: Name::from("") });
+                self.targets.insert(id, Target { key, uid, queue: Name::from(""), tasks: 0 });
             }
         }
     }
@@ -193,7 +198,7 @@ impl Importer {
     fn say(&self, id: JobId, target: &Target, lifecycle: &Lifecycle) -> bool {
         let stand = match (&lifecycle.state, self.waits_for(&target.key)) {
             (JobState::Waiting { on: WaitFor::Hold }, Some(why)) => Stand::Waiting(why),
-            _ => stand(lifecycle, target.queue.as_str()),
+            _ => stand(lifecycle, target.queue.as_str(), target.tasks),
         };
         let is_over = matches!(stand, Stand::Succeeded { .. } | Stand::Failed { .. });
         self.board.say(&target.key, run_of(id, lifecycle), target.uid.clone(), stand);
@@ -275,8 +280,11 @@ impl Side for Importer {
     }
 
     async fn event(&mut self, event: &EventRecord) {
-        let Some(target) = self.targets.get(&event.job) else { return };
-        if self.say(event.job, target, &event.lifecycle) {
+        let Some(target) = self.targets.get_mut(&event.job) else { return };
+        if let Some(placement) = event.lifecycle.state.placement() {
+            target.tasks = placement.slots.len();
+        }
+        if self.targets.get(&event.job).is_some_and(|target| self.say(event.job, target, &event.lifecycle)) {
             self.targets.remove(&event.job);
         }
     }

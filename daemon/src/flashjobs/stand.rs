@@ -5,8 +5,8 @@ use scheduler_core::state::{JobState, Lifecycle, Outcome, StopReason, WaitFor};
 
 use crate::http::view;
 
-/// What is said of a job of this queue.
-pub(super) fn stand(lifecycle: &Lifecycle, queue: &str) -> Stand {
+/// What is said of a job of this queue, of which so many tasks were placed last.
+pub(super) fn stand(lifecycle: &Lifecycle, queue: &str, tasks: usize) -> Stand {
     let again = match lifecycle.lost {
         0 => String::new(),
         1 => "; infrastructure lost one try".to_owned(),
@@ -26,7 +26,7 @@ pub(super) fn stand(lifecycle: &Lifecycle, queue: &str) -> Stand {
             StopReason::Preempted { .. } => "being ended to make room for another job; it will be queued again".to_owned(),
         }),
         JobState::Finished { outcome, at } => match &**outcome {
-            Outcome::Succeeded => Stand::Succeeded { at: *at },
+            Outcome::Succeeded => Stand::Succeeded { at: *at, tasks },
             Outcome::Cancelled { by } => Stand::Failed { reason: "Cancelled", message: format!("cancelled by {by}"), at: *at },
             failed @ Outcome::Failed { .. } => {
                 let message = view::outcome(failed).message.unwrap_or_default();

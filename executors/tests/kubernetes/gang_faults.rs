@@ -17,6 +17,9 @@ use tokio::time::timeout;
 use crate::gangs::{of_run, on, pods};
 use crate::rig::{PATIENCE, Rig, Site, instance, order, stop_after};
 
+/// After so long without any news the pods are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
+
 const NODES: [&str; 8] = ["gpu-0", "gpu-1", "gpu-2", "gpu-3", "gpu-4", "gpu-5", "gpu-6", "gpu-7"];
 /// What is done in a round.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,6 +68,7 @@ impl Keeper<'_> {
     async fn settle(&mut self, referee: &Referee, orders: &[StartOrder], rng: &mut Seeded) -> BTreeMap<RunId, RunPhase> {
         let mut over: BTreeMap<RunId, RunPhase> = BTreeMap::new();
         let mut changes = referee.pods.changes();
+        let mut looks = 0;
         loop {
             match self.rig.executor.observe().await {
                 Ok(found) => self.compare(found, orders, &mut over).await,
@@ -88,7 +92,14 @@ impl Keeper<'_> {
                     changed = changes.changed() => { changed.unwrap(); None }
                 }
             };
-            let Ok(news) = timeout(PATIENCE, news).await else { panic!("not over in time: {}", self.stuck(orders, &over).await) };
+            let Ok(news) = timeout(LOOK_AGAIN, news).await else {
+                looks += 1;
+                assert!(LOOK_AGAIN * looks <= PATIENCE, "not over in time: {}", self.stuck(orders, &over).await);
+                // kwok may overlook a pod that is bound soon after it took a node over; a kubelet looks at its pods again and again.
+                let mark = format!("test-cluster/look={looks}");
+                let _gone_meanwhile = self.site.cluster.kubectl(&["annotate", "pods", "--all", "--overwrite", &mark]);
+                continue;
+            };
             match news {
                 Some(Report::Ended { run, result, started_at, at }) if is_one_of(orders, run) => {
                     over.insert(run, RunPhase::Ended { result, started_at, at });

@@ -29,6 +29,8 @@ pub enum Stand {
     Succeeded {
         /// When.
         at: Timestamp,
+        /// Of how many tasks; 0: nobody knows. Their pods may be let go of, and not be counted any more, before this is written.
+        tasks: usize,
     },
     /// It did not go well, or somebody cancelled it.
     Failed {
@@ -114,7 +116,7 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: Option<&Counts>, 
     ];
     let (active, succeeded, failed) = match stand {
         Stand::Invalid(_) | Stand::Held | Stand::Waiting(_) => (0, 0, 0),
-        // Pods may have been let go of before anybody counted them, and by a daemon that did not live to write it.
+        Stand::Succeeded { tasks, .. } if *tasks > 0 => (0, i32::try_from(*tasks).unwrap_or(i32::MAX), 0),
         Stand::Succeeded { .. } => {
             let placed = i32::try_from(counts.placements.len().max(old.placements.len())).unwrap_or(0);
             let counted = counts.succeeded.max(placed).max(old.succeeded);
@@ -127,7 +129,7 @@ pub(super) fn status_of(job: &FlashJob, stand: &Stand, counts: Option<&Counts>, 
         _ => (counts.active, counts.succeeded, counts.failed),
     };
     let at = match stand {
-        Stand::Succeeded { at } | Stand::Failed { at, .. } => Some(time(*at)),
+        Stand::Succeeded { at, .. } | Stand::Failed { at, .. } => Some(time(*at)),
         _ => None,
     };
     let made = FlashJobStatus {
@@ -230,7 +232,7 @@ mod tests {
         assert_eq!(holds(&job, "Ready"), (true, "Running".to_owned(), 5));
         let status = job.status.clone().unwrap();
         assert_eq!((status.active, status.desired, status.phase), (2, 2, Some(Phase::Running)));
-        assert!(next(&mut job, &Stand::Succeeded { at: Timestamp(9 * SECOND) }, &counts, 10));
+        assert!(next(&mut job, &Stand::Succeeded { at: Timestamp(9 * SECOND), tasks: 0 }, &counts, 10));
         let status = job.status.clone().unwrap();
         assert_eq!((status.active, status.succeeded, status.phase), (0, 2, Some(Phase::Succeeded)));
         assert_eq!(holds(&job, "Valid").2, 1);
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn what_succeeded_before_anybody_counted_it_is_counted() {
         let (mut fresh, none) = (job(), Counts::default());
-        let done = Stand::Succeeded { at: Timestamp(9 * SECOND) };
+        let done = Stand::Succeeded { at: Timestamp(9 * SECOND), tasks: 0 };
         assert!(next(&mut fresh, &done, &none, 10));
         assert_eq!(fresh.status.unwrap().succeeded, 2, "all of it");
         let mut seen = job();
@@ -250,6 +252,11 @@ mod tests {
         assert!(next(&mut seen, &Stand::Running, &Counts { active: 1, placements, ..Counts::default() }, 4));
         assert!(next(&mut seen, &done, &none, 10));
         assert_eq!(seen.status.unwrap().succeeded, 1, "as many as were placed");
+        // The daemon was killed when it had let go of one of two pods, and the next one sees the other alone.
+        let (mut left, placements) = (job(), vec![TaskPlacement::default()]);
+        let counts = Counts { succeeded: 1, placements, ..Counts::default() };
+        assert!(next(&mut left, &Stand::Succeeded { at: Timestamp(9 * SECOND), tasks: 2 }, &counts, 10));
+        assert_eq!(left.status.unwrap().succeeded, 2, "as many as the job has placed");
     }
 
     #[test]
