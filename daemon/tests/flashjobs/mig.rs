@@ -49,6 +49,20 @@ pub(crate) fn many_small(site: &Site, limits: &Value) -> Vec<String> {
     names
 }
 
+/// A FlashJob and a pod of this name that ask for these are told in such words that they cannot have them.
+pub(crate) async fn refused(site: &Site, name: &str, limits: &Value, words: &str) {
+    let objects = [
+        ("FlashJob", "Valid", flash_job(name, 1, 0, "50ms", "0")),
+        ("Pod", "PodScheduled", lone(name, 0, "50ms", "0", json!({}))),
+    ];
+    for (kind, said_in, object) in objects {
+        site.apply(&asking(object, limits));
+        let wrong = site.watch(kind, name, |object| condition(object, said_in)["status"] == "False").await;
+        let message = condition(&wrong, said_in)["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_are_counted_by_profile() {
     let Some(site) = Site::with("MIG instances", vec![node("mig-0", 7), node("mig-1", 7)]).await else { return };
@@ -97,14 +111,7 @@ async fn what_is_not_there_is_said_where_it_was_asked_for() {
         ("many", json!({SMALL: "8"}), "asks for 8 MIG instances of the profile \"1g.10gb\", the largest node has 7"),
         ("mixed", json!({SMALL: "1", "nvidia.com/gpu": "1"}), "a pod gets GPUs of one kind here; write one of the two"),
     ] {
-        site.apply(&asking(flash_job(name, 1, 0, "50ms", "0"), &limits));
-        let wrong = site.watch("FlashJob", name, |object| condition(object, "Valid")["status"] == "False").await;
-        let message = condition(&wrong, "Valid")["message"].as_str().unwrap();
-        assert!(message.contains(words), "{message}");
-        site.apply(&asking(lone(name, 0, "50ms", "0", json!({})), &limits));
-        let wrong = site.watch("Pod", name, |pod| condition(pod, "PodScheduled")["status"] == "False").await;
-        let message = condition(&wrong, "PodScheduled")["message"].as_str().unwrap();
-        assert!(message.contains(words), "{message}");
+        refused(&site, name, &limits, words).await;
     }
     // A node that has them comes: what was wrong is taken.
     let large = NodeSpec { devices: vec![("nvidia.com/mig-2g.20gb".to_owned(), 3)], ..NodeSpec::plain("mig-1") };

@@ -3,8 +3,8 @@
 use control_plane::{NodeSpec, Referee};
 use serde_json::{Value, json};
 
-use crate::mig::{asking, many_small, taken_by_another, why};
-use crate::rig::{Site, condition, flash_job, lone};
+use crate::mig::{asking, many_small, refused, taken_by_another, why};
+use crate::rig::{Site, flash_job, lone};
 
 const SHARED: &str = "nvidia.com/gpu.shared";
 
@@ -78,14 +78,7 @@ async fn a_part_that_is_not_there_is_said_where_it_was_asked_for() {
         ),
         ("mixed", json!({SHARED: "1", "nvidia.com/gpu": "1"}), "a pod gets GPUs of one kind here; write one of the two"),
     ] {
-        site.apply(&asking(flash_job(name, 1, 0, "50ms", "0"), &limits));
-        let wrong = site.watch("FlashJob", name, |object| condition(object, "Valid")["status"] == "False").await;
-        let message = condition(&wrong, "Valid")["message"].as_str().unwrap();
-        assert!(message.contains(words), "{message}");
-        site.apply(&asking(lone(name, 0, "50ms", "0", json!({})), &limits));
-        let wrong = site.watch("Pod", name, |pod| condition(pod, "PodScheduled")["status"] == "False").await;
-        let message = condition(&wrong, "PodScheduled")["message"].as_str().unwrap();
-        assert!(message.contains(words), "{message}");
+        refused(&site, name, &limits, words).await;
     }
     // A node that has some comes. It does not say how large they are: any part will do, a tenth is promised to nobody.
     site.cluster.add_nodes(&[node("unsaid-0", 0)]).unwrap();
