@@ -124,24 +124,16 @@ impl Cluster {
     /// The configuration cannot be used.
     pub(crate) async fn begin(config: &Config, store: Arc<dyn Store>) -> anyhow::Result<(Self, LeaseKeeper)> {
         let client = connect(config.kubernetes.kubeconfig.as_deref()).await.context(UNUSABLE)?;
-        let watch = NodeWatch::start(WatchOptions {
-            client: client.clone(),
-            instance: config.kubernetes.instance.as_str().to_owned(),
-            grace: duration(config.kubernetes.node_grace),
-            tolerated: TOLERATED.map(str::to_owned).to_vec(),
-        });
-        let mut views = watch.views();
-        let first = tokio::time::timeout(FIRST_LOOK, views.wait_for(|view| view.listed || view.away.is_some())).await;
-        if !matches!(first, Ok(Ok(view)) if view.listed) {
+        let watch = look(config, client.clone());
+        if !first_view(&watch).await.listed {
             tracing::warn!("starting without nodes: the cluster has not told them yet");
         }
-        let settings = &config.kubernetes;
-        let instance = settings.instance.as_str();
+        let (namespace, name) = lease(config, &client);
         let (keeper, leadership) = LeaseKeeper::new(LeaseOptions {
-            namespace: settings.namespace.as_ref().map_or_else(|| client.default_namespace(), Label::as_str).to_owned(),
-            name: if instance == OWN_INSTANCE { LEASE.to_owned() } else { format!("{LEASE}-{instance}") },
+            namespace,
+            name,
             holder: holder(),
-            duration: duration(settings.lease_duration),
+            duration: duration(config.kubernetes.lease_duration),
             client: client.clone(),
             terms: Arc::new(TableTerms { latest: AtomicU64::new(store.head().term.0), store }),
         });
@@ -170,6 +162,33 @@ impl Cluster {
         let view = self.watch.views().borrow().clone();
         view.nodes.values().map(|node| offer(node, &node.others)).collect()
     }
+}
+
+/// Begins to follow the machines.
+pub(crate) fn look(config: &Config, client: Client) -> NodeWatch {
+    NodeWatch::start(WatchOptions {
+        client,
+        instance: config.kubernetes.instance.as_str().to_owned(),
+        grace: duration(config.kubernetes.node_grace),
+        tolerated: TOLERATED.map(str::to_owned).to_vec(),
+    })
+}
+
+/// What the cluster says of its machines, or why it does not; what is known after a while where it says neither.
+pub(crate) async fn first_view(watch: &NodeWatch) -> Arc<ClusterView> {
+    let mut views = watch.views();
+    // Whatever it came to stands in the last view.
+    let _ = tokio::time::timeout(FIRST_LOOK, views.wait_for(|view| view.listed || view.away.is_some())).await;
+    let view = views.borrow();
+    Arc::clone(&view)
+}
+
+/// Namespace and name of the Lease that an installation has.
+pub(crate) fn lease(config: &Config, client: &Client) -> (String, String) {
+    let settings = &config.kubernetes;
+    let instance = settings.instance.as_str();
+    let namespace = settings.namespace.as_ref().map_or_else(|| client.default_namespace(), Label::as_str);
+    (namespace.to_owned(), if instance == OWN_INSTANCE { LEASE.to_owned() } else { format!("{LEASE}-{instance}") })
 }
 
 /// What this process is called as a holder: people see the machine, and no later process is called so.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::config::{Config, Settings, paths};
 use crate::serve::Signals;
 use crate::table::Table;
-use crate::{gpus, http, telemetry};
+use crate::{http, telemetry};
 
 /// `flashd serve`.
 pub fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -22,7 +22,7 @@ pub fn serve(settings: Settings) -> anyhow::Result<()> {
 const IDLE: Duration = Duration::from_millis(200);
 
 /// Leaves a processor to the store's writer and to the jobs themselves: on two cores one worker answers more requests than two do.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(processors.saturating_sub(1).clamp(1, 8))
@@ -66,64 +66,8 @@ pub fn crds() -> anyhow::Result<()> {
     print(&k8s_types::definitions_yaml().context("writing the definitions")?)
 }
 
-/// `flashd doctor`: one line a check; fails if something needed is missing.
-pub fn doctor(settings: Settings) -> anyhow::Result<()> {
-    let config = Config::load(settings)?;
-    let mut missing = 0;
-    let mut lines = Vec::new();
-    let mut line = |good: Option<bool>, what: &str, detail: String| {
-        let word = match good {
-            Some(true) => "ok  ",
-            Some(false) => "FAIL",
-            None => "note",
-        };
-        missing += u32::from(good == Some(false));
-        lines.push(format!("{word}  {what}: {detail}\n"));
-    };
-    match paths::create_data(&config.data) {
-        Ok(()) => {
-            let probe = config.data.join(format!(".doctor-{}", std::process::id()));
-            let written = std::fs::write(&probe, "x").and_then(|()| std::fs::remove_file(&probe));
-            match written {
-                Ok(()) => line(Some(true), "data folder", config.data.display().to_string()),
-                Err(error) => line(Some(false), "data folder", format!("{}: {error}", config.data.display())),
-            }
-        }
-        Err(error) => line(Some(false), "data folder", format!("{}: {error}", config.data.display())),
-    }
-    let machine = executors::node::inventory();
-    let cpus = machine.cpu_millis as f64 / 1_000.0;
-    let gib = (machine.memory_bytes >> 20) as f64 / 1_024.0;
-    line(Some(true), "machine", format!("{}: {cpus} CPUs, {gib:.1}Gi of memory", machine.hostname));
-    let (good, detail) = look_at_gpus(&config)?;
-    line(good, "GPUs", detail);
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let enough = files.is_none_or(|files| files >= 4_096);
-    let detail = files.map_or_else(|| "no limit".to_owned(), |files| format!("{files} (4096 or more are good)"));
-    line(if enough { Some(true) } else { None }, "open files", detail);
-    print(&lines.concat())?;
-    anyhow::ensure!(missing == 0, "{missing} check(s) failed");
-    Ok(())
-}
-
-/// What a daemon would find.
-fn look_at_gpus(config: &Config) -> anyhow::Result<(Option<bool>, String)> {
-    let patience = gpus::duration(config.gpu.patience);
-    let watcher = executors::gpu::Watcher::start(gpus::place(config).source(), patience, patience)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("starting")?;
-    let view = runtime.block_on(gpus::first_view(&watcher, patience * 2));
-    let mut problems = view.survey.problems.clone();
-    problems.extend(view.stall.map(|stall| format!("the driver does not answer {}", stall.function)));
-    let models: Vec<&str> = view.survey.gpus.iter().map(|reading| reading.gpu.model.as_str()).collect();
-    let driver = view.survey.driver.as_ref().map(|driver| format!("driver {}, CUDA {}", driver.version, driver.cuda));
-    let good = if problems.is_empty() { Some(true) } else { None };
-    let parts: Vec<String> = driver.into_iter().chain((!models.is_empty()).then(|| models.join(", "))).chain(problems).collect();
-    let count = models.len().to_string();
-    Ok((good, [vec![count], parts].concat().join("; ")))
-}
-
 /// A closed standard output is nobody's fault.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("writing to standard output"),
         _ => Ok(()),

@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod decision_log;
 pub mod dispatch;
+pub mod doctor;
 pub mod engine;
 pub mod flashjobs;
 pub mod gpus;

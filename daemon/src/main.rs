@@ -33,7 +33,12 @@ enum Command {
     },
     /// Bring the job table to this version's schema, without serving
     Migrate(Box<Settings>),
-    /// Look whether this machine has what the daemon needs
+    /// Look whether there is what the daemon needs: on this machine, in the database, in the cluster
+    #[command(
+        after_help = "Examples:\n  flashd doctor\n  flashd doctor --executors flashjob --kubernetes-namespace flash-system\n  \
+        kubectl --namespace flash-system exec deploy/flashd -- flashd doctor\n\nIt starts nothing. Each line is `ok`, `note` (it works \
+        without) or `FAIL`, with what mends it; the exit status is 0 if nothing has failed."
+    )]
     Doctor(Box<Settings>),
     /// Print the OpenAPI document of the REST API
     Openapi,
@@ -86,7 +91,7 @@ fn main() -> ExitCode {
         Command::Serve(settings) => daemon::commands::serve(*settings),
         Command::Config { command: ConfigCommand::Check(settings) } => daemon::commands::config_check(*settings),
         Command::Migrate(settings) => daemon::commands::migrate(*settings),
-        Command::Doctor(settings) => daemon::commands::doctor(*settings),
+        Command::Doctor(settings) => daemon::doctor::doctor(*settings),
         Command::Openapi => daemon::commands::openapi(),
         Command::Crds => daemon::commands::crds(),
     };

@@ -114,6 +114,7 @@ fn told(error: &StoreError) -> String {
         StoreError::OtherVersion { found, known, .. } => {
             format!("it has schema version {found}, this flashd reads version {known}")
         }
+        StoreError::NotMade { .. } => "there is no job table yet".to_owned(),
         StoreError::Away { .. } => "the database does not answer".to_owned(),
         _ => "the log of this daemon says why".to_owned(),
     }

@@ -56,6 +56,30 @@ async fn jobs_queues_and_tokens_are_in_the_database_and_not_in_the_folder() {
     assert!(!text.contains("s3cret"), "{text}");
 }
 
+#[test]
+fn a_doctor_says_where_the_job_table_stands() {
+    let Some(mut server) = server_for_test("a doctor of a database") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut daemon = on(&server, &folder.path().join("data"), CONFIG);
+    let doctor = |daemon: &Daemon| {
+        let (flags, command) = (daemon.command(), std::process::Command::new(env!("CARGO_BIN_EXE_flashd")));
+        let output = { command }.arg("doctor").args(flags.get_args().skip(1)).envs(daemon.envs.clone()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("s3cret"), "{text}");
+        let line = text.lines().find(|line| line.contains("  database: ")).unwrap_or_default().to_owned();
+        (output.status.success(), line)
+    };
+    let (well, line) = doctor(&daemon);
+    assert!(well && line.starts_with("note") && line.contains("there is no job table yet"), "{line}");
+    daemon.restart();
+    let (well, line) = doctor(&daemon);
+    assert!(well && line.starts_with("ok") && line.contains("term 1"), "{line}");
+    assert!(daemon.terminate().success());
+    server.kill();
+    let (well, line) = doctor(&daemon);
+    assert!(!well && line.starts_with("FAIL") && line.contains("is away"), "{line}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_the_database_is_outlived_and_jobs_run_on() {
     let Some(mut server) = server_for_test("an outage of PostgreSQL") else { return };

@@ -61,6 +61,12 @@ pub enum StoreError {
         /// The version that this binary reads.
         known: i64,
     },
+    /// It is read before anybody has made it.
+    #[error("{subject}: there is no job table yet; the first start makes it")]
+    NotMade {
+        /// Path or address of the database.
+        subject: String,
+    },
     /// Not a database, or damaged.
     #[error("{op}: the database {subject} is damaged or not one of flashd: {detail}; it was left as it is")]
     Corrupt {

@@ -4,6 +4,7 @@
 mod amiss;
 #[path = "../common/mod.rs"]
 mod common;
+mod doctor;
 mod gang_faults;
 mod identity;
 mod leader;

@@ -7,8 +7,8 @@ use kube::runtime::watcher;
 use crate::contract::ExecutorError;
 
 pub(super) const KIND: &str = "job";
-/// What installs everything that is needed.
-const INSTALL: &str = "kubectl apply --server-side -k k8s";
+/// What installs everything that is needed in a cluster.
+pub const INSTALL: &str = "kubectl apply --server-side -k k8s";
 
 /// What an error says of the order that got it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -283,13 +283,17 @@ impl LeaseKeeper {
     }
 
     fn words(&self, error: &kube::Error) -> String {
-        match meaning(error) {
-            Meaning::Missing => {
-                let namespace = &self.options.namespace;
-                format!("the cluster has no namespace `{namespace}`; `kubectl create namespace {namespace}` makes it")
-            }
-            _ => said(error),
+        words(&self.options.namespace, error)
+    }
+}
+
+/// Why a Lease in this namespace cannot be had, with the command that mends it where there is one.
+pub(super) fn words(namespace: &str, error: &kube::Error) -> String {
+    match meaning(error) {
+        Meaning::Missing => {
+            format!("the cluster has no namespace `{namespace}`; `kubectl create namespace {namespace}` makes it")
         }
+        _ => said(error),
     }
 }
 

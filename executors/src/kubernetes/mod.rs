@@ -8,6 +8,7 @@
 //! - How a run ended is read from its pods. Where they are gone before anybody looked it is lost, unless the Job says that it succeeded.
 //! - Only objects with our instance's label are looked at or touched.
 
+pub mod checkup;
 mod connect;
 mod error;
 mod executor;

@@ -10,12 +10,14 @@
 mod definitions;
 mod flash_job;
 mod queue;
+mod rights;
 
 pub use definitions::{QUANTITY_RULE, Unwritable, definitions, definitions_yaml};
 pub use flash_job::{
     Dependency, DependsOn, FlashJob, FlashJobSpec, FlashJobStatus, NAME_LENGTH, Phase, Retry, TASKS, TaskPlacement,
 };
 pub use queue::{ClusterResourceQueue, ClusterResourceQueueSpec, ClusterResourceQueueStatus, QueueQuota};
+pub use rights::{Right, rights};
 
 /// The API group.
 pub const GROUP: &str = "scheduling.flash-sched.io";

@@ -36,7 +36,7 @@ pub(super) async fn version(db: &mut PgConnection, address: &Address) -> Result<
 pub(super) async fn readable(db: &mut PgConnection, address: &Address) -> Result<(), StoreError> {
     let (found, known) = (version(db, address).await?, MIGRATIONS.len() as i64);
     match found {
-        0 => Err(address.at("read").other("there is no job table yet")),
+        0 => Err(StoreError::NotMade { subject: address.to_string() }),
         _ if found != known => Err(StoreError::OtherVersion { subject: address.to_string(), found, known }),
         _ => Ok(()),
     }

@@ -143,10 +143,9 @@ async fn migrate(db: &mut SqliteConnection, path: &Path, version: i64) -> Result
 
 /// Where a table stands, whoever writes it, if it is one of this version.
 pub(super) fn readable(db: &mut Connection, path: &Path) -> Result<Head, ReadError> {
-    let at = At { op: "open for reading", path };
     let application = db.first(APPLICATION, &[], |row| row.int(0))?;
     if application != Some(APPLICATION_ID) {
-        return Err(ReadError::Store(at.other("it is not a job table yet")));
+        return Err(ReadError::Store(StoreError::NotMade { subject: path.display().to_string() }));
     }
     let (found, known) = (db.first(VERSION, &[], |row| row.int(0))?.unwrap_or(0), latest());
     if found != known {
