@@ -86,7 +86,7 @@ pub struct NodeExpression {
     pub key: String,
     /// How it is compared.
     pub operator: Operator,
-    /// With what, for `In` and `NotIn`.
+    /// With what: some for `In` and `NotIn`, one whole number for `Gt` and `Lt`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
 }
@@ -102,6 +102,24 @@ pub enum Operator {
     Exists,
     /// The node does not have the label.
     DoesNotExist,
+    /// The label's value is a whole number, and larger.
+    Gt,
+    /// The label's value is a whole number, and less.
+    Lt,
+}
+
+impl Operator {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::In => "In",
+            Self::NotIn => "NotIn",
+            Self::Exists => "Exists",
+            Self::DoesNotExist => "DoesNotExist",
+            Self::Gt => "Gt",
+            Self::Lt => "Lt",
+        }
+    }
 }
 
 /// How the tasks of a job are laid over nodes.
@@ -137,8 +155,8 @@ mod tests {
             (r#"{"nodeSelector": {"zone": null}}"#, "text, or a list of texts"),
             (r#"{"nodeSelector": {"zone": ["a", true]}}"#, "expected a string"),
             (
-                r#"{"nodeExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}"#,
-                "`In`, `NotIn`, `Exists`, `DoesNotExist`",
+                r#"{"nodeExpressions": [{"key": "a", "operator": "Larger", "values": ["1"]}]}"#,
+                "`In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt`, `Lt`",
             ),
             (r#"{"nodeExpressions": [["a", "Exists"]]}"#, "an object"),
             (r#"{"resources": {"gpuModel": 4}}"#, "text, or a list of texts"),

@@ -69,6 +69,12 @@ async fn what_no_node_can_give_is_refused_with_what_there_is() {
             "disk not in (ssd)",
         ),
         (
+            json!({"nodeExpressions": [{"key": "disk", "operator": "Gt", "values": ["10"]}]}),
+            "no-such-node",
+            "nodeSelector",
+            "disk above 10, there is none; values of this label are (ssd)",
+        ),
+        (
             json!({"resources": {"gpu": 1, "gpuModel": "H100"}}),
             "no-such-node",
             "resources.gpuModel",

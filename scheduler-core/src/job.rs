@@ -138,24 +138,46 @@ pub enum Selector {
         /// The label.
         label: Name,
     },
+    /// The label's value is a whole number, larger than this one.
+    Above {
+        /// The label.
+        label: Name,
+        /// What is less.
+        bound: i64,
+    },
+    /// The label's value is a whole number, less than this one.
+    Below {
+        /// The label.
+        label: Name,
+        /// What is larger.
+        bound: i64,
+    },
 }
 
 impl Selector {
     /// The label that it speaks of.
     pub const fn label(&self) -> &Name {
         match self {
-            Self::In { label, .. } | Self::NotIn { label, .. } | Self::Exists { label } | Self::Absent { label } => label,
+            Self::In { label, .. }
+            | Self::NotIn { label, .. }
+            | Self::Exists { label }
+            | Self::Absent { label }
+            | Self::Above { label, .. }
+            | Self::Below { label, .. } => label,
         }
     }
 
     /// Whether a node with these labels is one that is asked for.
     pub fn accepts(&self, labels: &BTreeMap<Name, Name>) -> bool {
         let value = labels.get(self.label());
+        let number = || value.and_then(|value| value.as_str().parse::<i64>().ok());
         match self {
             Self::In { values, .. } => value.is_some_and(|value| values.contains(value)),
             Self::NotIn { values, .. } => value.is_none_or(|value| !values.contains(value)),
             Self::Exists { .. } => value.is_some(),
             Self::Absent { .. } => value.is_none(),
+            Self::Above { bound, .. } => number().is_some_and(|number| number > *bound),
+            Self::Below { bound, .. } => number().is_some_and(|number| number < *bound),
         }
     }
 }
@@ -168,6 +190,8 @@ impl fmt::Display for Selector {
             Self::NotIn { label, values } => write!(f, "{label} not in ({})", list(values)),
             Self::Exists { label } => write!(f, "{label} exists"),
             Self::Absent { label } => write!(f, "{label} does not exist"),
+            Self::Above { label, bound } => write!(f, "{label} above {bound}"),
+            Self::Below { label, bound } => write!(f, "{label} below {bound}"),
         }
     }
 }

@@ -47,6 +47,34 @@ fn divided(mut node: NodeConfig, uuid: &str, profile: &str) -> NodeConfig {
     node
 }
 
+fn above(bound: i64) -> Selector {
+    Selector::Above { label: "slots".into(), bound }
+}
+
+fn below(bound: i64) -> Selector {
+    Selector::Below { label: "slots".into(), bound }
+}
+
+#[test]
+fn labels_are_compared_as_numbers() {
+    let nodes = vec![
+        labelled(node("few", 8, 0), &[("slots", "9")]),
+        labelled(node("many", 8, 0), &[("slots", "10")]),
+        labelled(node("some", 8, 0), &[("slots", "many")]),
+        node("none", 8, 0),
+    ];
+    let mut world = World::new(vec![queue("q", 0)], nodes);
+    // By the letters `9` were larger than `10`; what is no number, or not there, is neither larger nor less.
+    assert_eq!(places(&mut world, &job(1).wants(&select(&[above(9)]))), ["0.0@many[]"]);
+    assert_eq!(places(&mut world, &job(2).wants(&select(&[below(10)]))), ["0.0@few[]"]);
+    assert_eq!(places(&mut world, &job(3).wants(&select(&[above(8), below(10)]))), ["0.0@few[]"]);
+    for selector in [above(10), below(9)] {
+        let (task, there) = ("main".into(), names(&["10", "9", "many"]));
+        let job = job(4).wants(&select(std::slice::from_ref(&selector)));
+        assert_eq!(world.core.admit(&job.shape(), &job.policy).unwrap_err(), Refused::NoNode { task, selector, there });
+    }
+}
+
 /// `cpu` in zone x without GPUs; `mixed` in zone x with two A100 and one H100, `large` in zone y with two H100, `mig` with a divided GPU.
 fn cluster() -> World {
     let mixed = with_gpu(with_gpu(node("mixed", 8, 0), "m-a0", "A100", 40), "m-h0", "H100", 80);

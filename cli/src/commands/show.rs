@@ -146,15 +146,8 @@ fn asked(resources: &Resources) -> String {
 fn nodes(task: &TaskSpec) -> Option<String> {
     let labels = task.node_selector.iter().flatten().map(|(label, values)| format!("{label}={}", values.0.join("|")));
     let expressions = task.node_expressions.iter().flatten();
-    let expressions = expressions.map(|asked| {
-        let operator = match asked.operator {
-            Operator::In => "In",
-            Operator::NotIn => "NotIn",
-            Operator::Exists => "Exists",
-            Operator::DoesNotExist => "DoesNotExist",
-        };
-        format!("{} {operator} {}", asked.key, asked.values.join("|")).trim_end().to_owned()
-    });
+    let expressions = expressions
+        .map(|asked| format!("{} {} {}", asked.key, asked.operator.name(), asked.values.join("|")).trim_end().to_owned());
     let all: Vec<_> = labels.chain(expressions).collect();
     (!all.is_empty()).then(|| all.join(", "))
 }

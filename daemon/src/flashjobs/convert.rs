@@ -8,11 +8,12 @@ use api::quantity::{Cpu, Duration, GpuMillis, Memory};
 use api::{AnyOf, JobSpec, NodeExpression, Operator, Resources, Retry, TaskSpec};
 use executors::kubernetes::flashjob::is_gated;
 use executors::kubernetes::nodes::{GpuCounts, GpuResource, TAINTED, asks, has, uncounted};
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
 use scheduler_core::scheduler::PRIORITY_LIMIT;
 
+use super::affinity::expressions;
 use super::depends::depend;
 use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID, amounts};
 use crate::cluster::{ANY_PART, TOLERATED};
@@ -233,25 +234,6 @@ fn unheeded(pod: &PodSpec) -> Option<String> {
     } else {
         None
     }
-}
-
-/// Required node affinity, where all of it has to hold. What is said another way is looked at when the pod is bound.
-fn expressions(pod: &PodSpec) -> Vec<NodeExpression> {
-    let affinity = pod.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    let Some([term]) = required.map(|required| required.node_selector_terms.as_slice()) else { return Vec::new() };
-    term.match_expressions.iter().flatten().filter_map(expression).collect()
-}
-
-fn expression(need: &NodeSelectorRequirement) -> Option<NodeExpression> {
-    let operator = match need.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        _ => return None,
-    };
-    Some(NodeExpression { key: need.key.clone(), operator, values: need.values.clone().unwrap_or_default() })
 }
 
 #[cfg(test)]

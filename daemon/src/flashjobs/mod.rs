@@ -9,6 +9,7 @@
 //! - A run whose pods are gone is not taken for lost before all that was deleted meanwhile is known ([`Compared`]).
 //! - What is wrong with one is said in its status, with what to write instead; it is looked at again when it changes, and now and then.
 
+mod affinity;
 mod amounts;
 mod compared;
 mod convert;

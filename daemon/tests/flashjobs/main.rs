@@ -1,6 +1,7 @@
 //! The daemon with the executor `flashjob`, on a real control plane and with the rights of `k8s/`.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
+mod affinity;
 #[path = "../common/mod.rs"]
 mod common;
 mod deleted;

@@ -181,11 +181,15 @@ fn selectors(task: &TaskSpec) -> Vec<Selector> {
     let values = values.map(|(label, any_of)| Selector::In { label: name(label), values: names(&any_of.0) });
     let expressions = task.node_expressions.iter().flatten().map(|asked| {
         let (label, values) = (name(&asked.key), names(&asked.values));
+        // Whoever took the job has looked whether that is a number.
+        let bound = || asked.values.first().and_then(|value| value.parse().ok()).unwrap_or_default();
         match asked.operator {
             Operator::In => Selector::In { label, values },
             Operator::NotIn => Selector::NotIn { label, values },
             Operator::Exists => Selector::Exists { label },
             Operator::DoesNotExist => Selector::Absent { label },
+            Operator::Gt => Selector::Above { label, bound: bound() },
+            Operator::Lt => Selector::Below { label, bound: bound() },
         }
     });
     values.chain(expressions).collect()

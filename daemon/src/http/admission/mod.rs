@@ -31,6 +31,7 @@ use crate::names;
 use crate::objects::{Directory, SharedDirectory};
 use crate::users::Users;
 use interned::Interned;
+pub(crate) use place::VALUES;
 pub use update::FIELDS;
 pub use written::{Sent, Written};
 

@@ -14,7 +14,7 @@ use crate::names;
 /// Labels and expressions of one task.
 const SELECTORS: usize = 64;
 /// Values of one of them, and GPU models.
-const VALUES: usize = 64;
+pub(crate) const VALUES: usize = 64;
 /// Units of MPS that are one GPU.
 const MPS_UNITS: u32 = 10;
 /// Longest UUID of a GPU.
@@ -105,15 +105,22 @@ fn expression(asked: &NodeExpression) -> Checked<Selector> {
     checks::key_of(&asked.key).map_err(|invalid| invalid.under("key"))?;
     let label = Name::from(asked.key.as_str());
     let values = || values(&asked.values).map_err(|invalid| invalid.under("values"));
-    let none = |selector, operator: &str| match asked.values.as_slice() {
+    let operator = asked.operator.name();
+    let none = |selector| match asked.values.as_slice() {
         [] => Ok(selector),
         _ => Err(Invalid::new("values", format!("`{operator}` has no values"))),
+    };
+    let bound = || {
+        let number = <&[String; 1]>::try_from(asked.values.as_slice()).ok().and_then(|[value]| value.parse().ok());
+        number.ok_or_else(|| Invalid::new("values", format!("`{operator}` has one value, a whole number as in [\"40000\"]")))
     };
     match asked.operator {
         Operator::In => Ok(Selector::In { label, values: values()? }),
         Operator::NotIn => Ok(Selector::NotIn { label, values: values()? }),
-        Operator::Exists => none(Selector::Exists { label }, "Exists"),
-        Operator::DoesNotExist => none(Selector::Absent { label }, "DoesNotExist"),
+        Operator::Exists => none(Selector::Exists { label }),
+        Operator::DoesNotExist => none(Selector::Absent { label }),
+        Operator::Gt => Ok(Selector::Above { label, bound: bound()? }),
+        Operator::Lt => Ok(Selector::Below { label, bound: bound()? }),
     }
 }
 

@@ -211,6 +211,16 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
             "`Exists` has no values",
         ),
         (
+            json!({"command": ["a"], "nodeExpressions": [{"key": "slots", "operator": "Gt", "values": ["many"]}]}),
+            "nodeExpressions[0].values",
+            "`Gt` has one value, a whole number",
+        ),
+        (
+            json!({"command": ["a"], "nodeExpressions": [{"key": "slots", "operator": "Lt", "values": ["1", "2"]}]}),
+            "nodeExpressions[0].values",
+            "`Lt` has one value, a whole number",
+        ),
+        (
             json!({"command": ["a"], "nodeExpressions": [{"key": "/", "operator": "Exists"}]}),
             "nodeExpressions[0].key",
             "not a key",
