@@ -62,6 +62,9 @@ pub struct JobSpec {
     /// The same for what a selector cannot say.
     #[serde(default, deserialize_with = "crate::object::some_list", skip_serializing_if = "Option::is_none")]
     pub node_expressions: Option<Vec<NodeExpression>>,
+    /// Alternatives: all of one of these lists has to hold, beside the selector and the expressions.
+    #[serde(default, deserialize_with = "crate::object::some_lists", skip_serializing_if = "Option::is_none")]
+    pub node_terms: Option<Vec<Vec<NodeExpression>>>,
     /// How its tasks are laid over nodes. Default: `pack`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Arrangement>,
@@ -138,6 +141,9 @@ pub struct TaskSpec {
     /// The same for what a selector cannot say. Default: the job's.
     #[serde(default, deserialize_with = "crate::object::some_list", skip_serializing_if = "Option::is_none")]
     pub node_expressions: Option<Vec<NodeExpression>>,
+    /// Alternatives: all of one of these lists has to hold, beside the selector and the expressions. Default: the job's.
+    #[serde(default, deserialize_with = "crate::object::some_lists", skip_serializing_if = "Option::is_none")]
+    pub node_terms: Option<Vec<Vec<NodeExpression>>>,
 }
 
 /// What one task asks for.

@@ -47,6 +47,15 @@ pub(crate) fn some_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserial
     Ok(list.map(|list| list.into_iter().map(|object| object.0).collect()))
 }
 
+/// For a field that may be a list of lists of objects.
+pub(crate) fn some_lists<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Vec<T>>>, D::Error> {
+    let lists = Option::<Vec<Vec<Object<T>>>>::deserialize(deserializer)?;
+    let plain = |list: Vec<Object<T>>| list.into_iter().map(|object| object.0).collect();
+    Ok(lists.map(|lists| lists.into_iter().map(plain).collect()))
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 mod tests {
@@ -60,6 +69,7 @@ mod tests {
             r#"{"retry": [3]}"#,
             r#"{"stop": ["SIGINT"]}"#,
             r#"{"tasks": [["a"]]}"#,
+            r#"{"nodeTerms": [[["a", "Exists"]]]}"#,
             r#"{"tasks": [{"resources": []}]}"#,
         ] {
             let error = serde_json::from_str::<JobSpec>(text).unwrap_err();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use executors::node::HOSTNAME;
 use scheduler_core::amounts::{CpuMillis, MemoryBytes};
 use scheduler_core::ids::Name;
 use scheduler_core::scheduler::{GpuDevice, NodeConfig};
@@ -24,8 +25,10 @@ pub(crate) fn node(config: &Config, gpus: Vec<GpuDevice>) -> NodeConfig {
 fn labels(hostname: &str, config: &Config) -> BTreeMap<Name, Name> {
     // A host name may have what a label may not.
     let hostname = if names::is_label_value(hostname) { hostname.to_owned() } else { names::to_label(hostname, "unknown") };
-    let own = [("hostname", hostname.as_str()), ("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)];
-    let own = own.map(|(key, value)| (Name::from(format!("{}{key}", names::OWN_PREFIX)), Name::from(value)));
+    let key = |key: &str| format!("{}{key}", names::OWN_PREFIX);
+    let kind = [(key("arch"), std::env::consts::ARCH), (key("os"), std::env::consts::OS)];
+    let own = [(HOSTNAME.to_owned(), hostname.as_str())].into_iter().chain(kind);
+    let own = own.map(|(key, value)| (Name::from(key), Name::from(value)));
     let said = config.node.labels.iter().map(|(key, value)| (Name::from(key), Name::from(value)));
     said.chain(own).collect()
 }

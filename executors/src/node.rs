@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Label of every node with its name: a machine's own, and that of a node of a cluster in our books.
+pub const HOSTNAME: &str = "flash-sched.io/hostname";
+
 /// The machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {

@@ -110,7 +110,7 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// What is asked of one label of a node.
+/// What is asked of the labels of a node; mostly of one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Selector {
@@ -152,24 +152,30 @@ pub enum Selector {
         /// What is larger.
         bound: i64,
     },
+    /// All of one of these holds; of a list without any, too.
+    Any {
+        /// The alternatives.
+        of: Vec<Vec<Selector>>,
+    },
 }
 
 impl Selector {
-    /// The label that it speaks of.
-    pub const fn label(&self) -> &Name {
+    /// The label that it speaks of; none where it may be one or another.
+    pub const fn label(&self) -> Option<&Name> {
         match self {
             Self::In { label, .. }
             | Self::NotIn { label, .. }
             | Self::Exists { label }
             | Self::Absent { label }
             | Self::Above { label, .. }
-            | Self::Below { label, .. } => label,
+            | Self::Below { label, .. } => Some(label),
+            Self::Any { .. } => None,
         }
     }
 
     /// Whether a node with these labels is one that is asked for.
     pub fn accepts(&self, labels: &BTreeMap<Name, Name>) -> bool {
-        let value = labels.get(self.label());
+        let value = self.label().and_then(|label| labels.get(label));
         let number = || value.and_then(|value| value.as_str().parse::<i64>().ok());
         match self {
             Self::In { values, .. } => value.is_some_and(|value| values.contains(value)),
@@ -178,6 +184,7 @@ impl Selector {
             Self::Absent { .. } => value.is_none(),
             Self::Above { bound, .. } => number().is_some_and(|number| number > *bound),
             Self::Below { bound, .. } => number().is_some_and(|number| number < *bound),
+            Self::Any { of } => of.iter().any(|all| all.iter().all(|selector| selector.accepts(labels))),
         }
     }
 }
@@ -192,6 +199,10 @@ impl fmt::Display for Selector {
             Self::Absent { label } => write!(f, "{label} does not exist"),
             Self::Above { label, bound } => write!(f, "{label} above {bound}"),
             Self::Below { label, bound } => write!(f, "{label} below {bound}"),
+            Self::Any { of } => {
+                let all = |all: &Vec<Self>| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+                write!(f, "either {}", of.iter().map(all).collect::<Vec<_>>().join(", or "))
+            }
         }
     }
 }

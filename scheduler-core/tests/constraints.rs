@@ -68,6 +68,20 @@ fn labels_are_compared_as_numbers() {
     assert_eq!(places(&mut world, &job(1).wants(&select(&[above(9)]))), ["0.0@many[]"]);
     assert_eq!(places(&mut world, &job(2).wants(&select(&[below(10)]))), ["0.0@few[]"]);
     assert_eq!(places(&mut world, &job(3).wants(&select(&[above(8), below(10)]))), ["0.0@few[]"]);
+    // Either of these, each with all that it says.
+    let either = |of: &[&[Selector]]| Selector::Any { of: of.iter().map(|all| all.to_vec()).collect() };
+    let few_or_none = either(&[&[below(10), above(0)], &[Selector::Absent { label: "slots".into() }]]);
+    let alone = |number: u64| job(number).asks(1, 8, 0).wants(&select(std::slice::from_ref(&few_or_none)));
+    for number in 1..=3 {
+        world.done(number, at(1));
+    }
+    assert_eq!(places(&mut world, &alone(4)), ["0.0@few[]"]);
+    assert_eq!(places(&mut world, &alone(5)), ["0.0@none[]"]);
+    assert_eq!(places(&mut world, &alone(6)), [] as [&str; 0], "room elsewhere does not help");
+    let nowhere = either(&[&[above(9), below(10)], &[within("slots", &["x"]), above(9)]]);
+    let refused = world.core.admit(&job(7).wants(&select(&[nowhere])).shape(), &job(7).policy).unwrap_err();
+    let said = "asks for nodes where either slots above 9 and slots below 10, or slots in (x) and slots above 9, there is none";
+    assert!(refused.to_string().ends_with(said), "{refused}");
     for selector in [above(10), below(9)] {
         let (task, there) = ("main".into(), names(&["10", "9", "many"]));
         let job = job(4).wants(&select(std::slice::from_ref(&selector)));

@@ -1,6 +1,6 @@
 //! `flash show`: all about a job.
 
-use api::{Job, JobList, JobSpec, Operator, Resources, TaskSpec};
+use api::{Job, JobList, JobSpec, NodeExpression, Resources, TaskSpec};
 use jiff::Timestamp;
 
 use crate::client::Client;
@@ -142,13 +142,17 @@ fn asked(resources: &Resources) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// `zone=a, disk=nvme|ssd, rack NotIn 7`.
+/// `zone=a, disk=nvme|ssd, rack NotIn 7`, and alternatives with `or` between them.
 fn nodes(task: &TaskSpec) -> Option<String> {
     let labels = task.node_selector.iter().flatten().map(|(label, values)| format!("{label}={}", values.0.join("|")));
-    let expressions = task.node_expressions.iter().flatten();
-    let expressions = expressions
-        .map(|asked| format!("{} {} {}", asked.key, asked.operator.name(), asked.values.join("|")).trim_end().to_owned());
-    let all: Vec<_> = labels.chain(expressions).collect();
+    let said = |asked: &NodeExpression| {
+        format!("{} {} {}", asked.key, asked.operator.name(), asked.values.join("|")).trim_end().to_owned()
+    };
+    let expressions = task.node_expressions.iter().flatten().map(said);
+    let terms = task.node_terms.as_deref().unwrap_or_default().iter();
+    let terms: Vec<String> = terms.map(|term| term.iter().map(said).collect::<Vec<_>>().join(" and ")).collect();
+    let either = (!terms.is_empty()).then(|| format!("either {}", terms.join(", or ")));
+    let all: Vec<_> = labels.chain(expressions).chain(either).collect();
     (!all.is_empty()).then(|| all.join(", "))
 }
 

@@ -1,46 +1,45 @@
-//! Required node affinity of pods as expressions over labels, which the core knows.
-//!
-//! What must hold: no node is ruled out that the affinity allows. What cannot be said in expressions is looked at when the pod is bound.
+//! Required node affinity of pods, as a job says it. All of it is known before anything is bound: a gang that is placed where its pods may not go
+//! would be placed there again and again.
 
 use api::{NodeExpression, Operator};
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
+use executors::node::HOSTNAME;
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, PodSpec};
 
-use crate::http::admission::VALUES;
+/// What it asks of nodes: what all have to satisfy, and alternatives.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub(super) struct Affinity {
+    pub(super) expressions: Vec<NodeExpression>,
+    pub(super) terms: Vec<Vec<NodeExpression>>,
+}
 
-/// What required node affinity asks of labels, as far as all of it has to hold: one term whole; of several, which are alternatives, what each of
-/// them asks, and of a label that each of them wants among some values, that it is among any of these. The rest is looked at when the pod is bound.
-pub(super) fn expressions(pod: &PodSpec) -> Vec<NodeExpression> {
+/// What required node affinity asks of nodes; the path in errors is that of the pod.
+pub(super) fn affinity(path: &str, pod: &PodSpec) -> Result<Affinity, String> {
     let affinity = pod.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    let terms = required.map(|required| required.node_selector_terms.as_slice()).unwrap_or_default();
-    // One that asks for nothing matches nothing.
-    let asks = |term: &&NodeSelectorTerm| {
-        [term.match_expressions.as_ref().map(Vec::len), term.match_fields.as_ref().map(Vec::len)].iter().flatten().sum::<usize>()
-            > 0
-    };
-    let mut terms = terms.iter().filter(asks).map(|term| term.match_expressions.iter().flatten().filter_map(expression));
-    let first: Vec<NodeExpression> = terms.next().into_iter().flatten().collect();
-    terms.fold(first, |common, term| {
-        let term: Vec<NodeExpression> = term.collect();
-        common.into_iter().filter_map(|asked| either(asked, &term)).collect()
-    })
-}
-
-/// What holds of a node of which this holds, or all of those.
-fn either(mut one: NodeExpression, those: &[NodeExpression]) -> Option<NodeExpression> {
-    if those.contains(&one) {
-        return Some(one);
+    let Some(required) = required else { return Ok(Affinity::default()) };
+    let path = format!("{path}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
+    let mut terms = Vec::with_capacity(required.node_selector_terms.len());
+    for (at, term) in required.node_selector_terms.iter().enumerate() {
+        let labels = term.match_expressions.iter().flatten().map(|need| expression(need, need.key.clone()));
+        let fields = term.match_fields.iter().flatten().map(|need| match need.key.as_str() {
+            "metadata.name" => expression(need, HOSTNAME.to_owned()),
+            other => Err(format!("the field `{}` is not known: write metadata.name", other.escape_debug())),
+        });
+        let asked: Vec<NodeExpression> =
+            labels.chain(fields).collect::<Result<_, _>>().map_err(|wrong| format!("{path}[{at}]: {wrong}"))?;
+        // One that asks for nothing matches nothing.
+        if !asked.is_empty() {
+            terms.push(asked);
+        }
     }
-    let other =
-        those.iter().find(|other| (other.operator, one.operator) == (Operator::In, Operator::In) && other.key == one.key)?;
-    one.values.extend(other.values.iter().cloned());
-    one.values.sort_unstable();
-    one.values.dedup();
-    // More than can be asked for is looked at later, instead of being refused.
-    Some(one).filter(|one| one.values.len() <= VALUES)
+    match terms.len() {
+        0 => Err(format!("{path} ask for nothing, and match no node: write matchExpressions, or leave the affinity out")),
+        1 => Ok(Affinity { expressions: terms.remove(0), terms }),
+        _ => Ok(Affinity { expressions: Vec::new(), terms }),
+    }
 }
 
-fn expression(need: &NodeSelectorRequirement) -> Option<NodeExpression> {
+fn expression(need: &NodeSelectorRequirement, key: String) -> Result<NodeExpression, String> {
     let operator = match need.operator.as_str() {
         "In" => Operator::In,
         "NotIn" => Operator::NotIn,
@@ -48,9 +47,12 @@ fn expression(need: &NodeSelectorRequirement) -> Option<NodeExpression> {
         "DoesNotExist" => Operator::DoesNotExist,
         "Gt" => Operator::Gt,
         "Lt" => Operator::Lt,
-        _ => return None,
+        other => {
+            let all = "In, NotIn, Exists, DoesNotExist, Gt or Lt";
+            return Err(format!("`{}` is no operator: write {all}", other.escape_debug()));
+        }
     };
-    Some(NodeExpression { key: need.key.clone(), operator, values: need.values.clone().unwrap_or_default() })
+    Ok(NodeExpression { key, operator, values: need.values.clone().unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -60,12 +62,14 @@ mod tests {
 
     use super::*;
 
-    /// What is asked by these terms.
-    fn asked(terms: Value) -> Vec<String> {
-        let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
-        let pod = serde_json::from_value(json!({"containers": [], "affinity": affinity})).unwrap();
-        let said = |one: &NodeExpression| format!("{} {} {}", one.key, one.operator.name(), one.values.join("|"));
-        expressions(&pod).iter().map(said).collect()
+    /// What is asked by these terms: what all nodes have to satisfy, then alternatives.
+    fn asked(terms: Value) -> Result<(Vec<String>, Vec<Vec<String>>), String> {
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        let pod = serde_json::from_value(json!({"containers": [], "affinity": {"nodeAffinity": required}})).unwrap();
+        let said = |all: &Vec<NodeExpression>| {
+            all.iter().map(|one| format!("{} {} {}", one.key, one.operator.name(), one.values.join("|"))).collect::<Vec<_>>()
+        };
+        affinity("spec", &pod).map(|asked| (said(&asked.expressions), asked.terms.iter().map(said).collect()))
     }
 
     fn labels(expressions: &[(&str, &str, &[&str])]) -> Value {
@@ -73,41 +77,38 @@ mod tests {
         json!({"matchExpressions": expressions.iter().map(one).collect::<Vec<_>>()})
     }
 
-    fn node(name: &str) -> Value {
-        json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]})
+    fn field(key: &str) -> Value {
+        json!({"matchFields": [{"key": key, "operator": "In", "values": ["n"]}]})
     }
 
     #[test]
-    fn one_term_holds_as_it_is() {
-        let term = labels(&[
-            ("zone", "In", &["a", "b"]),
-            ("old", "DoesNotExist", &[]),
-            ("memory", "Gt", &["40000"]),
-            ("rack", "Lt", &["7"]),
-        ]);
-        assert_eq!(asked(json!([term])), ["zone In a|b", "old DoesNotExist ", "memory Gt 40000", "rack Lt 7"]);
-        assert_eq!(asked(json!([labels(&[])])), [] as [&str; 0]);
-        // A term that asks for nothing is no alternative: it matches nothing.
-        assert_eq!(asked(json!([labels(&[("zone", "In", &["a"])]), labels(&[]), {}])), ["zone In a"]);
+    fn all_of_it_is_said() {
+        let zone = ("zone", "In", &["a", "b"][..]);
+        let one = labels(&[zone, ("old", "DoesNotExist", &[]), ("memory", "Gt", &["40000"]), ("rack", "Lt", &["7"])]);
+        let said = ["zone In a|b", "old DoesNotExist ", "memory Gt 40000", "rack Lt 7"].map(str::to_owned).to_vec();
+        assert_eq!(asked(json!([one])).unwrap(), (said.clone(), Vec::new()));
+        // A term that asks for nothing is no alternative.
+        assert_eq!(asked(json!([labels(&[]), one, {}])).unwrap(), (said, Vec::new()));
+        let mut both = field("metadata.name");
+        both["matchExpressions"] = labels(&[zone])["matchExpressions"].clone();
+        let terms = [vec!["gpus Exists "], vec!["zone In a|b", "flash-sched.io/hostname In n"]];
+        let terms = terms.map(|term| term.into_iter().map(str::to_owned).collect()).to_vec();
+        assert_eq!(asked(json!([labels(&[("gpus", "Exists", &[])]), both])).unwrap(), (Vec::new(), terms));
     }
 
     #[test]
-    fn of_alternatives_what_holds_in_all_is_asked() {
-        let (a, b) = (("zone", "In", &["a"][..]), ("zone", "In", &["b", "a"][..]));
-        let gpus = ("gpus", "Exists", &[][..]);
-        assert_eq!(asked(json!([labels(&[a, gpus]), labels(&[gpus, b])])), ["zone In a|b", "gpus Exists "]);
-        assert_eq!(asked(json!([labels(&[a, gpus]), labels(&[b]), labels(&[a])])), ["zone In a|b"]);
-        assert_eq!(asked(json!([labels(&[a]), labels(&[gpus])])), [] as [&str; 0]);
-        assert_eq!(
-            asked(json!([labels(&[a]), labels(&[("zone", "NotIn", &["b"])])])),
-            [] as [&str; 0],
-            "one is no other's narrower"
-        );
-        for terms in [json!([labels(&[a]), node("n")]), json!([node("n"), labels(&[a])]), json!([node("n")])] {
-            assert_eq!(asked(terms), [] as [&str; 0], "by name it may be anywhere");
+    fn what_cannot_be_said_is_refused_with_what_to_write() {
+        for (terms, words) in [
+            (json!([{}]), "nodeSelectorTerms ask for nothing"),
+            (json!([]), "leave the affinity out"),
+            (json!([labels(&[("zone", "Like", &["a"])])]), "nodeSelectorTerms[0]: `Like` is no operator: write In,"),
+            (
+                json!([labels(&[("zone", "Exists", &[])]), field("spec.x")]),
+                "nodeSelectorTerms[1]: the field `spec.x` is not known",
+            ),
+        ] {
+            let error = asked(terms).unwrap_err();
+            assert!(error.starts_with("spec.affinity.nodeAffinity.") && error.contains(words), "{error}");
         }
-        let many = |letter: &str| (0..40).map(|number| format!("{letter}{number}")).collect::<Vec<_>>();
-        let term = |letter: &str| json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": many(letter)}]});
-        assert_eq!(asked(json!([term("a"), term("b")])), [] as [&str; 0], "more than can be asked for");
     }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
 use scheduler_core::scheduler::PRIORITY_LIMIT;
 
-use super::affinity::expressions;
+use super::affinity::affinity;
 use super::depends::depend;
 use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID, amounts};
 use crate::cluster::{ANY_PART, TOLERATED};
@@ -171,7 +171,8 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     }
     let selector: BTreeMap<String, AnyOf> =
         pod.node_selector.iter().flatten().map(|(key, value)| (key.clone(), AnyOf(vec![value.clone()]))).collect();
-    let mut expressions = expressions(pod);
+    let asked_of_nodes = affinity(path, pod)?;
+    let mut expressions = asked_of_nodes.expressions;
     // How many of these are free is looked at when the pod is bound; nodes that have none at all are not chosen.
     let there = |key: String| NodeExpression { key, operator: Operator::Exists, values: Vec::new() };
     expressions.extend(uncounted(pod).filter_map(|resource| has(&resource)).map(there));
@@ -188,6 +189,7 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
         }),
         node_selector: (!selector.is_empty()).then_some(selector),
         node_expressions: (!expressions.is_empty()).then_some(expressions),
+        node_terms: (!asked_of_nodes.terms.is_empty()).then_some(asked_of_nodes.terms),
         ..TaskSpec::default()
     })
 }

@@ -27,6 +27,10 @@ fn label(key: &str, operator: &str, values: &[&str]) -> Value {
     json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]})
 }
 
+fn by_name(name: &str) -> Value {
+    json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]})
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_affinity_asks_of_labels_is_known_before_pods_are_bound() {
     let nodes = vec![node("a", "east", "40960"), node("b", "west", "81559"), node("c", "north", "9216")];
@@ -36,6 +40,9 @@ async fn what_affinity_asks_of_labels_is_known_before_pods_are_bound() {
         ("above", json!([label(MEMORY, "Gt", &["50000"])]), ["b"].as_slice()),
         ("below", json!([label(MEMORY, "Lt", &["10000"])]), &["c"]),
         ("either", json!([label("zone", "In", &["east"]), label("zone", "In", &["south"])]), &["a"]),
+        // Nothing is said of both alternatives together, and the only node is one of the second, known by its name.
+        ("apart", json!([label("zone", "In", &["south"]), by_name("a")]), &["a"]),
+        ("differ", json!([label(MEMORY, "Lt", &["10"]), label("zone", "In", &["north"])]), &["c"]),
         ("both", json!([label("zone", "In", &["west"]), label("zone", "In", &["north"])]), &["b", "c"]),
     ];
     for (name, terms, allowed) in cases {
@@ -62,6 +69,11 @@ async fn what_affinity_asks_of_labels_is_known_before_pods_are_bound() {
     let told = site.watch("FlashJob", "never", |job| condition(job, "Valid")["status"] == "False").await;
     let message = condition(&told, "Valid")["message"].as_str().unwrap();
     assert!(message.contains("nvidia.com/gpu.memory above 100000") && message.contains("81559"), "{message}");
+    let terms = json!([label(MEMORY, "Gt", &["100000"]), by_name("z")]);
+    site.apply(&wants("nowhere", 1, "50ms", terms));
+    let told = site.watch("FlashJob", "nowhere", |job| condition(job, "Valid")["status"] == "False").await;
+    let message = condition(&told, "Valid")["message"].as_str().unwrap();
+    assert!(message.contains("either flash-sched.io/hostname in (z), or nvidia.com/gpu.memory above 100000"), "{message}");
     site.apply(&wants("letters", 1, "50ms", json!([label(MEMORY, "Gt", &["40Gi"])])));
     let told = site.watch("FlashJob", "letters", |job| condition(job, "Valid")["status"] == "False").await;
     let message = condition(&told, "Valid")["message"].as_str().unwrap();

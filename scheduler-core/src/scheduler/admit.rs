@@ -147,7 +147,7 @@ impl Scheduler {
         let (task, asked) = (|| group.name.clone(), &group.constraints);
         for selector in &asked.nodes {
             if !nodes().any(|node| selector.accepts(&node.labels)) {
-                let there = some(nodes().filter_map(|node| node.labels.get(selector.label())));
+                let there = some(nodes().filter_map(|node| node.labels.get(selector.label()?)));
                 return Some(Refused::NoNode { task: task(), selector: selector.clone(), there });
             }
         }

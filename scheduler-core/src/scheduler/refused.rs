@@ -60,7 +60,7 @@ pub enum Refused {
     #[error("max_attempts is 0, must be at least 1")]
     NoAttempts,
     /// No node has a label as it is asked for.
-    #[error("task \"{task}\" asks for nodes where {selector}, there is none; {}", those(.there, "values of this label are", "no node has this label"))]
+    #[error("task \"{task}\" asks for nodes where {selector}, there is none{}", values(.selector, .there))]
     NoNode {
         /// The group.
         task: Name,
@@ -277,6 +277,12 @@ pub const SHOWN: usize = 16;
 
 fn list(names: &[Name]) -> String {
     names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Which values the label has that is asked for; nothing where it may be one or another.
+fn values(selector: &Selector, there: &[Name]) -> String {
+    let values = || format!("; {}", those(there, "values of this label are", "no node has this label"));
+    selector.label().map_or_else(String::new, |_| values())
 }
 
 fn those(names: &[Name], some: &str, none: &str) -> String {

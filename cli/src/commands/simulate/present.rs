@@ -4,7 +4,7 @@
 //! it every other start would be wrong.
 
 use api::quantity::{Cpu, Duration, Memory};
-use api::{CohortList, Job, Node, NodeList, NodeState, Operator, Origin, QueueList, QueueSpec, State, TaskSpec};
+use api::{CohortList, Job, Node, NodeExpression, NodeList, NodeState, Operator, Origin, QueueList, QueueSpec, State, TaskSpec};
 use jiff::Timestamp;
 use simulator::scheduler::{
     Arrangement, Attempt, Config, Constraints, CpuMillis, GpuDevice, GpuKind, GpuShare, JobId, JobState, Lifecycle, LiveJob,
@@ -179,7 +179,7 @@ fn group(task: &TaskSpec, by_count: bool) -> TaskGroup {
 fn selectors(task: &TaskSpec) -> Vec<Selector> {
     let values = task.node_selector.iter().flatten();
     let values = values.map(|(label, any_of)| Selector::In { label: name(label), values: names(&any_of.0) });
-    let expressions = task.node_expressions.iter().flatten().map(|asked| {
+    let selector = |asked: &NodeExpression| {
         let (label, values) = (name(&asked.key), names(&asked.values));
         // Whoever took the job has looked whether that is a number.
         let bound = || asked.values.first().and_then(|value| value.parse().ok()).unwrap_or_default();
@@ -191,8 +191,11 @@ fn selectors(task: &TaskSpec) -> Vec<Selector> {
             Operator::Gt => Selector::Above { label, bound: bound() },
             Operator::Lt => Selector::Below { label, bound: bound() },
         }
-    });
-    values.chain(expressions).collect()
+    };
+    let expressions = task.node_expressions.iter().flatten().map(selector);
+    let terms = task.node_terms.as_ref().filter(|terms| !terms.is_empty());
+    let either = terms.map(|terms| Selector::Any { of: terms.iter().map(|term| term.iter().map(selector).collect()).collect() });
+    values.chain(expressions).chain(either).collect()
 }
 
 /// Tasks are named `group`, or `group-replica` where a group has several.

@@ -31,7 +31,6 @@ use crate::names;
 use crate::objects::{Directory, SharedDirectory};
 use crate::users::Users;
 use interned::Interned;
-pub(crate) use place::VALUES;
 pub use update::FIELDS;
 pub use written::{Sent, Written};
 
@@ -90,6 +89,7 @@ struct Defaults {
     resources: Resources,
     selector: Option<NodeSelector>,
     expressions: Option<Vec<NodeExpression>>,
+    terms: Option<Vec<Vec<NodeExpression>>>,
     /// Whose folder it has to be; nobody's, where it is in an image.
     uid: Option<u32>,
 }
@@ -243,6 +243,7 @@ impl Admission {
             resources: spec.resources.take().unwrap_or_default(),
             selector: spec.node_selector.take(),
             expressions: spec.node_expressions.take(),
+            terms: spec.node_terms.take(),
             uid: (self.executor == ExecutorKind::Local).then_some(caller.uid),
         };
         let several = spec.tasks.len() > 1;
@@ -253,6 +254,7 @@ impl Admission {
                 ("resources", task.resources.is_none()),
                 ("nodeSelector", task.node_selector.is_none()),
                 ("nodeExpressions", task.node_expressions.is_none()),
+                ("nodeTerms", task.node_terms.is_none()),
             ];
             let group = self.complete_task(task, index, several, &defaults).map_err(|invalid| {
                 // The path is the one that the user wrote.
@@ -307,9 +309,11 @@ impl Admission {
         // What is taken as nothing is nothing; saying so is how a task does without the job's.
         let selector = task.node_selector.take().or_else(|| defaults.selector.clone()).unwrap_or_default();
         let expressions = task.node_expressions.take().or_else(|| defaults.expressions.clone()).unwrap_or_default();
-        let constraints = place::constraints(&selector, &expressions, resources)?;
+        let terms = task.node_terms.take().or_else(|| defaults.terms.clone()).unwrap_or_default();
+        let constraints = place::constraints(&selector, &expressions, &terms, resources)?;
         task.node_selector = (!selector.is_empty()).then_some(selector);
         task.node_expressions = (!expressions.is_empty()).then_some(expressions);
+        task.node_terms = (!terms.is_empty()).then_some(terms);
         Ok(TaskGroup { constraints, ..TaskGroup::new(Name::from(name.as_str()), replicas, request) })
     }
 }

@@ -14,7 +14,7 @@ use crate::names;
 /// Labels and expressions of one task.
 const SELECTORS: usize = 64;
 /// Values of one of them, and GPU models.
-pub(crate) const VALUES: usize = 64;
+const VALUES: usize = 64;
 /// Units of MPS that are one GPU.
 const MPS_UNITS: u32 = 10;
 /// Longest UUID of a GPU.
@@ -26,13 +26,20 @@ const MODEL_CHARS: usize = 128;
 pub(super) fn constraints(
     selector: &NodeSelector,
     expressions: &[NodeExpression],
+    terms: &[Vec<NodeExpression>],
     resources: &Resources,
 ) -> Checked<Constraints> {
-    if selector.len() + expressions.len() > SELECTORS {
-        let detail = format!("{} labels and expressions; a task may have {SELECTORS}", selector.len() + expressions.len());
-        return Err(Invalid::new(if selector.len() > SELECTORS { "nodeSelector" } else { "nodeExpressions" }, detail));
+    let parts = [
+        ("nodeSelector", selector.len()),
+        ("nodeExpressions", expressions.len()),
+        ("nodeTerms", terms.iter().map(Vec::len).sum()),
+    ];
+    let all = parts.iter().map(|(_, count)| count).sum::<usize>();
+    if all > SELECTORS {
+        let most = parts.iter().max_by_key(|(_, count)| *count).map_or("nodeExpressions", |(field, _)| field);
+        return Err(Invalid::new(most, format!("{all} labels and expressions; a task may have {SELECTORS}")));
     }
-    let mut nodes = Vec::with_capacity(selector.len() + expressions.len());
+    let mut nodes = Vec::with_capacity(selector.len() + expressions.len() + 1);
     for (label, any_of) in selector {
         checks::key_of(label).map_err(|invalid| invalid.under("nodeSelector"))?;
         let values = values(&any_of.0).map_err(|invalid| invalid.under(label).under("nodeSelector"))?;
@@ -41,11 +48,37 @@ pub(super) fn constraints(
     for (index, asked) in expressions.iter().enumerate() {
         nodes.push(expression(asked).map_err(|invalid| invalid.under(&format!("nodeExpressions[{index}]")))?);
     }
-    // No two selectors look alike that are not the same: labels and values have no blanks and brackets.
-    nodes.sort_by_cached_key(ToString::to_string);
-    nodes.dedup();
+    nodes.extend(alternatives(terms).map_err(|invalid| invalid.under("nodeTerms"))?);
+    in_order(&mut nodes);
     let of_gpus = gpus(resources).map_err(|invalid| invalid.under("resources"))?;
     Ok(Constraints { nodes, ..of_gpus })
+}
+
+/// Each once. No two look alike that are not the same: labels and values have no blanks, commas and brackets.
+fn in_order(selectors: &mut Vec<Selector>) {
+    selectors.sort_by_cached_key(ToString::to_string);
+    selectors.dedup();
+}
+
+/// Of terms one has to hold; all that one of them says.
+fn alternatives(terms: &[Vec<NodeExpression>]) -> Checked<Option<Selector>> {
+    let mut of = Vec::with_capacity(terms.len());
+    for (at, term) in terms.iter().enumerate() {
+        if term.is_empty() {
+            let rule = "it asks for nothing: write what has to hold there, or leave it out";
+            return Err(Invalid::new("", rule).under(&format!("[{at}]")));
+        }
+        let asked = term
+            .iter()
+            .enumerate()
+            .map(|(index, asked)| expression(asked).map_err(|invalid| invalid.under(&format!("[{at}][{index}]"))));
+        let mut all: Vec<Selector> = asked.collect::<Checked<_>>()?;
+        in_order(&mut all);
+        of.push(all);
+    }
+    of.sort_by_cached_key(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>());
+    of.dedup();
+    Ok((!of.is_empty()).then_some(Selector::Any { of }))
 }
 
 /// Says in `gpu` what was said otherwise: in units of MPS, or by naming GPUs.

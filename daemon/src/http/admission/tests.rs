@@ -118,7 +118,21 @@ fn nodes_and_gpus_are_asked_for_in_one_way() {
     let said: Vec<_> = constraints.nodes.iter().map(ToString::to_string).collect();
     assert_eq!(said, ["disk in (ssd)", "old does not exist", "zone in (a, b)"]);
     assert_eq!((constraints.gpu_models.as_slice(), constraints.gpu_memory.0), (&["H100".into()][..], 40 << 30));
+    // Alternatives are one shape in whichever order they are said.
+    let term = |key: &str, more: &[serde_json::Value]| {
+        serde_json::Value::from([&[json!({"key": key, "operator": "Exists"})], more].concat())
+    };
+    let (small, large) =
+        (json!({"key": "slots", "operator": "Lt", "values": ["9"]}), json!({"key": "slots", "operator": "Gt", "values": ["7"]}));
+    let one = json!({"command": ["a"], "nodeTerms": [term("x", &[small.clone(), large.clone()]), term("y", &[])]});
+    let same = json!({"tasks": [{"command": ["a"], "nodeTerms": [term("y", &[]), term("x", &[large, small]), term("y", &[])]}]});
+    let (one, same) = (admit(&admission, one).unwrap(), admit(&admission, same).unwrap());
+    assert!(Arc::ptr_eq(&one.shape, &same.shape), "{:?} {:?}", one.shape, same.shape);
+    let said = one.shape.tasks[0].constraints.nodes[0].to_string();
+    assert_eq!(said, "either slots above 7 and slots below 9 and x exists, or y exists");
     // What came back can be sent again.
+    let again = serde_json::from_slice(&one.spec).unwrap();
+    assert_eq!(admit(&admission, again).unwrap().spec, one.spec);
     let spec: serde_json::Value = serde_json::from_slice(&first.spec).unwrap();
     assert_eq!(spec["tasks"][0]["nodeSelector"], json!({"disk": "ssd", "zone": ["b", "a", "b"]}));
     assert_eq!((spec.get("nodeSelector"), &spec["placement"]), (None, &json!("spread")));
@@ -219,6 +233,22 @@ fn what_is_wrong_is_named_with_its_path_and_what_is_allowed() {
             json!({"command": ["a"], "nodeExpressions": [{"key": "slots", "operator": "Lt", "values": ["1", "2"]}]}),
             "nodeExpressions[0].values",
             "`Lt` has one value, a whole number",
+        ),
+        (
+            json!({"tasks": [{"command": ["a"], "nodeTerms": [[{"key": "zone", "operator": "Exists"}], []]}]}),
+            "tasks[0].nodeTerms[1]",
+            "it asks for nothing",
+        ),
+        (
+            json!({"command": ["a"], "nodeTerms": [[{"key": "zone", "operator": "Exists"}, {"key": "slots", "operator": "Gt"}]]}),
+            "nodeTerms[0][1].values",
+            "`Gt` has one value, a whole number",
+        ),
+        (
+            json!({"command": ["a"], "nodeSelector": {"a": "b"},
+                   "nodeTerms": [vec![json!({"key": "zone", "operator": "Exists"}); 32], vec![json!({"key": "disk", "operator": "Exists"}); 32]]}),
+            "nodeTerms",
+            "65 labels and expressions; a task may have 64",
         ),
         (
             json!({"command": ["a"], "nodeExpressions": [{"key": "/", "operator": "Exists"}]}),

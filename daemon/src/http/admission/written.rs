@@ -23,8 +23,9 @@ impl Said {
         resources: Option<&Resources>,
         selector: Option<&NodeSelector>,
         expressions: Option<&Vec<NodeExpression>>,
+        terms: Option<&Vec<Vec<NodeExpression>>>,
     ) -> Self {
-        Self { resources: resources.is_some(), nodes: selector.is_some() || expressions.is_some() }
+        Self { resources: resources.is_some(), nodes: selector.is_some() || expressions.is_some() || terms.is_some() }
     }
 }
 
@@ -39,10 +40,21 @@ pub struct Written {
 impl Written {
     /// Of a job that is not completed yet.
     pub fn of(spec: &JobSpec) -> Self {
-        let job = Said::new(spec.resources.as_ref(), spec.node_selector.as_ref(), spec.node_expressions.as_ref());
+        let job = Said::new(
+            spec.resources.as_ref(),
+            spec.node_selector.as_ref(),
+            spec.node_expressions.as_ref(),
+            spec.node_terms.as_ref(),
+        );
         let tasks = spec.tasks.iter();
-        let of =
-            tasks.map(|task| Said::new(task.resources.as_ref(), task.node_selector.as_ref(), task.node_expressions.as_ref()));
+        let of = tasks.map(|task| {
+            Said::new(
+                task.resources.as_ref(),
+                task.node_selector.as_ref(),
+                task.node_expressions.as_ref(),
+                task.node_terms.as_ref(),
+            )
+        });
         Self { job, tasks: of.collect() }
     }
 

@@ -6,6 +6,7 @@ use super::super::quantity::{Amounts, amounts};
 use super::requests::{is_uncounted, of};
 use super::traits::Traits;
 use super::{ClusterNode, GpuCounts, GpuResource, Standing};
+use crate::node::HOSTNAME;
 
 /// Label that we give a node in our books where it has a taint that our own pods tolerate, for the pods of others that do not.
 pub const TAINTED: &str = "scheduling.flash-sched.io/tainted";
@@ -14,7 +15,7 @@ pub const TAINTED: &str = "scheduling.flash-sched.io/tainted";
 const HAS: &str = "has.flash-sched.io/";
 /// Label that says of how many parts each GPU is given out.
 const REPLICAS: &str = "nvidia.com/gpu.replicas";
-/// Longest name of a label behind its prefix.
+/// Longest name of a label behind its prefix, and longest value of one.
 const LABEL_CHARS: usize = 63;
 
 /// Label of nodes that have some of a resource; `None` where it is too long for one.
@@ -64,6 +65,10 @@ pub(super) fn read(node: Node, tolerated: &[String]) -> Option<Told> {
     let down = |amount: u128, by: u128| amount / by;
     let (capacity, counted) = (of(&capacity, down), of(&allocatable, down));
     let mut labels = node.metadata.labels.unwrap_or_default();
+    // A longer name is no value of a label.
+    if name.len() <= LABEL_CHARS {
+        labels.insert(HOSTNAME.to_owned(), name.clone());
+    }
     if spec.taints.iter().flatten().any(|taint| taint.effect != "PreferNoSchedule" && tolerated.contains(&taint.key)) {
         labels.insert(TAINTED.to_owned(), "true".to_owned());
     }
