@@ -7,8 +7,9 @@
 //! - A run that is starting and is not there gets its order again: the order never left, or died with a runner before it was written
 //!   down. Starts are idempotent by run. If it was ordered in an earlier boot of the machine it is lost instead ([`boot`](crate::boot)).
 //! - A run that was to be taken back, and still waits in its line, is asked for again: the word may have met a broken connection.
-//! - A run that the table does not have as active is a stray, and is ended, once the store confirms that; the core alone is not asked,
-//!   because it may be ahead of what is durable.
+//! - A run that the table has as active neither before nor after is a stray, and is ended, once the store confirms that; the core alone is not
+//!   asked, because it may be ahead of what is durable. One that was active before has ended meanwhile, and what was seen of it is older: the
+//!   next round says whether it is still there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -139,7 +140,9 @@ fn compare(before: &Active, world: &[Observed], after: &Active, doubtful: &BTree
             RunPhase::NotBegun { message, at } => {
                 found.reports.push(Report::NotBegun { run: observed.run, message: message.clone(), at: *at });
             }
-            RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. } if !after.contains_key(&observed.run) => {
+            RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. }
+                if !before.contains_key(&observed.run) && !after.contains_key(&observed.run) =>
+            {
                 found.strays.push(observed.run);
             }
             RunPhase::Held | RunPhase::Starting | RunPhase::Running { .. } | RunPhase::Stopping => {}
@@ -372,5 +375,14 @@ mod tests {
         assert_eq!(found.strays, [run(1)]);
         assert_eq!(found.reports.len(), 1);
         assert_eq!(found.orders, []);
+    }
+
+    #[test]
+    fn whoever_ends_while_the_world_is_read_is_no_stray() {
+        let world = world(&[(1, RunPhase::Running { since: NOW }), (2, RunPhase::Starting)]);
+        let (before, after) = (active(&[(1, StateKind::Running)]), active(&[(2, StateKind::Starting)]));
+        let found = compare(&before, &world, &after, &BTreeSet::new(), NOW);
+        assert_eq!(found, Difference::default());
+        assert_eq!(compare(&after, &world, &after, &BTreeSet::new(), NOW).strays, [run(1)], "it is still there");
     }
 }
