@@ -109,6 +109,9 @@ pub enum Operator {
 }
 
 impl Operator {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::In, Self::NotIn, Self::Exists, Self::DoesNotExist, Self::Gt, Self::Lt];
+
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {

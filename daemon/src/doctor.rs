@@ -1,8 +1,8 @@
-//! `flashd doctor`: whether there is what the daemon needs, one line for each thing that was looked at. It starts nothing and changes nothing.
+//! `flashd doctor`: whether there is what the daemon needs, one line for each thing that was looked at, as soon as it was. It starts nothing, and makes
+//! nothing but the data folder.
 //!
 //! Each thing is looked at as the daemon would, and what is wrong is told in the same words.
 
-use anyhow::Context as _;
 use executors::kubernetes::nodes::{ClusterView, GpuCounts, Standing};
 use executors::kubernetes::{checkup, connect};
 use kube::Client;
@@ -26,32 +26,32 @@ enum Found {
     Bad,
 }
 
-/// What was found, line by line.
+/// Tells what was found, line by line, and counts what is bad.
 #[derive(Default)]
 struct Report {
-    lines: Vec<String>,
     failed: usize,
 }
 
 impl Report {
-    fn line(&mut self, found: Found, what: &str, detail: &str) {
+    /// At once: some things take their time.
+    fn line(&mut self, found: Found, what: &str, detail: &str) -> anyhow::Result<()> {
         let word = match found {
             Found::Good => "ok  ",
             Found::Note => "note",
             Found::Bad => "FAIL",
         };
         self.failed += usize::from(found == Found::Bad);
-        self.lines.push(format!("{word}  {what}: {detail}\n"));
+        print(&format!("{word}  {what}: {detail}\n"))
     }
 
-    /// An error is bad.
-    fn outcome(&mut self, what: &str, outcome: Result<String, String>) -> bool {
+    /// An error is bad. Whether there is none.
+    fn outcome(&mut self, what: &str, outcome: Result<String, String>) -> anyhow::Result<bool> {
         let (found, detail) = match &outcome {
             Ok(detail) => (Found::Good, detail),
             Err(why) => (Found::Bad, why),
         };
-        self.line(found, what, detail);
-        outcome.is_ok()
+        self.line(found, what, detail)?;
+        Ok(outcome.is_ok())
     }
 }
 
@@ -61,29 +61,31 @@ impl Report {
 /// Something that is needed is missing, or the configuration cannot be used.
 pub fn doctor(settings: Settings) -> anyhow::Result<()> {
     let config = Config::load(settings)?;
-    let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
     let mut report = Report::default();
-    report.outcome("data folder", look_at_folder(&config));
+    runtime()?.block_on(look(&config, &mut report))?;
+    anyhow::ensure!(report.failed == 0, "{} check(s) failed", report.failed);
+    Ok(())
+}
+
+async fn look(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+    let kind = config.executors.first().copied().unwrap_or(ExecutorKind::Local);
+    report.outcome("data folder", look_at_folder(config))?;
     let machine = executors::node::inventory();
     let cpus = machine.cpu_millis as f64 / 1_000.0;
     let gib = (machine.memory_bytes >> 20) as f64 / 1_024.0;
-    report.line(Found::Good, "machine", &format!("{}: {cpus} CPUs, {gib:.1}Gi of memory", machine.hostname));
+    report.line(Found::Good, "machine", &format!("{}: {cpus} CPUs, {gib:.1}Gi of memory", machine.hostname))?;
     if !kind.is_cluster() {
-        let (found, detail) = look_at_gpus(&config)?;
-        report.line(found, "GPUs", &detail);
+        let (found, detail) = look_at_gpus(config).await?;
+        report.line(found, "GPUs", &detail)?;
     }
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let enough = files.is_none_or(|files| files >= 4_096);
     let detail = files.map_or_else(|| "no limit".to_owned(), |files| format!("{files} (4096 or more are good)"));
-    report.line(if enough { Found::Good } else { Found::Note }, "open files", &detail);
-    runtime()?.block_on(async {
-        look_at_database(&config, &mut report).await;
-        if kind.is_cluster() {
-            look_at_cluster(&config, kind, &mut report).await;
-        }
-    });
-    print(&report.lines.concat())?;
-    anyhow::ensure!(report.failed == 0, "{} check(s) failed", report.failed);
+    report.line(if enough { Found::Good } else { Found::Note }, "open files", &detail)?;
+    look_at_database(config, report).await?;
+    if kind.is_cluster() {
+        look_at_cluster(config, kind, report).await?;
+    }
     Ok(())
 }
 
@@ -98,11 +100,10 @@ fn look_at_folder(config: &Config) -> Result<String, String> {
 }
 
 /// Those of this machine.
-fn look_at_gpus(config: &Config) -> anyhow::Result<(Found, String)> {
+async fn look_at_gpus(config: &Config) -> anyhow::Result<(Found, String)> {
     let patience = gpus::duration(config.gpu.patience);
     let watcher = executors::gpu::Watcher::start(gpus::place(config).source(), patience, patience)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("starting")?;
-    let view = runtime.block_on(gpus::first_view(&watcher, patience * 2));
+    let view = gpus::first_view(&watcher, patience * 2).await;
     let mut problems = view.survey.problems.clone();
     problems.extend(view.stall.map(|stall| format!("the driver does not answer {}", stall.function)));
     let models: Vec<&str> = view.survey.gpus.iter().map(|reading| reading.gpu.model.as_str()).collect();
@@ -114,10 +115,10 @@ fn look_at_gpus(config: &Config) -> anyhow::Result<(Found, String)> {
 }
 
 /// A PostgreSQL; SQLite is in the data folder.
-async fn look_at_database(config: &Config, report: &mut Report) {
+async fn look_at_database(config: &Config, report: &mut Report) -> anyhow::Result<()> {
     let address = match config.store.address() {
         Ok(Some(address)) => address,
-        Ok(None) => return,
+        Ok(None) => return Ok(()),
         Err(error) => return report.line(Found::Bad, "database", &error.to_string()),
     };
     let (found, detail) = match PostgresStore::reading(address.clone()).standing().await {
@@ -129,31 +130,31 @@ async fn look_at_database(config: &Config, report: &mut Report) {
         }
         Err(error) => (Found::Bad, error.to_string()),
     };
-    report.line(found, "database", &detail);
+    report.line(found, "database", &detail)
 }
 
-async fn look_at_cluster(config: &Config, kind: ExecutorKind, report: &mut Report) {
+async fn look_at_cluster(config: &Config, kind: ExecutorKind, report: &mut Report) -> anyhow::Result<()> {
     let client = match connect(config.kubernetes.kubeconfig.as_deref()).await {
         Ok(client) => client,
         Err(error) => return report.line(Found::Bad, "cluster", &error.to_string()),
     };
     // Without an answer there is nothing more to ask.
-    if !report.outcome("cluster", checkup::version(&client).await.map(|version| format!("Kubernetes {version}"))) {
-        return;
+    if !report.outcome("cluster", checkup::version(&client).await.map(|version| format!("Kubernetes {version}")))? {
+        return Ok(());
     }
     let (namespace, lease) = cluster::lease(config, &client);
-    report.outcome("rights", look_at_rights(&client, &namespace).await);
+    report.outcome("rights", look_at_rights(&client, &namespace).await)?;
     if kind == ExecutorKind::FlashJob {
-        report.outcome("FlashJobs", checkup::kinds(&client).await.map(|version| format!("the cluster serves {version}")));
+        report.outcome("FlashJobs", checkup::kinds(&client).await.map(|version| format!("the cluster serves {version}")))?;
     }
     let leads = checkup::leads(&client, &namespace, &lease).await;
     let of = |holder: Option<String>| match holder {
         Some(holder) => format!("{namespace}/{lease} is held by {holder}; another daemon is a standby until it is free"),
         None => format!("{namespace}/{lease} is free"),
     };
-    report.outcome("Lease", leads.map(of));
+    report.outcome("Lease", leads.map(of))?;
     let (found, detail) = nodes(&*cluster::first_view(&cluster::look(config, client)).await);
-    report.line(found, "nodes", &detail);
+    report.line(found, "nodes", &detail)
 }
 
 async fn look_at_rights(client: &Client, namespace: &str) -> Result<String, String> {

@@ -62,12 +62,10 @@ fn a_doctor_says_where_the_job_table_stands() {
     let folder = tempfile::tempdir().unwrap();
     let mut daemon = on(&server, &folder.path().join("data"), CONFIG);
     let doctor = |daemon: &Daemon| {
-        let (flags, command) = (daemon.command(), std::process::Command::new(env!("CARGO_BIN_EXE_flashd")));
-        let output = { command }.arg("doctor").args(flags.get_args().skip(1)).envs(daemon.envs.clone()).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let (well, text) = daemon.doctor(&[]);
         assert!(!text.contains("s3cret"), "{text}");
         let line = text.lines().find(|line| line.contains("  database: ")).unwrap_or_default().to_owned();
-        (output.status.success(), line)
+        (well, line)
     };
     let (well, line) = doctor(&daemon);
     assert!(well && line.starts_with("note") && line.contains("there is no job table yet"), "{line}");

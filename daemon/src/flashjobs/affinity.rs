@@ -2,6 +2,7 @@
 //! would be placed there again and again.
 
 use api::{NodeExpression, Operator};
+use executors::kubernetes::nodes::is_of_books;
 use executors::node::HOSTNAME;
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, PodSpec};
 
@@ -20,7 +21,10 @@ pub(super) fn affinity(path: &str, pod: &PodSpec) -> Result<Affinity, String> {
     let path = format!("{path}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
     let mut terms = Vec::with_capacity(required.node_selector_terms.len());
     for (at, term) in required.node_selector_terms.iter().enumerate() {
-        let labels = term.match_expressions.iter().flatten().map(|need| expression(need, need.key.clone()));
+        let labels = term.match_expressions.iter().flatten().map(|need| {
+            of_the_cluster(&need.key)?;
+            expression(need, need.key.clone())
+        });
         let fields = term.match_fields.iter().flatten().map(|need| match need.key.as_str() {
             "metadata.name" => expression(need, HOSTNAME.to_owned()),
             other => Err(format!("the field `{}` is not known: write metadata.name", other.escape_debug())),
@@ -40,19 +44,20 @@ pub(super) fn affinity(path: &str, pod: &PodSpec) -> Result<Affinity, String> {
 }
 
 fn expression(need: &NodeSelectorRequirement, key: String) -> Result<NodeExpression, String> {
-    let operator = match need.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::Gt,
-        "Lt" => Operator::Lt,
-        other => {
-            let all = "In, NotIn, Exists, DoesNotExist, Gt or Lt";
-            return Err(format!("`{}` is no operator: write {all}", other.escape_debug()));
-        }
+    let Some(operator) = Operator::ALL.into_iter().find(|operator| operator.name() == need.operator) else {
+        let all = Operator::ALL.map(Operator::name).join(", ");
+        return Err(format!("`{}` is no operator: write one of {all}", need.operator.escape_debug()));
     };
     Ok(NodeExpression { key, operator, values: need.values.clone().unwrap_or_default() })
+}
+
+/// Kubelets look at labels, too: pods that ask for what only our books have would be placed and refused again and again.
+pub(super) fn of_the_cluster(label: &str) -> Result<(), String> {
+    if is_of_books(label) {
+        let rule = "write one that `kubectl get nodes --show-labels` shows, as kubernetes.io/hostname";
+        return Err(format!("`{label}` is a label of flash-sched's own, which nodes do not have in the cluster: {rule}"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -100,8 +105,13 @@ mod tests {
     fn what_cannot_be_said_is_refused_with_what_to_write() {
         for (terms, words) in [
             (json!([{}]), "nodeSelectorTerms ask for nothing"),
+            (json!([labels(&[("flash-sched.io/hostname", "Exists", &[])])]), "write one that `kubectl get nodes"),
+            (json!([labels(&[("has.flash-sched.io/rdma_hca", "Exists", &[])])]), "which nodes do not have in the cluster"),
             (json!([]), "leave the affinity out"),
-            (json!([labels(&[("zone", "Like", &["a"])])]), "nodeSelectorTerms[0]: `Like` is no operator: write In,"),
+            (
+                json!([labels(&[("zone", "Like", &["a"])])]),
+                "nodeSelectorTerms[0]: `Like` is no operator: write one of In, NotIn,",
+            ),
             (
                 json!([labels(&[("zone", "Exists", &[])]), field("spec.x")]),
                 "nodeSelectorTerms[1]: the field `spec.x` is not known",

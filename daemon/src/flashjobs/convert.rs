@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_types::{FlashJob, PRIORITY_ANNOTATION, QUEUE_ANNOTATION};
 use scheduler_core::scheduler::PRIORITY_LIMIT;
 
-use super::affinity::affinity;
+use super::affinity::{affinity, of_the_cluster};
 use super::depends::depend;
 use super::{FLASH_JOB_NAME, FLASH_JOB_UID, POD_NAME, POD_UID, amounts};
 use crate::cluster::{ANY_PART, TOLERATED};
@@ -171,6 +171,9 @@ fn task(path: &str, index: usize, pod: &PodSpec) -> Result<TaskSpec, String> {
     }
     let selector: BTreeMap<String, AnyOf> =
         pod.node_selector.iter().flatten().map(|(key, value)| (key.clone(), AnyOf(vec![value.clone()]))).collect();
+    for label in selector.keys() {
+        of_the_cluster(label).map_err(|wrong| format!("{path}.nodeSelector: {wrong}"))?;
+    }
     let asked_of_nodes = affinity(path, pod)?;
     let mut expressions = asked_of_nodes.expressions;
     // How many of these are free is looked at when the pod is bound; nodes that have none at all are not chosen.

@@ -81,6 +81,19 @@ impl Daemon {
         command
     }
 
+    /// What `flashd doctor` prints with its configuration, its flags and these, and whether it found everything.
+    pub fn doctor(&self, more: &[&str]) -> (bool, String) {
+        let serve = self.command();
+        let envs = serve.get_envs().filter_map(|(key, value)| Some((key, value?)));
+        let mut doctor = Command::new(&self.binary);
+        // What comes after the subcommand is the same.
+        let output = doctor.arg("doctor").args(serve.get_args().skip(1)).args(more).envs(envs).output().unwrap();
+        let text = format!("{}{}", String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        // For who reads the output of the test.
+        eprintln!("{text}");
+        (output.status.success(), text)
+    }
+
     /// Starts it (again) on the same folder; returns when it is ready.
     pub fn restart(&mut self) {
         self.try_restart().unwrap_or_else(|status| panic!("flashd ended before it was ready: {status}\n{}", self.log()));

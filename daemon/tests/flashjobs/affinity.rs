@@ -74,6 +74,16 @@ async fn what_affinity_asks_of_labels_is_known_before_pods_are_bound() {
     let told = site.watch("FlashJob", "nowhere", |job| condition(job, "Valid")["status"] == "False").await;
     let message = condition(&told, "Valid")["message"].as_str().unwrap();
     assert!(message.contains("either flash-sched.io/hostname in (z), or nvidia.com/gpu.memory above 100000"), "{message}");
+    // What our books alone know would be refused by kubelets.
+    let mut ours = flash_job("ours", 1, 0, "50ms", "0");
+    ours["spec"]["tasks"][0]["spec"]["nodeSelector"] = json!({"flash-sched.io/hostname": "a"});
+    site.apply(&ours);
+    let told = site.watch("FlashJob", "ours", |job| condition(job, "Valid")["status"] == "False").await;
+    let message = condition(&told, "Valid")["message"].as_str().unwrap();
+    assert!(
+        message.contains("nodeSelector: `flash-sched.io/hostname`") && message.contains("kubernetes.io/hostname"),
+        "{message}"
+    );
     site.apply(&wants("letters", 1, "50ms", json!([label(MEMORY, "Gt", &["40Gi"])])));
     let told = site.watch("FlashJob", "letters", |job| condition(job, "Valid")["status"] == "False").await;
     let message = condition(&told, "Valid")["message"].as_str().unwrap();

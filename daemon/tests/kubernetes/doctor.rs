@@ -1,25 +1,9 @@
 //! `flashd doctor` on a cluster: it says what is there and what is not, with what mends it, and leaves nothing behind.
 
-use std::process::Command;
-
 use control_plane::NodeSpec;
 use serde_json::{Value, json};
 
 use crate::rig::{FLASH_JOBS, Site};
-
-impl Site {
-    /// What it prints, and whether it found everything.
-    fn doctor(&self, more: &[&str]) -> (bool, String) {
-        let mut doctor = Command::new(env!("CARGO_BIN_EXE_flashd"));
-        // Its configuration, its data and its flags: what comes after the subcommand.
-        doctor.arg("doctor").args(self.daemon.command().get_args().skip(1)).args(more);
-        let output = doctor.output().unwrap();
-        let text = format!("{}{}", String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        // For who reads the output of this test.
-        eprintln!("{text}");
-        (output.status.success(), text)
-    }
-}
 
 #[track_caller]
 fn line<'a>(text: &'a str, begins: &str) -> &'a str {
@@ -30,7 +14,7 @@ fn line<'a>(text: &'a str, begins: &str) -> &'a str {
 async fn a_doctor_says_what_a_cluster_lacks() {
     let nodes = vec![NodeSpec::plain("node-0"), NodeSpec::with_gpus("node-1")];
     let Some(mut site) = Site::prepare("what a doctor says", nodes, FLASH_JOBS) else { return };
-    let (well, text) = site.doctor(&[]);
+    let (well, text) = site.daemon.doctor(&[]);
     assert!(well, "{text}");
     assert!(line(&text, "ok    cluster: ").contains("Kubernetes v1."), "{text}");
     assert!(line(&text, "ok    rights: ").contains("all "), "{text}");
@@ -44,7 +28,7 @@ async fn a_doctor_says_what_a_cluster_lacks() {
     // Where there is a daemon.
     site.daemon.restart();
     site.until_ready(hyper::StatusCode::OK, "").await;
-    let (well, text) = site.doctor(&[]);
+    let (well, text) = site.daemon.doctor(&[]);
     assert!(well && line(&text, "ok    Lease: ").contains("is held by "), "{text}");
     assert!(site.daemon.terminate().success());
 
@@ -55,7 +39,7 @@ async fn a_doctor_says_what_a_cluster_lacks() {
         json!([{"op": "test", "path": "/rules/3/resources/0", "value": "pods/binding"}, {"op": "remove", "path": "/rules/3"}]);
     let binds = binds.to_string();
     site.cluster.kubectl(&["patch", "clusterrole", "flash-sched", "--type", "json", "--patch", &binds]).unwrap();
-    let (well, text) = site.doctor(&[]);
+    let (well, text) = site.daemon.doctor(&[]);
     let install = "`kubectl apply --server-side -k k8s`";
     assert!(!well && text.contains("3 check(s) failed"), "{text}");
     let rights = line(&text, "FAIL  rights: ");
@@ -66,14 +50,14 @@ async fn a_doctor_says_what_a_cluster_lacks() {
     assert!(rights.contains(install) && line(&text, "FAIL  FlashJobs: ").contains(install), "{text}");
     assert!(line(&text, "FAIL  Lease: ").contains("cannot get resource"), "{text}");
     // Jobs need no FlashJobs.
-    let (_, text) = site.doctor(&["--executors", "job"]);
+    let (_, text) = site.daemon.doctor(&["--executors", "job"]);
     assert!(!text.contains("FlashJobs:"), "{text}");
 
     // With the rights of an administrator, in a namespace that is not there.
     let admin = site.cluster.kubeconfig().to_str().unwrap().to_owned();
     let at = site.daemon.extra.iter().position(|flag| flag == "--kubernetes-kubeconfig").unwrap() + 1;
     let ours = std::mem::replace(&mut site.daemon.extra[at], admin);
-    let (well, text) = site.doctor(&["--kubernetes-namespace", "nowhere"]);
+    let (well, text) = site.daemon.doctor(&["--kubernetes-namespace", "nowhere"]);
     assert!(!well && line(&text, "FAIL  Lease: ").contains("`kubectl create namespace nowhere`"), "{text}");
 
     // No way there: nothing more is asked.
@@ -84,7 +68,7 @@ async fn a_doctor_says_what_a_cluster_lacks() {
         let mut wrong: Value = serde_json::from_str(&good).unwrap();
         *wrong.pointer_mut(place).unwrap() = json!(value);
         std::fs::write(&ours, wrong.to_string()).unwrap();
-        let (well, text) = site.doctor(&[]);
+        let (well, text) = site.daemon.doctor(&[]);
         assert!(!well && line(&text, "FAIL  cluster: ").contains(&command), "{text}");
         assert!(!text.contains("rights:"), "{text}");
     }

@@ -23,7 +23,7 @@ use scheduler_core::ids::RunId;
 
 pub use follow::{NodeWatch, WatchOptions};
 pub use gpus::{GpuCounts, GpuResource};
-pub use read::{TAINTED, has};
+pub use read::{TAINTED, has, is_of_books};
 pub use requests::{requests as asks, uncounted};
 pub use room::NodeRoom;
 

@@ -18,6 +18,11 @@ const REPLICAS: &str = "nvidia.com/gpu.replicas";
 /// Longest name of a label behind its prefix, and longest value of one.
 const LABEL_CHARS: usize = 63;
 
+/// Whether a label is one of our books: kubelets do not know it, and take no pod that asks for it.
+pub fn is_of_books(label: &str) -> bool {
+    label == HOSTNAME || label == TAINTED || label.starts_with(HAS)
+}
+
 /// Label of nodes that have some of a resource; `None` where it is too long for one.
 pub fn has(resource: &str) -> Option<String> {
     (resource.len() <= LABEL_CHARS).then(|| format!("{HAS}{}", resource.replace('/', "_")))
